@@ -1,0 +1,91 @@
+//! Each stage at V = 64: on the demo bundle, and head, tuning and reliability on synthetic arrays at D = 512.
+//!
+//! Single-threaded unless a name says otherwise. Recorded results are in `benches/results/`.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use ndarray::{Array2, Array4};
+use rtpt_edge::bundle::{Bundle, locate_bundle};
+use rtpt_edge::encoder::{Encoder, EncoderShape};
+use rtpt_edge::head::HeadKind;
+use rtpt_edge::reliability::{ensemble, reliability_weights};
+use rtpt_edge::report::png_bytes;
+use rtpt_edge::rows::unit_rows;
+use rtpt_edge::tuning::{AdamWSettings, TuningSettings, tune};
+use rtpt_edge::views::{Augment, ViewSettings, decode, make_views};
+
+const VIEWS: usize = 64;
+
+/// Runs rayon's work on one thread.
+fn one_thread() -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread can be started")
+}
+
+fn demo_stages(criterion: &mut Criterion) {
+    let bundle =
+        Bundle::open(&locate_bundle(None).expect("the demo bundle is in the repository")).expect("it is whole");
+    let preprocessing = bundle.manifest.preprocessing();
+    let (side, embedding) = (preprocessing.resolution, bundle.manifest.embedding);
+    let image = &bundle.goldens.image;
+    let file = png_bytes(image);
+    let pool = one_thread();
+    let mut views = Array4::zeros((VIEWS, 3, side, side));
+    let mut group = criterion.benchmark_group("demo");
+    group.sample_size(20);
+    group.bench_function("decode", |b| b.iter(|| decode(black_box(&file)).expect("a whole image")));
+    for (name, augment) in [("views/crop", Augment::Crop), ("views/augmix", Augment::Augmix)] {
+        let settings = ViewSettings { count: VIEWS, augment, seed: 0 };
+        group.bench_function(name, |b| {
+            b.iter(|| pool.install(|| make_views(image, &[1; 32], &preprocessing, &settings, views.view_mut())))
+        });
+    }
+    for batch in [1, 2, 4, 8] {
+        let shape = EncoderShape { resolution: side, embedding };
+        let encoder = Encoder::load(&bundle.encoder, shape, batch).expect("the demo encoder loads");
+        group.bench_function(BenchmarkId::new("encode/batch", batch), |b| {
+            b.iter(|| pool.install(|| encoder.encode(views.view()).expect("finite features")))
+        });
+    }
+    group.finish();
+}
+
+/// Unit rows that differ from one another, without randomness.
+fn synthetic_rows(rows: usize, width: usize, seed: usize) -> Array2<f32> {
+    let value = |(row, column): (usize, usize)| {
+        let mixed = (row * 7919 + column * 104_729 + seed * 15_485_863) as u32;
+        let mixed = mixed.wrapping_mul(2_654_435_761);
+        (mixed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    unit_rows(Array2::from_shape_fn((rows, width), value)).rows
+}
+
+fn episodes(criterion: &mut Criterion) {
+    let width = 512;
+    let mut group = criterion.benchmark_group("episode-d512-v64");
+    group.sample_size(30);
+    for classes in [10, 100, 1000, 10_000] {
+        let table = synthetic_rows(classes, width, 1);
+        // Views of one image: near one class, and near one another.
+        let noise = synthetic_rows(VIEWS, width, 2);
+        let features = unit_rows(&table.row(0) + &(noise * 0.8)).rows;
+        for head in [HeadKind::None, HeadKind::ClassShift] {
+            let settings = TuningSettings { head, steps: 1, selection: 0.1, optimizer: AdamWSettings::default() };
+            group.bench_function(BenchmarkId::new(head.name(), classes), |b| {
+                b.iter(|| {
+                    let episode = tune(features.view(), table.view(), 100.0, &settings);
+                    let weights = reliability_weights(features.view());
+                    ensemble(weights.view(), episode.tuned_logits().view())
+                })
+            });
+        }
+    }
+    group.bench_function("reliability", |b| {
+        let features = synthetic_rows(VIEWS, width, 3);
+        b.iter(|| reliability_weights(black_box(features.view())))
+    });
+    group.finish();
+}
+
+criterion_group!(benches, demo_stages, episodes);
+criterion_main!(benches);

@@ -1,0 +1,255 @@
+//! `manifest.json`: what a bundle holds and how its model is to be used.
+//!
+//! These types are the file format: a field added, renamed or given another meaning needs a new [`FORMAT`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::head::HeadKind;
+use crate::limits::{EMBEDDING_MAX, RESOLUTION_RANGE, TUNING_STEPS_MAX, VIEWS_MAX};
+use crate::tuning::{AdamWSettings, TuningSettings};
+use crate::views::{Augment, Preprocessing};
+
+/// Version of the bundle format that this program reads.
+pub const FORMAT: u64 = 1;
+
+/// The whole manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format version; [`FORMAT`].
+    pub format: u64,
+    /// Short name of the model, for people.
+    pub name: String,
+    /// One sentence about the model.
+    pub description: String,
+    /// Licence of the weights.
+    pub license: String,
+    /// Embedding width D.
+    pub embedding: usize,
+    /// Logit scale s, already exponentiated.
+    pub logit_scale: f32,
+    /// The image side.
+    pub image: ImageSection,
+    /// The text tower, if the bundle has one.
+    pub text: Option<TextSection>,
+    /// The words around a class name.
+    pub prompt: PromptSection,
+    /// The precomputed classes.
+    pub classes: ClassesSection,
+    /// Default views.
+    pub views: ViewsSection,
+    /// Default head and its settings.
+    pub head: HeadSection,
+    /// File with the expected results of one image.
+    pub goldens: String,
+    /// Size and digest of every file but the manifest.
+    pub files: BTreeMap<String, FileRecord>,
+}
+
+/// The image encoder and its preprocessing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSection {
+    /// ONNX file: `[N, 3, R, R]` f32 to `[N, D]` f32.
+    pub file: String,
+    /// Input side R (pixels).
+    pub resolution: usize,
+    /// Channel means (values in 0–1).
+    pub mean: [f32; 3],
+    /// Channel standard deviations (values in 0–1).
+    pub std: [f32; 3],
+    /// Filter of the clean view.
+    pub interpolation: Interpolation,
+}
+
+/// Filters a clean view can be resized with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interpolation {
+    /// Pillow's antialiased bicubic, a = -0.5.
+    Bicubic,
+}
+
+/// Shape of the text tower and where its weights are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSection {
+    /// Weights, named as in Hugging Face's `CLIPTextModelWithProjection`.
+    pub file: String,
+    /// Tokenizer in Hugging Face's `tokenizer.json` format.
+    pub tokenizer: String,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Width W.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Longest text (tokens, start and end included).
+    pub context_length: usize,
+    /// Rows of the token embedding.
+    pub vocabulary: usize,
+    /// Activation of the MLPs.
+    pub activation: Activation,
+}
+
+/// Activations of a text tower's MLPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`, as in OpenAI's CLIP.
+    QuickGelu,
+    /// The exact GELU.
+    Gelu,
+}
+
+/// The prompt of a class: `"{context} {class}."`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSection {
+    /// The context, for example "a photo of a".
+    pub context: String,
+}
+
+/// Precomputed class embeddings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassesSection {
+    /// Tensor file: `embeddings` `[C, D]` f32, and metadata `names`, a JSON list of C strings.
+    pub file: String,
+    /// Text file: the names classified into by default, one a line.
+    pub default_labels: String,
+}
+
+/// Default views of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewsSection {
+    /// Number of views V.
+    pub count: usize,
+    /// How views 1..V are made.
+    pub augment: Augment,
+}
+
+/// Default head and how it is tuned.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadSection {
+    /// The head.
+    pub default: HeadKind,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Fraction of the views in the loss (0–1).
+    pub selection: f64,
+    /// Learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+}
+
+/// What a file of the bundle must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Size (bytes).
+    pub size: u64,
+    /// BLAKE3 digest, 64 hex digits.
+    pub blake3: String,
+}
+
+impl Manifest {
+    /// Parses and checks the bytes of the manifest at `path` (which is only named in errors).
+    ///
+    /// # Errors
+    /// No JSON of this shape, another format version, a value out of its range, or a file that is named but has no
+    /// record.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u64,
+        }
+        let syntax = |source| Error::ManifestSyntax { path: path.to_path_buf(), source };
+        // The version first: a later format may differ in everything else.
+        let Version { format } = serde_json::from_slice(bytes).map_err(syntax)?;
+        if format != FORMAT {
+            return Err(Error::ManifestVersion { found: format, supported: FORMAT });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(syntax)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// How an image becomes the encoder's input.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing { resolution: self.image.resolution, mean: self.image.mean, std: self.image.std }
+    }
+
+    /// The default head's settings.
+    pub fn tuning(&self) -> TuningSettings {
+        TuningSettings {
+            head: self.head.default,
+            steps: self.head.steps,
+            selection: self.head.selection,
+            optimizer: AdamWSettings {
+                learning_rate: self.head.learning_rate,
+                weight_decay: self.head.weight_decay,
+                ..AdamWSettings::default()
+            },
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let (resolution_min, resolution_max) = RESOLUTION_RANGE;
+        within("image.resolution", self.image.resolution, resolution_min, resolution_max)?;
+        within("embedding", self.embedding, 1, EMBEDDING_MAX)?;
+        within("views.count", self.views.count, 1, VIEWS_MAX)?;
+        within("head.steps", self.head.steps, 1, TUNING_STEPS_MAX)?;
+        positive("logit_scale", self.logit_scale.into(), 1e4)?;
+        positive("head.selection", self.head.selection, 1.0)?;
+        positive("head.learning_rate", self.head.learning_rate, 1e3)?;
+        for channel in 0..3 {
+            positive("image.std", self.image.std[channel].into(), 1e3)?;
+            let mean = self.image.mean[channel];
+            ensure(mean.is_finite(), "image.mean", "finite numbers", mean)?;
+        }
+        let decay = self.head.weight_decay;
+        ensure((0.0..=1.0).contains(&decay), "head.weight_decay", "a number from 0 to 1", decay)?;
+        for name in self.files.keys() {
+            ensure(is_plain_name(name), "files", "names without folders", name)?;
+        }
+        for name in self.named_files() {
+            ensure(self.files.contains_key(name), "files", "a record of every file that is named", name)?;
+        }
+        Ok(())
+    }
+
+    fn named_files(&self) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            vec![&self.image.file, &self.classes.file, &self.classes.default_labels, &self.goldens];
+        names.extend(self.text.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
+        names
+    }
+}
+
+/// A bundle must not reach outside its own folder.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
+fn within(field: &str, value: usize, min: usize, max: usize) -> Result<()> {
+    ensure((min..=max).contains(&value), field, &format!("{min} to {max}"), value)
+}
+
+fn positive(field: &str, value: f64, max: f64) -> Result<()> {
+    ensure(value > 0.0 && value <= max, field, &format!("above 0, up to {max}"), value)
+}
+
+fn ensure(holds: bool, field: &str, expected: &str, found: impl ToString) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::ManifestValue { field: field.into(), expected: expected.into(), found: found.to_string() })
+}

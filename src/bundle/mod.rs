@@ -1,0 +1,162 @@
+//! The model package: a folder with a manifest, weights, classes and goldens.
+//!
+//! Opening a bundle reads every file once and compares size and digest with the manifest, so that a model that was
+//! copied badly is refused before it gives a wrong answer.
+
+mod labels;
+mod locate;
+mod manifest;
+mod tensors;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+pub use labels::{LabelSet, parse_labels, read_labels};
+pub use locate::locate_bundle;
+pub use manifest::{
+    Activation, ClassesSection, FORMAT, FileRecord, HeadSection, ImageSection, Interpolation, Manifest, PromptSection,
+    TextSection, ViewsSection,
+};
+pub use tensors::{ClassTable, Goldens};
+
+use crate::error::{Error, Result};
+use crate::limits::{BUNDLE_FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
+use tensors::TensorFile;
+
+/// An open, verified bundle.
+pub struct Bundle {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// BLAKE3 of `manifest.json`; since that holds the digest of every other file, it identifies the whole bundle.
+    pub digest: blake3::Hash,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// All classes it has embeddings of.
+    pub classes: ClassTable,
+    /// The default labels, all of them among the classes.
+    pub labels: LabelSet,
+    /// The image and results it checks itself with.
+    pub goldens: Goldens,
+    /// The image encoder, an ONNX file's bytes.
+    pub encoder: Vec<u8>,
+}
+
+impl Bundle {
+    /// Opens the bundle in `folder` and verifies all of it.
+    ///
+    /// # Errors
+    /// The path is no folder with a manifest, the format version is unknown, a file is missing or differs from its
+    /// record, or a tensor has the wrong type, shape or values.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let (manifest, digest) = open_manifest(folder)?;
+        let read = |name: &str| read_verified(folder, name, &manifest.files[name]);
+        let encoder = read(&manifest.image.file)?;
+        let class_bytes = read(&manifest.classes.file)?;
+        let label_bytes = read(&manifest.classes.default_labels)?;
+        let golden_bytes = read(&manifest.goldens)?;
+        let loaded =
+            [&manifest.image.file, &manifest.classes.file, &manifest.classes.default_labels, &manifest.goldens];
+        for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
+            verify(folder, name, record)?;
+        }
+        let classes = TensorFile::parse(&manifest.classes.file, &class_bytes)?.classes(manifest.embedding)?;
+        let names = parse_labels(&label_bytes, &folder.join(&manifest.classes.default_labels));
+        let labels = names.and_then(|names| LabelSet::choose(&classes, names)).map_err(|error| {
+            // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
+            Error::BundleTensor {
+                file: manifest.classes.default_labels.clone(),
+                what: "the list of default labels".into(),
+                expected: format!("names from {}", manifest.classes.file),
+                found: error.to_string(),
+            }
+        })?;
+        let goldens = TensorFile::parse(&manifest.goldens, &golden_bytes)?.goldens(
+            manifest.image.resolution,
+            manifest.embedding,
+            labels.names.len(),
+        )?;
+        Ok(Self { folder: folder.into(), digest, manifest, classes, labels, goldens, encoder })
+    }
+
+    /// How the bundle is named in results: `name@` and the first 16 hex digits of its digest.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
+    }
+}
+
+fn open_manifest(folder: &Path) -> Result<(Manifest, blake3::Hash)> {
+    let not_folder = |reason: &str| Error::BundleNotFolder { path: folder.into(), reason: reason.into() };
+    match folder.metadata() {
+        Ok(found) if !found.is_dir() => return Err(not_folder("it is a file")),
+        Err(error) => return Err(not_folder(&error.to_string())),
+        Ok(_) => {}
+    }
+    let path = folder.join("manifest.json");
+    if !path.exists() {
+        return Err(not_folder("it has no manifest.json"));
+    }
+    let bytes = read_bounded(&path, MANIFEST_BYTES_MAX)?;
+    Ok((Manifest::parse(&bytes, &path)?, blake3::hash(&bytes)))
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let failed = |source| file_error(path, source);
+    let file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::new();
+    if size <= limit {
+        bytes.reserve_exact(size as usize + 1);
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    let found = size.max(bytes.len() as u64);
+    if found > limit {
+        return Err(Error::BundleFileTooLarge { path: path.into(), found, limit });
+    }
+    Ok(bytes)
+}
+
+fn read_verified(folder: &Path, name: &str, record: &FileRecord) -> Result<Vec<u8>> {
+    let path = folder.join(name);
+    check_size(&path, record)?;
+    let bytes = read_bounded(&path, BUNDLE_FILE_BYTES_MAX)?;
+    check_digest(&path, record, blake3::hash(&bytes))?;
+    Ok(bytes)
+}
+
+/// Like [`read_verified`] without keeping the bytes.
+fn verify(folder: &Path, name: &str, record: &FileRecord) -> Result<()> {
+    let path = folder.join(name);
+    check_size(&path, record)?;
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(&path).map_err(|source| file_error(&path, source))?;
+    hasher.update_reader(file.take(BUNDLE_FILE_BYTES_MAX)).map_err(|source| file_error(&path, source))?;
+    check_digest(&path, record, hasher.finalize())
+}
+
+fn check_size(path: &Path, record: &FileRecord) -> Result<()> {
+    let found = path.metadata().map_err(|source| file_error(path, source))?.len();
+    if found != record.size {
+        return Err(differs(path, "size", record.size.to_string(), found.to_string()));
+    }
+    Ok(())
+}
+
+fn check_digest(path: &Path, record: &FileRecord, found: blake3::Hash) -> Result<()> {
+    let found = found.to_hex().to_string();
+    if found != record.blake3 {
+        return Err(differs(path, "BLAKE3 digest", record.blake3.clone(), found));
+    }
+    Ok(())
+}
+
+fn differs(path: &Path, what: &'static str, expected: String, found: String) -> Error {
+    Error::BundleFileDiffers { path: path.into(), what, expected, found }
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        ErrorKind::NotFound => Error::BundleFileMissing { path: path.into() },
+        _ => Error::BundleFileUnreadable { path: path.into(), source },
+    }
+}

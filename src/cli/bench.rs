@@ -1,0 +1,137 @@
+//! `rtpt bench`: where the time goes on this device.
+
+use std::fs;
+use std::io::{self, Write};
+
+use clap::Args;
+use nix::sys::resource::{UsageWho, getrusage};
+use rtpt_edge::classifier::Timings;
+use rtpt_edge::error::Error;
+use serde::Serialize;
+
+use super::settings::SettingsArguments;
+use super::{Completion, Outcome};
+
+const REPEATS_MAX: usize = 10_000;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Counted runs, after one that is not counted
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    repeat: usize,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Milliseconds of one stage over all runs.
+#[derive(Serialize)]
+struct Spread {
+    stage: &'static str,
+    min_ms: f64,
+    median_ms: f64,
+    max_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: u32,
+    bundle: String,
+    head: &'static str,
+    views: usize,
+    classes: usize,
+    threads: usize,
+    batch: usize,
+    runs: usize,
+    stages: Vec<Spread>,
+    views_per_second: f64,
+    rss_now_bytes: Option<u64>,
+    rss_peak_bytes: Option<u64>,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    if !(1..=REPEATS_MAX).contains(&arguments.repeat) {
+        let expected = format!("1 to {REPEATS_MAX}");
+        return Err(Error::Setting { what: "--repeat", expected, found: arguments.repeat.to_string() }.into());
+    }
+    let report = measure(arguments)?;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &report)?;
+    }
+    Ok(Completion::All)
+}
+
+/// Classifies the bundle's own golden image again and again, as a PNG file in memory so that decoding counts.
+fn measure(arguments: &Arguments) -> rtpt_edge::Result<Report> {
+    let bundle = arguments.settings.bundle.open()?;
+    let mut classifier = arguments.settings.classifier_of(&bundle)?;
+    let file = rtpt_edge::report::png_bytes(&bundle.goldens.image);
+    classifier.classify(&file)?;
+    let runs = (0..arguments.repeat).map(|_| classifier.classify(&file).map(|outcome| outcome.timings));
+    let timings: Vec<Timings> = runs.collect::<Result<_, _>>()?;
+    let stages: Vec<Spread> = [
+        ("decode", (|t| t.decode) as fn(&Timings) -> f64),
+        ("views", |t| t.views),
+        ("encode", |t| t.encode),
+        ("tune", |t| t.tune),
+        ("total", |t| t.total),
+    ]
+    .map(|(stage, of)| spread(stage, timings.iter().map(of).collect()))
+    .into();
+    let settings = classifier.settings();
+    Ok(Report {
+        schema: 1,
+        bundle: classifier.bundle_id().into(),
+        head: settings.tuning.head.name(),
+        views: settings.views.count,
+        classes: classifier.labels().names.len(),
+        threads: classifier.threads(),
+        batch: classifier.batch().batch,
+        runs: timings.len(),
+        views_per_second: settings.views.count as f64 * 1e3 / stages[2].median_ms,
+        stages,
+        rss_now_bytes: rss_now(),
+        rss_peak_bytes: rss_peak(),
+    })
+}
+
+fn spread(stage: &'static str, mut values: Vec<f64>) -> Spread {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let median_ms = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+    Spread { stage, min_ms: values[0], median_ms, max_ms: values[values.len() - 1] }
+}
+
+fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}: {} views, {} classes, head {}, {} threads, batch {}, {} runs",
+        report.bundle, report.views, report.classes, report.head, report.threads, report.batch, report.runs
+    )?;
+    writeln!(out, "{:8} {:>10} {:>10} {:>10}", "ms", "min", "median", "max")?;
+    for Spread { stage, min_ms, median_ms, max_ms } in &report.stages {
+        writeln!(out, "{stage:8} {min_ms:10.3} {median_ms:10.3} {max_ms:10.3}")?;
+    }
+    writeln!(out, "{:.1} views a second through the encoder", report.views_per_second)?;
+    let mebibytes = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.1} MiB", b as f64 / 1048576.0));
+    writeln!(out, "memory: {} now, {} at most", mebibytes(report.rss_now_bytes), mebibytes(report.rss_peak_bytes))
+}
+
+/// Resident memory now (bytes), where the kernel tells.
+fn rss_now() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// The most resident memory so far (bytes).
+fn rss_peak() -> Option<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
+}

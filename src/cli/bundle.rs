@@ -1,0 +1,107 @@
+//! `rtpt bundle`: what is in a bundle, and whether it works on this device.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rtpt_edge::Bundle;
+use rtpt_edge::bundle::locate_bundle;
+use rtpt_edge::check::{check_goldens, require_goldens};
+
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Verify every file and run the bundle's own goldens on this device
+    Check(Folder),
+    /// Show what the bundle holds
+    Info {
+        #[command(flatten)]
+        folder: Folder,
+        /// List the class names, one a line, and nothing else
+        #[arg(long)]
+        classes: bool,
+    },
+}
+
+#[derive(Args)]
+struct Folder {
+    /// The bundle [default: the demo bundle]
+    #[arg(env = "RTPT_BUNDLE", value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+impl Folder {
+    fn open(&self) -> rtpt_edge::Result<Bundle> {
+        Bundle::open(&locate_bundle(self.folder.as_deref())?)
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::Check(folder) => check(&folder.open()?),
+        Command::Info { folder, classes: false } => info(&folder.open()?),
+        Command::Info { folder, classes: true } => list_classes(&folder.open()?),
+    }
+}
+
+fn check(bundle: &Bundle) -> Outcome {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}: {} files, sizes and digests as recorded", bundle.id(), bundle.manifest.files.len())?;
+    let drifts = check_goldens(bundle)?;
+    writeln!(out, "{:10} {:>20} {:>12}", "stage", "largest difference", "tolerance")?;
+    for drift in &drifts {
+        let verdict = if drift.passes() { "ok" } else { "FAILED" };
+        writeln!(out, "{:10} {:>20.3e} {:>12.0e}  {verdict}", drift.stage, drift.difference, drift.tolerance)?;
+    }
+    require_goldens(&drifts)?;
+    writeln!(out, "the bundle gives its golden results on this device")?;
+    Ok(Completion::All)
+}
+
+fn info(bundle: &Bundle) -> Outcome {
+    let manifest = &bundle.manifest;
+    let mut out = io::stdout().lock();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:14} {value}");
+    line("bundle", bundle.id())?;
+    line("folder", bundle.folder.display().to_string())?;
+    line("description", manifest.description.clone())?;
+    line("licence", manifest.license.clone())?;
+    let image = &manifest.image;
+    line(
+        "image encoder",
+        format!("{}, {1}×{1} pixels to {2} numbers", image.file, image.resolution, manifest.embedding),
+    )?;
+    match &manifest.text {
+        Some(text) => {
+            let shape = format!("{} layers of width {}, {} heads", text.layers, text.width, text.heads);
+            line("text tower", format!("{}, {shape}, {} tokens at most", text.file, text.context_length))?;
+        }
+        None => line("text tower", "none".into())?,
+    }
+    line("logit scale", manifest.logit_scale.to_string())?;
+    line("prompt", format!("\"{} {{class}}.\"", manifest.prompt.context))?;
+    line("classes", format!("{}, of which {} by default", bundle.classes.names.len(), bundle.labels.names.len()))?;
+    let (views, head) = (&manifest.views, &manifest.head);
+    line("views", format!("{} ({:?})", views.count, views.augment).to_lowercase())?;
+    let tuning = format!("{} step(s) at learning rate {}", head.steps, head.learning_rate);
+    line("head", format!("{}, {tuning} on {} of the views", head.default.name(), head.selection))?;
+    for (name, record) in &manifest.files {
+        line("file", format!("{name}, {} bytes, BLAKE3 {}", record.size, record.blake3))?;
+    }
+    Ok(Completion::All)
+}
+
+fn list_classes(bundle: &Bundle) -> Outcome {
+    let mut out = io::stdout().lock();
+    for name in &bundle.classes.names {
+        writeln!(out, "{name}")?;
+    }
+    Ok(Completion::All)
+}

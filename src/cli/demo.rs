@@ -1,0 +1,121 @@
+//! `rtpt demo`: the photos that ship with the demo bundle, clean and attacked, right and wrong marked.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::report::{ImageRecord, explain, png_bytes, write_file};
+use rtpt_edge::views::decode;
+use rtpt_edge::{Classifier, Outcome};
+
+use super::settings::SettingsArguments;
+use super::{Completion, inputs};
+
+/// The list of photos inside their folder: clean file, attacked file and true label, parted by tabs.
+const LIST: &str = "photos.tsv";
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Folder with photos.tsv [default: the folder photos beside the bundle's]
+    #[arg(long, value_name = "DIR")]
+    photos: Option<PathBuf>,
+    /// Where to write a picture that shows why, for the first attacked photo that R-TPT gets right
+    #[arg(long, value_name = "OUT.png")]
+    explain: Option<PathBuf>,
+}
+
+/// One photo of the list.
+struct Photo {
+    clean: String,
+    attacked: String,
+    label: String,
+}
+
+/// How often each answer was right.
+#[derive(Default)]
+struct Tally {
+    zero_shot: usize,
+    rtpt: usize,
+}
+
+pub fn run(arguments: &Arguments) -> super::Outcome {
+    let bundle = arguments.settings.bundle.open()?;
+    let folder = arguments.photos.clone().unwrap_or_else(|| bundle.folder.join("../photos"));
+    let photos = read_list(&folder.join(LIST))?;
+    let mut classifier = arguments.settings.classifier_of(&bundle)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:24}  {:^46}   {:^46}", "", "clean", "attacked")?;
+    writeln!(out, "{:24}  {:22}  {:22}   {:22}  {:22}", "photo", "zero-shot", "R-TPT", "zero-shot", "R-TPT")?;
+    let (mut clean_tally, mut attacked_tally) = (Tally::default(), Tally::default());
+    let mut wanted = arguments.explain.as_deref();
+    for photo in &photos {
+        let (_, clean, _) = classify(&mut classifier, &folder, &photo.clean)?;
+        let (bytes, attacked, outcome) = classify(&mut classifier, &folder, &photo.attacked)?;
+        let [a, b] = cells(&clean, &photo.label, &mut clean_tally);
+        let [c, d] = cells(&attacked, &photo.label, &mut attacked_tally);
+        writeln!(out, "{:24}  {a}  {b}   {c}  {d}", photo.clean)?;
+        let instructive = attacked.label == photo.label && attacked.zero_shot.label != photo.label;
+        if let Some(path) = wanted.filter(|_| instructive) {
+            let picture = explain(&photo.attacked, &decode(&bytes)?, &classifier, &outcome);
+            write_file(path, &png_bytes(&picture))?;
+            wanted = None;
+        }
+    }
+    let count = photos.len();
+    writeln!(
+        out,
+        "{:24}  {:22}  {:22}   {:22}  {:22}",
+        "right",
+        format!("{} of {count}", clean_tally.zero_shot),
+        format!("{} of {count}", clean_tally.rtpt),
+        format!("{} of {count}", attacked_tally.zero_shot),
+        format!("{} of {count}", attacked_tally.rtpt),
+    )?;
+    match (&arguments.explain, wanted) {
+        (Some(path), None) => writeln!(out, "why R-TPT answers as it does: {}", path.display())?,
+        (Some(_), Some(_)) => writeln!(out, "no picture written: R-TPT corrected no attacked photo")?,
+        (None, _) => {}
+    }
+    Ok(Completion::All)
+}
+
+fn read_list(path: &Path) -> Result<Vec<Photo>> {
+    let text = fs::read_to_string(path).map_err(|source| Error::InputUnreadable { path: path.into(), source })?;
+    let photos: Vec<Photo> = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter_map(|line| {
+            let mut fields = line.split('\t').map(String::from);
+            Some(Photo { clean: fields.next()?, attacked: fields.next()?, label: fields.next()? })
+        })
+        .collect();
+    if photos.is_empty() {
+        let source = io::Error::other("expected lines of a clean file, an attacked file and a label, parted by tabs");
+        return Err(Error::InputUnreadable { path: path.into(), source });
+    }
+    Ok(photos)
+}
+
+fn classify(classifier: &mut Classifier, folder: &Path, name: &str) -> Result<(Vec<u8>, ImageRecord, Outcome)> {
+    let path = folder.join(name);
+    let bytes = inputs::Input::file(&path).read()?;
+    let outcome = classifier.classify(&bytes)?;
+    let record = ImageRecord::new(&path, classifier, &outcome, 1);
+    Ok((bytes, record, outcome))
+}
+
+/// Zero-shot's and R-TPT's answers, each marked right or wrong and counted.
+fn cells(record: &ImageRecord, truth: &str, tally: &mut Tally) -> [String; 2] {
+    tally.zero_shot += usize::from(record.zero_shot.label == truth);
+    tally.rtpt += usize::from(record.label == truth);
+    let cell = |label: &str, probability: f32| {
+        let mark = if label == truth { '✓' } else { '✗' };
+        let short: String = label.chars().take(14).collect();
+        format!("{mark} {short:14} {:3.0} %", probability * 100.0)
+    };
+    [cell(&record.zero_shot.label, record.zero_shot.probability), cell(&record.label, record.probability)]
+}

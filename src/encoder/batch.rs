@@ -1,0 +1,165 @@
+//! Which batch the encoder runs with: measured once per bundle and device, then remembered.
+//!
+//! The best batch depends on the model and the CPU (tract is faster at 8 than at 1 for ViT-B/32, and half as fast for
+//! CLIP's RN50), and it may change the last bits of the features. So it is chosen once and stored; everything after
+//! that is reproducible.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ndarray::Array4;
+
+use super::{Encoder, EncoderShape};
+use crate::error::Result;
+
+/// Batches that are tried, in order; ties go to the earlier.
+const CANDIDATES: [usize; 4] = [1, 2, 4, 8];
+/// Views of one trial; a multiple of every candidate.
+const TRIAL_VIEWS: usize = 8;
+/// Trials of each candidate; the fastest counts.
+const TRIALS: usize = 3;
+/// What is used when nothing can be stored: a measured choice could differ from run to run.
+const UNMEASURED: usize = 1;
+
+/// The batch and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchChoice {
+    /// Views taken at once.
+    pub batch: usize,
+    /// Why this one.
+    pub origin: BatchOrigin,
+}
+
+/// Where a batch came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchOrigin {
+    /// Asked for.
+    Given,
+    /// Measured on this device now.
+    Measured,
+    /// Measured on this device before.
+    Remembered,
+    /// Nothing could be stored, so the fixed fallback was taken.
+    Fallback,
+}
+
+/// The remembered batch for `key` in the folder `memory`, or a measured one, which is then remembered.
+///
+/// `key` names bundle and device. Of two processes that measure at once the first to store wins, and both use its
+/// choice. Without a folder, or one that cannot be written, the batch is 1: correct, reproducible, perhaps slower.
+///
+/// # Errors
+/// The model cannot be loaded or run; storage problems are only logged.
+pub fn choose_batch(model: &[u8], shape: EncoderShape, memory: Option<&Path>, key: &str) -> Result<BatchChoice> {
+    let fallback = BatchChoice { batch: UNMEASURED, origin: BatchOrigin::Fallback };
+    let Some(memory) = memory else {
+        log::warn!("no cache folder, so the encoder's batch is not tuned; set XDG_CACHE_HOME or HOME, or pass --batch");
+        return Ok(fallback);
+    };
+    let path = memory.join(format!("batch-{key}"));
+    if let Some(batch) = remembered(&path) {
+        return Ok(BatchChoice { batch, origin: BatchOrigin::Remembered });
+    }
+    let measured = measure(model, shape)?;
+    Ok(match remember(&path, measured) {
+        Ok(batch) => BatchChoice { batch, origin: BatchOrigin::Measured },
+        Err(error) => {
+            log::warn!("cannot remember the encoder's batch in {}: {error}; using {UNMEASURED}", path.display());
+            fallback
+        }
+    })
+}
+
+fn remembered(path: &Path) -> Option<usize> {
+    let text = fs::read_to_string(path).ok()?;
+    text.trim().parse().ok().filter(|batch| CANDIDATES.contains(batch))
+}
+
+/// Stores `batch` unless another process was first; gives what is stored then.
+fn remember(path: &Path, batch: usize) -> std::io::Result<usize> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let temporary = temporary_beside(path);
+    fs::write(&temporary, format!("{batch}\n"))?;
+    // A link, unlike a rename, refuses to replace what another process has just stored.
+    let linked = fs::hard_link(&temporary, path);
+    let outcome = match linked {
+        Ok(()) => Ok(batch),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match remembered(path) {
+            Some(stored) => Ok(stored),
+            // What is there is no batch: replace it.
+            None => fs::rename(&temporary, path).map(|()| batch),
+        },
+        // A file system without hard links.
+        Err(_) => fs::rename(&temporary, path).map(|()| batch),
+    };
+    let _ = fs::remove_file(&temporary);
+    outcome
+}
+
+fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
+}
+
+/// Times each candidate on one thread and gives the one with the fewest seconds per view.
+fn measure(model: &[u8], shape: EncoderShape) -> Result<usize> {
+    let side = shape.resolution;
+    // Any finite, varied input takes the same time; a ramp needs no randomness.
+    let views = Array4::from_shape_fn((TRIAL_VIEWS, 3, side, side), |(v, c, y, x)| {
+        ((v + 3 * c + 5 * y + 7 * x) % 17) as f32 / 8.0 - 1.0
+    });
+    let mut best = (UNMEASURED, f64::INFINITY);
+    for batch in CANDIDATES {
+        let encoder = Encoder::load(model, shape, batch)?;
+        let seconds = fastest_trial(&encoder, &views)?;
+        log::debug!("batch {batch}: {:.2} ms a view", seconds * 1e3 / TRIAL_VIEWS as f64);
+        if seconds < best.1 {
+            best = (batch, seconds);
+        }
+    }
+    Ok(best.0)
+}
+
+fn fastest_trial(encoder: &Encoder, views: &Array4<f32>) -> Result<f64> {
+    let mut fastest = f64::INFINITY;
+    // One more than counts: the first pays for the caches.
+    for _ in 0..=TRIALS {
+        let began = Instant::now();
+        for chunk in views.axis_chunks_iter(ndarray::Axis(0), encoder.batch) {
+            let mut features = ndarray::Array2::zeros((chunk.dim().0, encoder.shape.embedding));
+            encoder.encode_chunk(chunk, features.view_mut())?;
+        }
+        fastest = fastest.min(began.elapsed().as_secs_f64());
+    }
+    Ok(fastest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_to_store_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/batch-x");
+        assert_eq!(remember(&path, 4).unwrap(), 4);
+        assert_eq!(remember(&path, 8).unwrap(), 4);
+        assert_eq!(remembered(&path), Some(4));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary is left");
+    }
+
+    #[test]
+    fn what_is_no_batch_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("batch-x");
+        for garbage in ["", "many", "3", "-1", "4096"] {
+            fs::write(&path, garbage).unwrap();
+            assert_eq!(remembered(&path), None, "{garbage:?}");
+            assert_eq!(remember(&path, 2).unwrap(), 2);
+            assert_eq!(remembered(&path), Some(2));
+        }
+    }
+}

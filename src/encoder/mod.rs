@@ -1,0 +1,203 @@
+//! The frozen image encoder: views `[V, 3, R, R]` to features F `[V, D]`. The only place that names tract.
+//!
+//! The batch is fixed before the model is optimised (tract lays out a symbolic batch poorly), and views are spread
+//! over threads, each with a plan state of its own; tract itself runs single-threaded. Work is cut at multiples of
+//! the batch, whatever the number of threads, so that the bits do not depend on it.
+
+mod batch;
+
+use std::sync::{Arc, Mutex};
+
+use ndarray::{Array2, ArrayView4, ArrayViewMut2, Axis, parallel::prelude::*};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::DimLike;
+use tract_onnx::tract_hir::infer::Factoid;
+
+pub use batch::{BatchChoice, BatchOrigin, choose_batch};
+
+use crate::error::{Error, Result};
+use crate::rows::length;
+
+/// Input and output sizes of an encoder; from the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderShape {
+    /// Input side R (pixels).
+    pub resolution: usize,
+    /// Embedding width D.
+    pub embedding: usize,
+}
+
+/// An encoder ready to run.
+pub struct Encoder {
+    plan: Arc<TypedRunnableModel>,
+    shape: EncoderShape,
+    batch: usize,
+    idle: Mutex<Vec<Worker>>,
+}
+
+/// One thread's plan state and the input tensor it reuses.
+struct Worker {
+    state: TypedSimpleState,
+    input: Arc<Tensor>,
+}
+
+impl Encoder {
+    /// Loads an ONNX `model` for `batch` views at a time, optimises it and checks its shapes.
+    ///
+    /// # Errors
+    /// The bytes are no ONNX model, it uses an operator tract does not run, or its input is not `[N, 3, R, R]` or its
+    /// output not `[N, D]`, in f32.
+    pub fn load(model: &[u8], shape: EncoderShape, batch: usize) -> Result<Self> {
+        let failed = |stage| move |source: TractError| Error::EncoderLoad { stage, source: source.into() };
+        let parsed = onnx().model_for_read(&mut &*model).map_err(failed("parsed"))?;
+        if parsed.inputs.len() != 1 || parsed.outputs.is_empty() {
+            let found = format!("{} inputs and {} outputs", parsed.inputs.len(), parsed.outputs.len());
+            return Err(Error::EncoderShape { what: "interface", expected: "one input, one output".into(), found });
+        }
+        let input = [batch, 3, shape.resolution, shape.resolution];
+        check_declared_input(&parsed, shape)?;
+        let typed = parsed
+            .with_input_fact(0, f32::fact(input).into())
+            .and_then(|model| model.into_typed())
+            .map_err(failed("given its input shape"))?;
+        check_output(&typed, batch, shape)?;
+        let plan = typed.into_optimized().and_then(|model| model.into_runnable()).map_err(failed("optimised"))?;
+        Ok(Self { plan, shape, batch, idle: Mutex::default() })
+    }
+
+    /// Views taken at once.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Input and output sizes.
+    pub fn shape(&self) -> EncoderShape {
+        self.shape
+    }
+
+    /// Features F `[V, D]`, unit rows, of `views` `[V, 3, R, R]`. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// The model fails, or a feature is NaN or infinite, or all of a view's features are 0.
+    pub fn encode(&self, views: ArrayView4<f32>) -> Result<Array2<f32>> {
+        let mut features = Array2::zeros((views.dim().0, self.shape.embedding));
+        features
+            .axis_chunks_iter_mut(Axis(0), self.batch)
+            .into_par_iter()
+            .zip(views.axis_chunks_iter(Axis(0), self.batch))
+            .try_for_each(|(rows, chunk)| self.encode_chunk(chunk, rows))?;
+        to_unit_features(&mut features)?;
+        Ok(features)
+    }
+
+    /// Encodes up to one batch; a shorter one is filled up with zeros, whose features are dropped.
+    fn encode_chunk(&self, views: ArrayView4<f32>, mut features: ArrayViewMut2<f32>) -> Result<()> {
+        let failed = |source: TractError| Error::EncoderRun { source: source.into() };
+        let mut worker = self.worker().map_err(failed)?;
+        worker.fill(views).map_err(failed)?;
+        let outputs = worker.state.run(tvec!(worker.input.clone().into_tvalue())).map_err(failed)?;
+        let found = outputs[0].to_plain_array_view::<f32>().map_err(failed)?;
+        for (mut row, output) in features.rows_mut().into_iter().zip(found.axis_iter(Axis(0))) {
+            row.iter_mut().zip(output.iter()).for_each(|(slot, &value)| *slot = value);
+        }
+        drop(outputs);
+        self.idle.lock().expect("no thread panics while it holds the idle workers").push(worker);
+        Ok(())
+    }
+
+    fn worker(&self) -> TractResult<Worker> {
+        let idle = self.idle.lock().expect("no thread panics while it holds the idle workers").pop();
+        idle.map_or_else(
+            || {
+                let side = self.shape.resolution;
+                let input = Arc::new(Tensor::zero::<f32>(&[self.batch, 3, side, side])?);
+                Ok(Worker { state: self.plan.spawn()?, input })
+            },
+            Ok,
+        )
+    }
+}
+
+impl Worker {
+    /// Copies `views` to the front of the input tensor and zeros to the rest; reuses it once the plan has let go.
+    fn fill(&mut self, views: ArrayView4<f32>) -> TractResult<()> {
+        let mut input = Arc::make_mut(&mut self.input).to_plain_array_view_mut::<f32>()?;
+        let count = views.dim().0;
+        for (index, mut slot) in input.axis_iter_mut(Axis(0)).enumerate() {
+            if index < count {
+                slot.assign(&views.index_axis(Axis(0), index));
+            } else {
+                slot.fill(0.0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the ONNX file itself says of its input must not contradict the manifest; a free dimension fits anything.
+fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<()> {
+    let fact = model.input_fact(0).map_err(|source| Error::EncoderLoad { stage: "read", source: source.into() })?;
+    let expected = [3, shape.resolution, shape.resolution];
+    let differs = fact.shape.rank().concretize().is_some_and(|rank| rank != 4)
+        || expected.iter().enumerate().any(|(axis, &size)| {
+            let declared = fact.shape.dim(axis + 1).and_then(|dim| dim.concretize());
+            declared.and_then(|dim| dim.to_usize().ok()).is_some_and(|found| found != size)
+        });
+    if differs {
+        return Err(Error::EncoderShape {
+            what: "input",
+            expected: format!("[N, 3, {0}, {0}]", shape.resolution),
+            found: format!("{:?}", fact.shape),
+        });
+    }
+    Ok(())
+}
+
+fn check_output(model: &TypedModel, batch: usize, shape: EncoderShape) -> Result<()> {
+    let fact = model.output_fact(0).map_err(|source| Error::EncoderLoad { stage: "read", source: source.into() })?;
+    let found = fact.shape.as_concrete();
+    if fact.datum_type != f32::datum_type() || found != Some(&[batch, shape.embedding]) {
+        return Err(Error::EncoderShape {
+            what: "output",
+            expected: format!("[{batch}, {}] in f32", shape.embedding),
+            found: format!("{fact:?}"),
+        });
+    }
+    Ok(())
+}
+
+fn to_unit_features(features: &mut Array2<f32>) -> Result<()> {
+    for (view, mut row) in features.rows_mut().into_iter().enumerate() {
+        if let Some((dimension, &value)) = row.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::FeaturesNotFinite { view, dimension, value });
+        }
+        let norm = length(row.view());
+        // A length that overflows or vanishes has no direction either.
+        if !(norm.is_normal()) {
+            return Err(Error::FeaturesZero { view });
+        }
+        row.mapv_inplace(|value| value / norm);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn features_that_are_not_finite_are_refused_by_view() {
+        let mut features = array![[3.0, 4.0], [1.0, f32::NAN]];
+        let error = to_unit_features(&mut features).unwrap_err();
+        assert!(matches!(error, Error::FeaturesNotFinite { view: 1, dimension: 1, .. }), "{error}");
+        let mut features = array![[f32::INFINITY, 1.0]];
+        assert!(matches!(to_unit_features(&mut features), Err(Error::FeaturesNotFinite { view: 0, .. })));
+        let mut features = array![[3.0, 4.0], [0.0, 0.0]];
+        assert!(matches!(to_unit_features(&mut features), Err(Error::FeaturesZero { view: 1 })));
+        let mut features = array![[3.0, 4.0]];
+        to_unit_features(&mut features).unwrap();
+        assert_eq!(features, array![[0.6, 0.8]]);
+    }
+}

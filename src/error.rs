@@ -1,0 +1,346 @@
+//! Every way to fail: one variant each, saying what was expected, what was found and what to do.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A cause from below that this crate does not interpret.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An input could not be opened or read.
+    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    InputUnreadable {
+        /// The input.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder holds no image.
+    #[error("no image in {}: expected files ending in .jpg, .jpeg, .png, .bmp or .webp; name the files themselves if they end otherwise", path.display())]
+    FolderWithoutImages {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder is too large or too deep to walk.
+    #[error("{} has more than {limit} {what}; classify its parts separately", path.display())]
+    FolderTooLarge {
+        /// The folder.
+        path: PathBuf,
+        /// What there is too much of.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// An image file of no bytes.
+    #[error("the file is empty, expected an image; was it copied to its end?")]
+    ImageEmpty,
+    /// An image file over the byte limit.
+    #[error("the file is larger than {limit} bytes; make it smaller before classifying it")]
+    ImageFileTooLarge {
+        /// The bound (bytes).
+        limit: u64,
+    },
+    /// The content is no image format that is read.
+    #[error("the content is not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to one of these")]
+    ImageFormatUnknown,
+    /// The image claims sides that are 0 or past the limits.
+    #[error(
+        "the image claims {width}×{height} pixels, expected sides of 1 to {side_max} and at most {pixels_max} pixels in all; make it smaller"
+    )]
+    ImageSize {
+        /// Claimed columns.
+        width: u32,
+        /// Claimed rows.
+        height: u32,
+        /// Largest side (pixels).
+        side_max: u32,
+        /// Largest area (pixels).
+        pixels_max: u64,
+    },
+    /// The image is damaged or cut short.
+    #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
+    ImageCorrupt {
+        /// What the decoder said.
+        source: Cause,
+    },
+    /// The encoder gave NaN or infinity for a view.
+    #[error(
+        "the features of view {view} are not finite (dimension {dimension} is {value}); the model is damaged or overflows, run `rtpt bundle check`"
+    )]
+    FeaturesNotFinite {
+        /// Index of the view.
+        view: usize,
+        /// Index of the first such dimension.
+        dimension: usize,
+        /// What was found there.
+        value: f32,
+    },
+    /// The encoder gave an embedding of length 0.
+    #[error("the features of view {view} are all zero and have no direction; run `rtpt bundle check`")]
+    FeaturesZero {
+        /// Index of the view.
+        view: usize,
+    },
+
+    /// No bundle was named and none was found.
+    #[error("no bundle found; give one with --bundle DIR or RTPT_BUNDLE (looked in: {})", tried.join(", "))]
+    BundleNotFound {
+        /// The folders that were looked in.
+        tried: Vec<String>,
+    },
+    /// The bundle path is not a folder with a manifest.
+    #[error("{} is not a bundle: {reason}; expected a folder with a manifest.json", path.display())]
+    BundleNotFolder {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+    /// A file of the bundle could not be read.
+    #[error("cannot read {} of the bundle: {source}; copy the bundle again", path.display())]
+    BundleFileUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the bundle is over its limit.
+    #[error("{} is {found} bytes long, expected at most {limit}; this is not a bundle this version can read", path.display())]
+    BundleFileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size (bytes).
+        found: u64,
+        /// The bound (bytes).
+        limit: u64,
+    },
+    /// The manifest is not the JSON it should be.
+    #[error("{} is not a valid manifest: {source}; copy or export the bundle again", path.display())]
+    ManifestSyntax {
+        /// The manifest.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The manifest is of another format version.
+    #[error("the bundle has format version {found}, expected {supported}; export it again or use the matching rtpt")]
+    ManifestVersion {
+        /// Version in the manifest.
+        found: u64,
+        /// Version of this program.
+        supported: u64,
+    },
+    /// A value of the manifest makes no sense.
+    #[error("the manifest's {field} is {found}, expected {expected}; export the bundle again")]
+    ManifestValue {
+        /// Name of the field.
+        field: String,
+        /// What is allowed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A file named by the manifest, or needed, is not there.
+    #[error("{} is missing from the bundle; copy the bundle again, with all its files", path.display())]
+    BundleFileMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the bundle has other bytes than the manifest says.
+    #[error("{} has {what} {found}, the manifest says {expected}; the file is damaged or was changed, copy the bundle again", path.display())]
+    BundleFileDiffers {
+        /// The file.
+        path: PathBuf,
+        /// `size` or `BLAKE3 digest`.
+        what: &'static str,
+        /// From the manifest.
+        expected: String,
+        /// From the file.
+        found: String,
+    },
+    /// A tensor file of the bundle is malformed, or a tensor is not as it should be.
+    #[error("{file}: {what} is {found}, expected {expected}; export the bundle again")]
+    BundleTensor {
+        /// File name inside the bundle.
+        file: String,
+        /// The tensor or part.
+        what: String,
+        /// What is allowed.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// The encoder could not be loaded.
+    #[error("the image encoder cannot be {stage}: {source}; the file is damaged or uses operators tract does not run")]
+    EncoderLoad {
+        /// Which step failed.
+        stage: &'static str,
+        /// What tract said.
+        source: Cause,
+    },
+    /// The encoder's input or output has another shape than the manifest says.
+    #[error("the image encoder's {what} is {found}, expected {expected} from the manifest; export the bundle again")]
+    EncoderShape {
+        /// `input` or `output`.
+        what: &'static str,
+        /// From the manifest.
+        expected: String,
+        /// From the model.
+        found: String,
+    },
+    /// The encoder failed while running.
+    #[error("the image encoder failed: {source}; run `rtpt bundle check`")]
+    EncoderRun {
+        /// What tract said.
+        source: Cause,
+    },
+    /// The bundle's own goldens were not reproduced on this device.
+    #[error(
+        "the bundle's goldens are not reproduced: {stage} differs by {difference:e}, tolerance {tolerance:e}; do not trust this bundle on this device"
+    )]
+    GoldenMismatch {
+        /// First stage that is off.
+        stage: &'static str,
+        /// Largest absolute difference.
+        difference: f32,
+        /// What is allowed.
+        tolerance: f32,
+    },
+
+    /// The labels file could not be read.
+    #[error("cannot read the labels file {}: {source}", path.display())]
+    LabelsUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The labels file is not text, or too large.
+    #[error("the labels file {} {problem}; expected UTF-8 text, one label a line", path.display())]
+    LabelsMalformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Too few or too many labels.
+    #[error("{found} labels given, expected {min} to {max}: one label alone cannot be told from anything")]
+    LabelCount {
+        /// How many were given.
+        found: usize,
+        /// Fewest.
+        min: usize,
+        /// Most.
+        max: usize,
+    },
+    /// A label is given twice.
+    #[error("the label {label:?} is given twice (entries {first} and {second}); remove one")]
+    LabelDuplicate {
+        /// The label.
+        label: String,
+        /// First entry, from 1.
+        first: usize,
+        /// Second entry, from 1.
+        second: usize,
+    },
+    /// The bundle has no embedding for a label.
+    #[error("the bundle has no class named {label:?}{}; `rtpt bundle info --classes` lists them", suggest(nearest))]
+    LabelUnknown {
+        /// The label.
+        label: String,
+        /// The most similar class name, if one is near.
+        nearest: Option<String>,
+    },
+    /// A setting is out of its range.
+    #[error("{what} is {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        what: &'static str,
+        /// What is allowed.
+        expected: String,
+        /// What was asked.
+        found: String,
+    },
+
+    /// A file could not be written.
+    #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
+    OutputUnwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Whose fault an error is; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// One input; others may still be classified.
+    Input,
+    /// The command line or the labels.
+    Usage,
+    /// The bundle.
+    Bundle,
+    /// Something could not be written.
+    Output,
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn category(&self) -> Category {
+        self.class().0
+    }
+
+    /// A stable name for programs, in snake case.
+    pub fn kind(&self) -> &'static str {
+        self.class().1
+    }
+
+    fn class(&self) -> (Category, &'static str) {
+        use Category::{Bundle, Input, Output, Usage};
+        match self {
+            Self::InputUnreadable { .. } => (Input, "input_unreadable"),
+            Self::FolderWithoutImages { .. } => (Input, "folder_without_images"),
+            Self::FolderTooLarge { .. } => (Input, "folder_too_large"),
+            Self::ImageEmpty => (Input, "image_empty"),
+            Self::ImageFileTooLarge { .. } => (Input, "image_file_too_large"),
+            Self::ImageFormatUnknown => (Input, "image_format_unknown"),
+            Self::ImageSize { .. } => (Input, "image_size"),
+            Self::ImageCorrupt { .. } => (Input, "image_corrupt"),
+            Self::FeaturesNotFinite { .. } => (Input, "features_not_finite"),
+            Self::FeaturesZero { .. } => (Input, "features_zero"),
+            Self::BundleNotFound { .. } => (Bundle, "bundle_not_found"),
+            Self::BundleNotFolder { .. } => (Bundle, "bundle_not_folder"),
+            Self::BundleFileUnreadable { .. } => (Bundle, "bundle_file_unreadable"),
+            Self::BundleFileTooLarge { .. } => (Bundle, "bundle_file_too_large"),
+            Self::ManifestSyntax { .. } => (Bundle, "manifest_syntax"),
+            Self::ManifestVersion { .. } => (Bundle, "manifest_version"),
+            Self::ManifestValue { .. } => (Bundle, "manifest_value"),
+            Self::BundleFileMissing { .. } => (Bundle, "bundle_file_missing"),
+            Self::BundleFileDiffers { .. } => (Bundle, "bundle_file_differs"),
+            Self::BundleTensor { .. } => (Bundle, "bundle_tensor"),
+            Self::EncoderLoad { .. } => (Bundle, "encoder_load"),
+            Self::EncoderShape { .. } => (Bundle, "encoder_shape"),
+            Self::EncoderRun { .. } => (Bundle, "encoder_run"),
+            Self::GoldenMismatch { .. } => (Bundle, "golden_mismatch"),
+            Self::LabelsUnreadable { .. } => (Usage, "labels_unreadable"),
+            Self::LabelsMalformed { .. } => (Usage, "labels_malformed"),
+            Self::LabelCount { .. } => (Usage, "label_count"),
+            Self::LabelDuplicate { .. } => (Usage, "label_duplicate"),
+            Self::LabelUnknown { .. } => (Usage, "label_unknown"),
+            Self::Setting { .. } => (Usage, "setting"),
+            Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
+        }
+    }
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
+}

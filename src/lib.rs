@@ -1,0 +1,57 @@
+//! Robust zero-shot image classification on small devices.
+//!
+//! A frozen CLIP-style image encoder sees many views of one image; R-TPT (CVPR 2025) tunes a small text-embedding head
+//! on the views it is most sure of and averages all views by how well they agree. An image that was altered to
+//! mislead the encoder misleads it in one view, seldom in most.
+//!
+//! ```text
+//! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ tuning over a head ─► Z [V,C] ─┐
+//!                                labels ─► T [C,D] ─┘                                 ├─ ensemble ─► answer [C]
+//!                                          F [V,D] ─── reliability ─────► w [V] ─────┘
+//! ```
+//!
+//! Shapes: `V` views, `C` classes, `D` embedding width, `R` input resolution (pixels), `S` selected views. Matrices
+//! are row-major, one item a row.
+//!
+//! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages.
+//!
+//! ```no_run
+//! use rtpt_edge::{Bundle, Classifier, ClassifierSettings};
+//!
+//! # fn main() -> rtpt_edge::Result<()> {
+//! let bundle = Bundle::open("models/demo/bundle".as_ref())?;
+//! let settings = ClassifierSettings::of(&bundle);
+//! let mut classifier = Classifier::new(&bundle, bundle.labels.clone(), settings, None)?;
+//! let bytes = std::fs::read("photo.jpg").expect("a photo");
+//! let outcome = classifier.classify(&bytes)?;
+//! let best = rtpt_edge::rows::argmax(outcome.prediction.view());
+//! println!("{}", classifier.labels().names[best]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod error;
+pub mod limits;
+pub mod rows;
+
+pub mod views;
+
+pub mod encoder;
+
+pub mod head;
+
+pub mod tuning;
+
+pub mod reliability;
+
+pub mod bundle;
+
+pub mod classifier;
+
+pub mod check;
+
+pub mod report;
+
+pub use bundle::{Bundle, LabelSet};
+pub use classifier::{Classifier, ClassifierSettings, Outcome};
+pub use error::{Error, Result};

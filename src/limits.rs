@@ -1,0 +1,49 @@
+//! Every bound of the program, in one place, each with its unit.
+//!
+//! A bound is checked before anything is allocated for the thing it bounds.
+
+/// Largest image file accepted (bytes).
+pub const IMAGE_BYTES_MAX: u64 = 64 << 20;
+/// Longest side of an image (pixels).
+pub const IMAGE_SIDE_MAX: u32 = 16_384;
+/// Largest area of an image (pixels); 8000×6000 fits.
+pub const IMAGE_PIXELS_MAX: u64 = 50_000_000;
+/// Memory one image decoder may take (bytes): four 16-bit channels of the largest image, and room for its state.
+pub const DECODER_BYTES_MAX: u64 = IMAGE_PIXELS_MAX * 8 + (64 << 20);
+
+/// Views of one image, the clean view included (count).
+pub const VIEWS_MAX: usize = 1024;
+/// Worker threads (count).
+pub const THREADS_MAX: usize = 256;
+/// Views the encoder takes at once (count).
+pub const BATCH_MAX: usize = 64;
+
+/// Smallest and largest input resolution of an encoder (pixels).
+pub const RESOLUTION_RANGE: (usize, usize) = (8, 1024);
+/// Largest embedding width (floats).
+pub const EMBEDDING_MAX: usize = 8192;
+/// Fewest classes that can be told apart (count).
+pub const CLASSES_MIN: usize = 2;
+/// Most classes of one label set (count).
+pub const CLASSES_MAX: usize = 100_000;
+/// Longest class name or label (bytes of UTF-8).
+pub const LABEL_BYTES_MAX: usize = 1024;
+/// Largest labels file (bytes).
+pub const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Largest `manifest.json` (bytes).
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Largest file of a bundle (bytes).
+pub const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Most tuning steps of one episode (count).
+pub const TUNING_STEPS_MAX: usize = 100;
+/// Neighbours that a view's reliability is averaged over (count; R-TPT's setting).
+pub const RELIABILITY_NEIGHBOURS: usize = 20;
+
+/// Most answers listed for one image (count).
+pub const TOP_MAX: usize = 1000;
+/// Files one run classifies (count).
+pub const FILES_MAX: usize = 1_000_000;
+/// Folders nested in one another (count).
+pub const FOLDER_DEPTH_MAX: usize = 64;

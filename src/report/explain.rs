@@ -1,0 +1,159 @@
+//! A picture that shows why: the input, the top classes before and after, and every view with its say.
+
+use ndarray::Axis;
+
+use super::canvas::{Canvas, Color};
+use crate::classifier::{Classifier, Outcome};
+use crate::rows::{argmax, softmax, top};
+use crate::views::{Pixels, encode_png, view_pixels};
+
+const WIDTH: usize = 1480;
+const MARGIN: usize = 28;
+const HEADER: usize = 92;
+const PANEL: usize = 330;
+const LEGEND: usize = 64;
+const GAP: usize = 10;
+const CAPTION: usize = 52;
+const CHART_ROWS: usize = 6;
+
+const PAPER: Color = [250, 250, 248];
+const INK: Color = [28, 32, 38];
+const FAINT: Color = [110, 116, 124];
+const TRACK: Color = [226, 228, 230];
+const ZERO_SHOT: Color = [148, 154, 162];
+const RTPT: Color = [24, 104, 178];
+const SELECTED: Color = [222, 118, 12];
+
+/// Draws the explanation of the classifier's last image, whose pixels are `image` and whose name is `name`.
+pub fn explain(name: &str, image: &Pixels, classifier: &Classifier, outcome: &Outcome) -> Pixels {
+    let views = outcome.weights.len();
+    let columns = ((views as f64).sqrt().ceil() as usize).clamp(4, 12);
+    let tile = (WIDTH - 2 * MARGIN + GAP) / columns - GAP;
+    let rows = views.div_ceil(columns);
+    let sheet_top = HEADER + PANEL + LEGEND;
+    let height = sheet_top + rows * (tile + CAPTION + GAP) + MARGIN;
+    let mut canvas = Canvas::new(WIDTH, height, PAPER);
+    draw_header(&mut canvas, name, classifier, outcome);
+    draw_input(&mut canvas, image);
+    draw_chart(&mut canvas, classifier, outcome);
+    draw_legend(&mut canvas, outcome);
+    for view in 0..views {
+        let left = MARGIN + view % columns * (tile + GAP);
+        let top = sheet_top + view / columns * (tile + CAPTION + GAP);
+        draw_view(&mut canvas, classifier, outcome, view, (left, top, tile));
+    }
+    canvas.into_pixels()
+}
+
+/// A picture as the bytes of a PNG file.
+pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
+    encode_png(picture)
+}
+
+fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome: &Outcome) {
+    let names = &classifier.labels().names;
+    let (answer, before) = (argmax(outcome.prediction.view()), argmax(outcome.episode.logits.row(0)));
+    let verdict = if answer == before {
+        format!("{}, as zero-shot says too", names[answer])
+    } else {
+        format!("{}, where zero-shot says {}", names[answer], names[before])
+    };
+    let verdict = canvas.fitted(&verdict, WIDTH - 2 * MARGIN, 34);
+    canvas.text(&verdict, MARGIN, 18, 34, INK);
+    let settings = classifier.settings();
+    let line = format!(
+        "{name}   ·   head {}   ·   {} views   ·   seed {}   ·   {} classes   ·   bundle {}",
+        settings.tuning.head.name(),
+        settings.views.count,
+        settings.views.seed,
+        names.len(),
+        classifier.bundle_id(),
+    );
+    let line = canvas.fitted(&line, WIDTH - 2 * MARGIN, 17);
+    canvas.text(&line, MARGIN, 60, 17, FAINT);
+}
+
+fn draw_input(canvas: &mut Canvas, image: &Pixels) {
+    let (box_width, box_height) = (440.0, (PANEL - 20) as f64);
+    let scale = (box_width / image.width() as f64).min(box_height / image.height() as f64);
+    let fitted = |side: usize| ((side as f64 * scale).round() as usize).max(1);
+    canvas.picture(image, MARGIN, HEADER, fitted(image.width()), fitted(image.height()));
+}
+
+/// The classes that matter to either answer, as pairs of bars.
+fn draw_chart(canvas: &mut Canvas, classifier: &Classifier, outcome: &Outcome) {
+    let (after, before) = (outcome.probabilities(), outcome.zero_shot());
+    let mut classes = top(after.view(), CHART_ROWS / 2 + 1);
+    for class in top(before.view(), CHART_ROWS).into_iter().chain(top(after.view(), CHART_ROWS)) {
+        if classes.len() < CHART_ROWS && !classes.contains(&class) {
+            classes.push(class);
+        }
+    }
+    let (left, name_width, bar_width) = (520, 220, 600);
+    let row_height = (PANEL - 50) / CHART_ROWS;
+    let key = canvas.text("■ zero-shot (clean view alone)", left + name_width, HEADER, 17, ZERO_SHOT);
+    canvas.text("■ R-TPT (all views)", left + name_width + key + 30, HEADER, 17, RTPT);
+    for (row, &class) in classes.iter().enumerate() {
+        let y = HEADER + 34 + row * row_height;
+        let label = canvas.fitted(&classifier.labels().names[class], name_width - 16, 19);
+        let indent = name_width - 16 - canvas.text_width(&label, 19).min(name_width - 16);
+        canvas.text(&label, left + indent, y + 8, 19, INK);
+        for (offset, probability, color) in [(0, before[class], ZERO_SHOT), (20, after[class], RTPT)] {
+            canvas.fill(left + name_width, y + offset, bar_width, 16, TRACK);
+            let length = (probability * bar_width as f32).round() as usize;
+            canvas.fill(left + name_width, y + offset, length, 16, color);
+            canvas.text(&percent(probability), left + name_width + bar_width + 8, y + offset - 1, 17, INK);
+        }
+    }
+}
+
+fn draw_legend(canvas: &mut Canvas, outcome: &Outcome) {
+    let y = HEADER + PANEL + 10;
+    let line = format!(
+        "Each view with the class it would answer by itself, its probability, and its reliability weight (bar: relative to the largest, {}).",
+        percent(outcome.weights.fold(0.0, |largest, &weight| largest.max(weight)))
+    );
+    canvas.text(&line, MARGIN, y, 17, INK);
+    let line = format!("■ selected for tuning: the {} most confident views", outcome.episode.selected.len());
+    canvas.text(&line, MARGIN, y + 24, 17, SELECTED);
+}
+
+fn draw_view(
+    canvas: &mut Canvas,
+    classifier: &Classifier,
+    outcome: &Outcome,
+    view: usize,
+    (left, top, tile): (usize, usize, usize),
+) {
+    let selected = outcome.episode.selected.contains(&view);
+    if selected {
+        canvas.fill(left - 4, top - 4, tile + 8, tile + CAPTION + 4, SELECTED);
+        canvas.fill(left - 1, top + tile, tile + 2, CAPTION - 3, PAPER);
+    }
+    let classifier_views = classifier.views();
+    let pixels = view_pixels(classifier_views.index_axis(Axis(0), view), classifier.preprocessing());
+    canvas.picture(&pixels, left, top, tile, tile);
+    let logits = outcome.episode.logits.row(view);
+    let best = argmax(logits);
+    let color = if best == argmax(outcome.prediction.view()) { RTPT } else { FAINT };
+    let share = percent(softmax(logits)[best]);
+    let room = tile - canvas.text_width(&share, 15) - 6;
+    let label = canvas.fitted(&classifier.labels().names[best], room, 15);
+    canvas.text(&label, left, top + tile + 3, 15, color);
+    canvas.text(&share, left + room + 6, top + tile + 3, 15, color);
+    draw_weight(canvas, outcome, view, (left, top + tile + 22, tile));
+}
+
+fn draw_weight(canvas: &mut Canvas, outcome: &Outcome, view: usize, (left, top, width): (usize, usize, usize)) {
+    let weight = outcome.weights[view];
+    let largest = outcome.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
+    canvas.fill(left, top, width, 6, TRACK);
+    canvas.fill(left, top, (weight / largest * width as f32).round() as usize, 6, INK);
+    let text = if view == 0 { format!("clean view, w {}", percent(weight)) } else { format!("w {}", percent(weight)) };
+    let text = canvas.fitted(&text, width, 14);
+    canvas.text(&text, left, top + 8, 14, FAINT);
+}
+
+fn percent(probability: f32) -> String {
+    format!("{:.1} %", probability * 100.0)
+}

@@ -1,0 +1,136 @@
+//! The JSON of one classified image: the stable interface to other programs.
+
+use std::path::Path;
+
+use ndarray::ArrayView1;
+use serde::Serialize;
+
+use crate::classifier::{Classifier, Outcome, Timings};
+use crate::error::Error;
+use crate::rows::{argmax, top};
+
+/// Version of the records' schema.
+pub const RECORD_SCHEMA: u32 = 1;
+
+/// One classified image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageRecord {
+    /// [`RECORD_SCHEMA`].
+    pub schema: u32,
+    /// The input as it was named.
+    pub path: String,
+    /// BLAKE3 of the file, 64 hex digits.
+    pub digest: String,
+    /// The bundle: name, `@`, first 16 hex digits of its digest.
+    pub bundle: String,
+    /// R-TPT's answer.
+    pub label: String,
+    /// Its probability (0–1).
+    pub probability: f32,
+    /// The most probable answers, most probable first.
+    pub top: Vec<Answer>,
+    /// What zero-shot CLIP answers: the clean view alone.
+    pub zero_shot: Answer,
+    /// The head.
+    pub head: &'static str,
+    /// Number of views.
+    pub views: usize,
+    /// The user's seed.
+    pub seed: u64,
+    /// Where the time went.
+    pub timings_ms: TimingsRecord,
+}
+
+/// A label and its probability.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The label.
+    pub label: String,
+    /// Its probability (0–1).
+    pub probability: f32,
+}
+
+/// Milliseconds per stage, rounded to microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TimingsRecord {
+    decode: f64,
+    views: f64,
+    encode: f64,
+    tune: f64,
+    total: f64,
+}
+
+/// An input that could not be classified.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorRecord {
+    schema: u32,
+    path: String,
+    error: ErrorBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ErrorBody {
+    kind: &'static str,
+    message: String,
+}
+
+impl ImageRecord {
+    /// The record of `outcome`, with the `top_count` most probable answers.
+    pub fn new(path: &Path, classifier: &Classifier, outcome: &Outcome, top_count: usize) -> Self {
+        let names = &classifier.labels().names;
+        let probabilities = outcome.probabilities();
+        let zero_shot = outcome.zero_shot();
+        let settings = classifier.settings();
+        // The answer is read off the logits: probabilities of near-certain classes can round to the same value.
+        let best = argmax(outcome.prediction.view());
+        let listed = top(outcome.prediction.view(), top_count);
+        Self {
+            schema: RECORD_SCHEMA,
+            path: path.to_string_lossy().into_owned(),
+            digest: outcome.digest.to_hex().to_string(),
+            bundle: classifier.bundle_id().into(),
+            label: names[best].clone(),
+            probability: probabilities[best],
+            top: listed.into_iter().map(|class| Answer::of(names, probabilities.view(), class)).collect(),
+            zero_shot: Answer::of(names, zero_shot.view(), argmax(outcome.episode.logits.row(0))),
+            head: settings.tuning.head.name(),
+            views: settings.views.count,
+            seed: settings.views.seed,
+            timings_ms: outcome.timings.into(),
+        }
+    }
+}
+
+impl Answer {
+    fn of(names: &[String], probabilities: ArrayView1<f32>, class: usize) -> Self {
+        Self { label: names[class].clone(), probability: probabilities[class] }
+    }
+}
+
+impl TimingsRecord {
+    /// Milliseconds from bytes to answer.
+    pub fn total(&self) -> f64 {
+        self.total
+    }
+}
+
+impl From<Timings> for TimingsRecord {
+    fn from(timings: Timings) -> Self {
+        let rounded = |milliseconds: f64| (milliseconds * 1e3).round() / 1e3;
+        Self {
+            decode: rounded(timings.decode),
+            views: rounded(timings.views),
+            encode: rounded(timings.encode),
+            tune: rounded(timings.tune),
+            total: rounded(timings.total),
+        }
+    }
+}
+
+impl ErrorRecord {
+    /// The record of an input that failed.
+    pub fn new(path: &Path, error: &Error) -> Self {
+        let error = ErrorBody { kind: error.kind(), message: error.to_string() };
+        Self { schema: RECORD_SCHEMA, path: path.to_string_lossy().into_owned(), error }
+    }
+}

@@ -1,0 +1,155 @@
+//! Row-wise kernels that several stages share: unit length and log-softmax, forward and backward.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, NdFloat, Zip};
+
+/// Rows brought to unit length, and the lengths they had, which [`unit_rows_backward`] needs.
+pub struct UnitRows<T> {
+    /// The rows, each of length 1.
+    pub rows: Array2<T>,
+    /// Length of each row before.
+    pub lengths: Array1<T>,
+}
+
+/// `t = u / ‖u‖` for each row of `rows`; a row of length 0 becomes NaN, which callers exclude beforehand.
+pub fn unit_rows<T: NdFloat>(mut rows: Array2<T>) -> UnitRows<T> {
+    let lengths = rows.map_axis(Axis(1), length);
+    for (mut row, &length) in rows.rows_mut().into_iter().zip(&lengths) {
+        let scale = T::one() / length;
+        row.mapv_inplace(|value| value * scale);
+    }
+    UnitRows { rows, lengths }
+}
+
+/// Gradient of [`unit_rows`], in place: `drows` holds dL/dt on entry and `dL/du = (dt - t (t·dt)) / ‖u‖` on return.
+///
+/// `unit` are the rows t, `lengths` the ‖u‖ they had.
+pub fn unit_rows_backward<T: NdFloat>(unit: ArrayView2<T>, lengths: ArrayView1<T>, drows: &mut Array2<T>) {
+    for ((mut drow, row), &length) in drows.rows_mut().into_iter().zip(unit.rows()).zip(lengths) {
+        let along = dot(row, drow.view());
+        let scale = T::one() / length;
+        Zip::from(&mut drow).and(row).for_each(|du, &t| *du = (*du - t * along) * scale);
+    }
+}
+
+/// Euclidean length of a row.
+pub fn length<T: NdFloat>(row: ArrayView1<T>) -> T {
+    dot(row, row).sqrt()
+}
+
+/// Inner product in a fixed order of summation: eight interleaved partial sums.
+///
+/// The order does not depend on alignment or on the CPU's vector width, so the bits do not either.
+pub fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
+    match (a.as_slice(), b.as_slice()) {
+        (Some(a), Some(b)) => dot_slices(a, b),
+        _ => a.iter().zip(b).fold(T::zero(), |sum, (&x, &y)| sum + x * y),
+    }
+}
+
+fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
+    let mut sums = [T::zero(); 8];
+    let (chunks_a, chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail = chunks_a.remainder().iter().zip(chunks_b.remainder());
+    let tail = tail.fold(T::zero(), |sum, (&x, &y)| sum + x * y);
+    for (x, y) in chunks_a.zip(chunks_b) {
+        for lane in 0..8 {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().fold(tail, |total, &sum| total + sum)
+}
+
+/// `ln softmax(z)` of one row, in place.
+///
+/// The row's own maximum is subtracted before anything else, so that neither its size nor another row's costs
+/// precision.
+pub fn log_softmax_inplace<T: NdFloat>(row: &mut [T]) {
+    let largest = row.iter().fold(T::neg_infinity(), |largest, &value| if value > largest { value } else { largest });
+    let sum = row.iter().fold(T::zero(), |sum, &value| sum + (value - largest).exp());
+    let shift = sum.ln();
+    row.iter_mut().for_each(|value| *value = *value - largest - shift);
+}
+
+/// `softmax(z)` of one row.
+pub fn softmax<T: NdFloat>(row: ArrayView1<T>) -> Array1<T> {
+    let mut probabilities = row.to_owned();
+    log_softmax_inplace(probabilities.as_slice_mut().expect("an owned row is contiguous"));
+    probabilities.mapv_inplace(T::exp);
+    probabilities
+}
+
+/// Index of the largest value; of equals the first, and NaN never wins. 0 for an empty row.
+pub fn argmax(row: ArrayView1<f32>) -> usize {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (index, &value) in row.iter().enumerate() {
+        if value > best.1 {
+            best = (index, value);
+        }
+    }
+    best.0
+}
+
+/// The indices of the `count` largest values, largest first; equals in order of index, NaN last.
+pub fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
+    let key = |index: usize| if row[index].is_nan() { f32::NEG_INFINITY } else { row[index] };
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
+    order.truncate(count);
+    order
+}
+
+/// `scale · a · bᵀ`: `[N, K]` and `[M, K]` to `[N, M]`.
+pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
+    let mut out = Array2::zeros((a.nrows(), b.nrows()));
+    ndarray::linalg::general_mat_mul(scale, &a, &b.t(), T::zero(), &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn nan_never_wins_and_ties_go_to_the_first() {
+        assert_eq!(argmax(array![f32::NAN, 1.0, 3.0, 3.0].view()), 2);
+        assert_eq!(argmax(array![f32::NAN, f32::NAN].view()), 0);
+        assert_eq!(top(array![f32::NAN, 1.0, 3.0, 3.0, -5.0].view(), 5), [2, 3, 1, 4, 0]);
+    }
+
+    #[test]
+    fn softmax_keeps_small_rows_beside_large_ones() {
+        let large = softmax(array![1000.0_f32, 999.0].view());
+        assert!((large[0] - 0.731_058_6).abs() < 1e-6, "{large}");
+        let small = softmax(array![-1000.0_f32, -1001.0].view());
+        assert!((small[0] - 0.731_058_6).abs() < 1e-6, "{small}");
+    }
+
+    #[test]
+    fn unit_rows_gradient_agrees_with_central_differences() {
+        let rows = array![[0.3, -1.2, 0.7, 0.1], [2.0, 0.4, -0.6, 1.5]];
+        let weights = array![[0.5, 1.5, -0.7, 0.2], [-0.3, 0.9, 0.8, -1.1]];
+        let loss = |rows: &Array2<f64>| (&unit_rows(rows.clone()).rows * &weights).sum();
+        let mut gradient = weights.clone();
+        let unit = unit_rows(rows.clone());
+        unit_rows_backward(unit.rows.view(), unit.lengths.view(), &mut gradient);
+        for index in ndarray::indices(rows.dim()) {
+            let step = |h: f64| {
+                let mut moved = rows.clone();
+                moved[index] += h;
+                loss(&moved)
+            };
+            let numeric = (step(1e-5) - step(-1e-5)) / 2e-5;
+            assert!((numeric - gradient[index]).abs() < 1e-9, "{index:?}: {numeric} {}", gradient[index]);
+        }
+    }
+
+    #[test]
+    fn dot_of_any_length_is_the_sum_of_products() {
+        for count in [0_i32, 1, 7, 8, 9, 64, 65] {
+            let a: Array1<f64> = (0..count).map(f64::from).collect();
+            assert_eq!(dot(a.view(), a.view()), f64::from((0..count).map(|x| x * x).sum::<i32>()));
+        }
+    }
+}

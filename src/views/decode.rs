@@ -1,0 +1,116 @@
+//! Image file bytes to 8-bit RGB pixels: the only place that decides what a pixel is.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use super::jpeg::is_complete_jpeg;
+use super::pixels::Pixels;
+use crate::error::{Error, Result};
+use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX};
+
+/// File name extensions (lower case) of the formats that [`decode`] reads.
+pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
+
+/// Decodes a JPEG, PNG, BMP or WebP file; the format is told by the content, not by a name.
+///
+/// The EXIF orientation is applied. Grey is repeated over the channels; an alpha channel is dropped, as CLIP's
+/// reference preprocessing (`Image.convert("RGB")`) drops it; of 16-bit values the high byte is kept, as Pillow does.
+///
+/// # Errors
+/// The file is empty, of no known format, corrupt or truncated, or past a limit of [`crate::limits`]; the size is
+/// checked before pixels are allocated.
+pub fn decode(bytes: &[u8]) -> Result<Pixels> {
+    if bytes.is_empty() {
+        return Err(Error::ImageEmpty);
+    }
+    if bytes.len() as u64 > IMAGE_BYTES_MAX {
+        return Err(Error::ImageFileTooLarge { limit: IMAGE_BYTES_MAX });
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|source| Error::ImageCorrupt { source: source.into() })?;
+    if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
+        return Err(Error::ImageFormatUnknown);
+    }
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(bytes) {
+        return Err(Error::ImageCorrupt { source: "the JPEG has no end".into() });
+    }
+    reader.limits(decoder_limits());
+    let mut decoder = reader.into_decoder().map_err(corrupt)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let orientation = decoder.orientation().map_err(corrupt)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
+    image.apply_orientation(orientation);
+    Ok(to_pixels(image))
+}
+
+fn decoder_limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DECODER_BYTES_MAX);
+    limits
+}
+
+fn check_size(width: u32, height: u32) -> Result<()> {
+    let pixels = u64::from(width) * u64::from(height);
+    let fits = width <= IMAGE_SIDE_MAX && height <= IMAGE_SIDE_MAX && pixels <= IMAGE_PIXELS_MAX;
+    if width == 0 || height == 0 || !fits {
+        return Err(Error::ImageSize { width, height, side_max: IMAGE_SIDE_MAX, pixels_max: IMAGE_PIXELS_MAX });
+    }
+    Ok(())
+}
+
+fn corrupt(source: ImageError) -> Error {
+    // Some decoders end their messages with a new line, which would break ours.
+    Error::ImageCorrupt { source: source.to_string().trim().into() }
+}
+
+fn to_pixels(image: DynamicImage) -> Pixels {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let high = |value: u16| (value >> 8) as u8;
+    let bytes = match image {
+        DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
+        DynamicImage::ImageLuma16(grey) => grey.iter().flat_map(|&value| [high(value); 3]).collect(),
+        DynamicImage::ImageLumaA16(grey) => grey.pixels().flat_map(|pixel| [high(pixel.0[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(rgb) => rgb.iter().map(|&value| high(value)).collect(),
+        DynamicImage::ImageRgba16(rgba) => {
+            rgba.pixels().flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]].map(high)).collect()
+        }
+        other => other.into_rgb8().into_raw(),
+    };
+    Pixels::new(width, height, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageBuffer, LumaA, Rgb, Rgba};
+
+    use super::*;
+
+    #[test]
+    fn of_sixteen_bits_the_high_byte_is_kept_and_alpha_is_dropped() {
+        let rgb = ImageBuffer::from_pixel(2, 1, Rgb([0x12ff_u16, 0x3400, 0x5680]));
+        assert_eq!(to_pixels(DynamicImage::ImageRgb16(rgb)).bytes(), [0x12, 0x34, 0x56, 0x12, 0x34, 0x56]);
+        let rgba = ImageBuffer::from_pixel(1, 1, Rgba([0x12ff_u16, 0x3400, 0x5680, 0]));
+        assert_eq!(to_pixels(DynamicImage::ImageRgba16(rgba)).bytes(), [0x12, 0x34, 0x56]);
+        let grey = ImageBuffer::from_pixel(1, 1, LumaA([0x78ff_u16, 7]));
+        assert_eq!(to_pixels(DynamicImage::ImageLumaA16(grey)).bytes(), [0x78; 3]);
+    }
+
+    #[test]
+    fn sizes_are_checked_on_both_sides_of_every_limit() {
+        for (width, height, fits) in [
+            (1, 1, true),
+            (0, 5, false),
+            (5, 0, false),
+            (16_384, 3000, true),
+            (16_385, 1, false),
+            (1, 16_385, false),
+            (10_000, 5000, true),
+            (10_000, 5001, false),
+        ] {
+            assert_eq!(check_size(width, height).is_ok(), fits, "{width}×{height}");
+        }
+    }
+}

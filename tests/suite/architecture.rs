@@ -1,0 +1,86 @@
+//! The boundaries ARCHITECTURE.md promises, as far as a search can check them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::goldens::root;
+
+/// Every source file with its path below `src/` and its text without comments.
+fn sources() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    walk(&root().join("src"), &mut files);
+    let text_of = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+    };
+    let name_of = |path: &PathBuf| path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_string();
+    files.iter().map(|path| (name_of(path), text_of(path))).collect()
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// Asserts that no file outside `allowed` has any of `patterns`, and that some file inside has.
+fn only_in(patterns: &[&str], allowed: &[&str]) {
+    let mut used = false;
+    for (name, text) in sources() {
+        let found = patterns.iter().find(|pattern| text.contains(**pattern));
+        if allowed.iter().any(|prefix| name.starts_with(prefix)) {
+            used |= found.is_some();
+        } else {
+            assert!(found.is_none(), "src/{name} has {:?}, which belongs in {allowed:?}", found.unwrap());
+        }
+    }
+    assert!(used, "{patterns:?} are nowhere: the search is broken");
+}
+
+#[test]
+fn only_the_encoder_names_the_engine() {
+    only_in(&["tract_"], &["encoder/"]);
+}
+
+#[test]
+fn only_views_decide_what_a_pixel_is() {
+    only_in(&["use image::", "image::Dynamic", " image::load"], &["views/"]);
+}
+
+#[test]
+fn clocks_stay_out_of_the_mathematics() {
+    only_in(&["Instant", "SystemTime"], &["classifier.rs", "encoder/batch.rs", "cli/"]);
+}
+
+#[test]
+fn randomness_comes_from_one_place() {
+    only_in(&["rand_", "ChaCha"], &["views/sampler.rs"]);
+}
+
+#[test]
+fn the_library_never_prints_exits_or_installs_a_logger() {
+    only_in(&["println!", "eprintln!", "process::exit", "env_logger"], &["cli/", "main.rs"]);
+}
+
+#[test]
+fn serialised_types_are_promises() {
+    only_in(&["Serialize", "Deserialize"], &["bundle/manifest.rs", "report/", "cli/", "views/mod.rs", "head/mod.rs"]);
+}
+
+#[test]
+fn stages_do_not_know_one_another() {
+    let stages = ["views", "encoder", "head", "reliability", "bundle", "classifier", "report", "check"];
+    for (name, text) in sources() {
+        let stage = name.split(['/', '.']).next().unwrap();
+        if ["views", "encoder", "head", "reliability", "rows", "limits", "error"].contains(&stage) {
+            for other in stages.iter().filter(|other| **other != stage) {
+                assert!(!text.contains(&format!("crate::{other}")), "src/{name} knows {other}");
+            }
+        }
+    }
+}

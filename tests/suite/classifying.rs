@@ -1,0 +1,196 @@
+//! `rtpt classify` on good input: the records, the table, and the promise of equal bits.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::program::{Bench, Run, image_bytes};
+
+/// The records without what may differ from run to run.
+fn results(run: &Run) -> Vec<Value> {
+    let mut records = run.records();
+    for record in &mut records {
+        let fields = record.as_object_mut().unwrap();
+        fields.remove("timings_ms").expect("every record has timings");
+        fields.remove("path").expect("every record has a path");
+    }
+    records
+}
+
+#[test]
+fn records_have_the_documented_fields() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let run = bench.rtpt(&["classify", "--json", "--top", "3", "--seed", "5", &image]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let [record] = &run.records()[..] else { panic!("{}", run.stdout) };
+    assert_eq!(record["schema"], 1);
+    assert_eq!(record["path"], image);
+    assert_eq!(record["digest"], blake3::hash(&image_bytes("rgb.png")).to_hex().to_string());
+    assert!(record["bundle"].as_str().unwrap().starts_with("tiny@"));
+    assert_eq!((&record["head"], &record["views"], &record["seed"]), (&"class-shift".into(), &16.into(), &5.into()));
+    let top = record["top"].as_array().unwrap();
+    assert_eq!((top.len(), &top[0]["label"]), (3, &record["label"]));
+    let probabilities: Vec<f64> = top.iter().map(|answer| answer["probability"].as_f64().unwrap()).collect();
+    assert!(probabilities.is_sorted_by(|a, b| a >= b) && probabilities.iter().sum::<f64>() <= 1.000_01);
+    assert!(record["zero_shot"]["label"].is_string() && record["zero_shot"]["probability"].is_f64());
+    let timings = &record["timings_ms"];
+    let parts: f64 = ["decode", "views", "encode", "tune"].map(|stage| timings[stage].as_f64().unwrap()).iter().sum();
+    assert!(parts <= timings["total"].as_f64().unwrap() + 0.01, "{timings}");
+    assert_eq!(record.as_object().unwrap().len(), 12);
+}
+
+#[test]
+fn bits_are_the_same_for_any_number_of_threads() {
+    let bench = Bench::new();
+    let (png, jpg) = (bench.image("rgb.png"), bench.image("progressive.jpg"));
+    // 13 views leave the last batch short.
+    let with =
+        |threads| results(&bench.rtpt(&["classify", "--json", "--views", "13", "--threads", threads, &png, &jpg]));
+    let one = with("1");
+    assert_eq!(one.len(), 2);
+    assert_eq!(one, with("2"));
+    assert_eq!(one, with("3"));
+    assert_eq!(one, with("16"));
+}
+
+#[test]
+fn bits_are_the_same_in_any_order_and_from_standard_input() {
+    let bench = Bench::new();
+    let (png, jpg) = (bench.image("rgb.png"), bench.image("progressive.jpg"));
+    let forth = results(&bench.rtpt(&["classify", "--json", &png, &jpg]));
+    let back = results(&bench.rtpt(&["classify", "--json", &jpg, &png]));
+    assert_eq!(forth.iter().rev().collect::<Vec<_>>(), back.iter().collect::<Vec<_>>());
+    let piped = bench.rtpt_with(&["classify", "--json", "-"], &image_bytes("rgb.png"));
+    assert_eq!(piped.records()[0]["path"], "-");
+    assert_eq!(results(&piped), forth[..1]);
+}
+
+#[test]
+fn seed_head_augmentation_and_views_change_the_result() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let with = |extra: &[&str]| {
+        let mut arguments = vec!["classify", "--json", "--top", "4", &image];
+        arguments.extend(extra);
+        results(&bench.rtpt(&arguments))[0]["top"].clone()
+    };
+    let plain = with(&[]);
+    assert_eq!(plain, with(&["--seed", "0", "--views", "16", "--head", "class-shift", "--augment", "augmix"]));
+    for extra in [["--seed", "1"], ["--head", "none"], ["--augment", "crop"], ["--views", "15"]] {
+        assert_ne!(plain, with(&extra), "{extra:?}");
+    }
+}
+
+#[test]
+fn one_view_and_two_views_work() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let one = bench.rtpt(&["classify", "--json", "--views", "1", "--head", "none", &image]);
+    assert_eq!(one.code, 0, "{}", one.stderr);
+    assert!(one.stderr.contains("nothing to ensemble"), "{}", one.stderr);
+    let record = &one.records()[0];
+    assert_eq!(record["probability"], record["zero_shot"]["probability"]);
+    for (views, head) in [("1", "class-shift"), ("2", "none"), ("2", "class-shift")] {
+        let run = bench.rtpt(&["classify", "--json", "--views", views, "--head", head, &image]);
+        assert_eq!(run.code, 0, "{views} {head}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn folders_are_walked_in_order_of_name() {
+    let bench = Bench::new();
+    for name in ["photos/b.png", "photos/a/z.PNG", "photos/c.txt", "photos/.hidden.png", "photos/a/deep/d.png"] {
+        bench.write(name, &image_bytes("rgb.png"));
+    }
+    let run = bench.rtpt(&["classify", "--json", "photos"]);
+    let paths: Vec<Value> = run.records().iter().map(|record| record["path"].clone()).collect();
+    assert_eq!(paths, ["photos/a/deep/d.png", "photos/a/z.PNG", "photos/b.png"], "{}", run.stderr);
+    assert_eq!(run.code, 0);
+}
+
+#[test]
+fn the_table_is_for_people() {
+    let bench = Bench::new();
+    let (png, jpg) = (bench.image("rgb.png"), bench.image("progressive.jpg"));
+    let run = bench.rtpt(&["classify", "--top", "2", &png, &jpg]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{}", run.stdout);
+    assert!(["image", "R-TPT", "zero-shot", "time"].iter().all(|column| lines[0].contains(column)));
+    assert!(lines[1].contains("rgb.png") && lines[1].contains(" %") && lines[1].ends_with(" ms"));
+    assert!(lines[2].contains("2.") && lines[5].starts_with("2 images in "));
+}
+
+#[test]
+fn a_label_file_limits_the_answers() {
+    let bench = Bench::new();
+    let (image, labels) = (bench.image("rgb.png"), bench.write("labels.txt", b"umbrella\nred\n"));
+    let run = bench.rtpt(&["classify", "--json", "--labels", &labels, &image]);
+    let record = &run.records()[0];
+    let mut names: Vec<&str> = record["top"].as_array().unwrap().iter().map(|a| a["label"].as_str().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["red", "umbrella"]);
+}
+
+#[test]
+fn the_measured_batch_is_remembered() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    bench.rtpt(&["classify", &image]);
+    let files: Vec<_> = std::fs::read_dir(bench.path("memory/rtpt")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    std::fs::write(&files[0], "2\n").unwrap();
+    let run = bench.rtpt(&["bench", "--json", "--repeat", "1"]);
+    assert_eq!(run.records()[0]["batch"], 2, "{}", run.stderr);
+}
+
+#[test]
+fn nowhere_to_remember_is_a_warning_and_a_fixed_batch() {
+    let bench = Bench::new();
+    let (image, file) = (bench.image("rgb.png"), bench.write("no-folder", b""));
+    let mut command = bench.command(&["classify", "--json", &image]);
+    let output = command.env("RTPT_BUNDLE", crate::program::tiny()).env("XDG_CACHE_HOME", &file).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot remember"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let fallback = Run { code: 0, stdout: text, stderr: String::new() };
+    assert_eq!(results(&fallback), results(&bench.rtpt(&["classify", "--json", "--batch", "1", &image])));
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_failure() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let mut command = bench.command(&["classify", "--json", &image]);
+    let mut child = command.env("RTPT_BUNDLE", crate::program::tiny()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn bench_reports_every_stage() {
+    let bench = Bench::new();
+    let run = bench.rtpt(&["bench", "--json", "--repeat", "3", "--views", "4", "--threads", "1"]);
+    let report = &run.records()[0];
+    let stages: Vec<&str> =
+        report["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["decode", "views", "encode", "tune", "total"]);
+    for stage in report["stages"].as_array().unwrap() {
+        let [min, median, max] = ["min_ms", "median_ms", "max_ms"].map(|name| stage[name].as_f64().unwrap());
+        assert!(0.0 < min && min <= median && median <= max, "{stage}");
+    }
+    assert_eq!((&report["runs"], &report["views"], &report["threads"]), (&3.into(), &4.into(), &1.into()));
+    assert!(report["rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
+    let table = bench.rtpt(&["bench", "--repeat", "1"]);
+    assert!(table.stdout.contains("views a second") && table.stdout.contains("encode"), "{}", table.stdout);
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let help = Bench::new().rtpt(&["--help"]);
+    assert_eq!(help.code, 0);
+    for code in ["  0  everything", "  1  some inputs", "  2  the command line", "  3  the bundle"] {
+        assert!(help.stdout.contains(code), "{}", help.stdout);
+    }
+}

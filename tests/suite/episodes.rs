@@ -1,0 +1,154 @@
+//! Tuning, weights and ensemble against PyTorch's autograd and AdamW, and gradients against central differences.
+
+use ndarray::{Array1, Array2, Axis};
+use rtpt_edge::head::{ClassShift, HeadKind};
+use rtpt_edge::reliability::{ensemble, reliability_weights};
+use rtpt_edge::tuning::{AdamWSettings, Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune};
+use serde::Deserialize;
+
+use crate::goldens::Goldens;
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    steps: usize,
+    scale: f64,
+}
+
+impl Case {
+    fn settings(&self) -> TuningSettings {
+        let optimizer = AdamWSettings::default();
+        TuningSettings { head: HeadKind::ClassShift, steps: self.steps, selection: 0.1, optimizer }
+    }
+}
+
+fn cases(goldens: &Goldens) -> Vec<Case> {
+    let cases: Vec<Case> = serde_json::from_str(&goldens.metadata("cases")).unwrap();
+    assert_eq!(cases.len(), 12);
+    cases
+}
+
+fn assert_near<'a>(
+    found: impl IntoIterator<Item = &'a f64>,
+    expected: impl IntoIterator<Item = &'a f64>,
+    tolerance: f64,
+    what: &str,
+) {
+    let (mut found, mut expected) = (found.into_iter(), expected.into_iter());
+    let mut count = 0;
+    loop {
+        match (found.next(), expected.next()) {
+            (Some(a), Some(b)) => assert!((a - b).abs() < tolerance, "{what}, value {count}: {a} and {b}"),
+            (None, None) => break,
+            _ => panic!("{what}: different lengths"),
+        }
+        count += 1;
+    }
+    assert!(count > 0, "{what} is empty");
+}
+
+#[test]
+fn episodes_agree_with_pytorch_in_f64() {
+    let goldens = Goldens::open("episodes.safetensors");
+    for case in cases(&goldens) {
+        let golden = |part: &str| format!("{}.{part}", case.name);
+        let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
+        let episode = tune(features.view(), classes.view(), case.scale, &case.settings());
+        assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
+        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
+        assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
+        assert_near(episode.tuned_logits(), &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
+        let weights = reliability_weights(features.view());
+        assert_near(&weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
+        let prediction = ensemble(weights.view(), episode.tuned_logits().view());
+        assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
+    }
+}
+
+#[test]
+fn episodes_agree_with_pytorch_in_f32() {
+    let goldens = Goldens::open("episodes.safetensors");
+    for case in cases(&goldens) {
+        let golden = |part: &str| format!("{}.{part}", case.name);
+        let single = |part: &str| goldens.matrix(&golden(part)).mapv(|value| value as f32);
+        let (features, classes) = (single("features"), single("classes"));
+        let episode = tune(features.view(), classes.view(), case.scale as f32, &case.settings());
+        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
+        let tuned = episode.tuned_logits().mapv(f64::from);
+        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-3, &golden("tuned"));
+        let weights = reliability_weights(features.view()).mapv(f64::from);
+        assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
+    }
+}
+
+#[test]
+fn the_first_gradient_agrees_with_pytorch() {
+    let goldens = Goldens::open("episodes.safetensors");
+    for case in cases(&goldens) {
+        let golden = |part: &str| format!("{}.{part}", case.name);
+        let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
+        let chosen = features.select(Axis(0), &goldens.indices(&golden("selected")));
+        let gradient = gradient_at(&chosen, &classes, &Array2::zeros(classes.dim()), case.scale);
+        let head = ClassShift { classes: classes.view(), scale: case.scale };
+        let (unshifted, shifted_by_zero) = (head.unshifted(), head.shift(Array2::zeros(classes.dim())));
+        let (a, b) = (head.logits(chosen.view(), &unshifted), head.logits(chosen.view(), &shifted_by_zero));
+        assert_near(&a, &b, 1e-12, "logits at zero");
+        assert_near(&gradient, &goldens.matrix(&golden("gradient")), 1e-10, &golden("gradient"));
+    }
+}
+
+fn gradient_at(chosen: &Array2<f64>, classes: &Array2<f64>, theta: &Array2<f64>, scale: f64) -> Array2<f64> {
+    let head = ClassShift { classes: classes.view(), scale };
+    let tape = head.shift(theta.clone());
+    let dlogits = mean_entropy_backward(mean_entropy(&head.logits(chosen.view(), &tape)).1);
+    let mut gradient = Array2::zeros(theta.dim());
+    head.backward(chosen.view(), &tape, dlogits.view(), &mut gradient);
+    gradient
+}
+
+#[test]
+fn the_gradient_agrees_with_central_differences_away_from_zero() {
+    let goldens = Goldens::open("episodes.safetensors");
+    let case = "v9-c3-d8-s1";
+    let classes = goldens.matrix(&format!("{case}.classes"));
+    let chosen = goldens.matrix(&format!("{case}.features"));
+    let theta = Array2::from_shape_fn(classes.dim(), |(c, d)| 0.1 * ((c * 5 + d * 3) % 7) as f64 - 0.3);
+    let loss = |theta: &Array2<f64>| {
+        let head = ClassShift { classes: classes.view(), scale: 20.0 };
+        mean_entropy(&head.logits(chosen.view(), &head.shift(theta.clone()))).0
+    };
+    let gradient = gradient_at(&chosen, &classes, &theta, 20.0);
+    for index in ndarray::indices(theta.dim()) {
+        let at = |step: f64| {
+            let mut moved = theta.clone();
+            moved[index] += step;
+            loss(&moved)
+        };
+        let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+        assert!((numeric - gradient[index]).abs() < 1e-7, "{index:?}: {numeric} and {}", gradient[index]);
+    }
+}
+
+#[test]
+fn tuning_lowers_the_loss_it_minimises() {
+    let goldens = Goldens::open("episodes.safetensors");
+    let features = goldens.matrix("v64-c10-d16-s3.features");
+    let classes = goldens.matrix("v64-c10-d16-s3.classes");
+    let settings = Case { name: String::new(), steps: 3, scale: 20.0 }.settings();
+    let episode: Episode<f64> = tune(features.view(), classes.view(), 20.0, &settings);
+    assert!(episode.losses[2] < episode.losses[1] && episode.losses[1] < episode.losses[0], "{:?}", episode.losses);
+}
+
+#[test]
+fn the_head_none_leaves_the_logits_alone() {
+    let goldens = Goldens::open("episodes.safetensors");
+    let features = goldens.matrix("v9-c3-d8-s1.features");
+    let classes = goldens.matrix("v9-c3-d8-s1.classes");
+    let settings =
+        TuningSettings { head: HeadKind::None, ..Case { name: String::new(), steps: 1, scale: 20.0 }.settings() };
+    let episode = tune(features.view(), classes.view(), 20.0, &settings);
+    assert_eq!(episode.tuned_logits(), &episode.logits);
+    assert!(episode.losses.is_empty());
+    let expected: Array1<f64> = 20.0 * classes.dot(&features.row(0));
+    assert_near(episode.logits.row(0), &expected, 1e-12, "logits");
+}

@@ -1,0 +1,154 @@
+//! Images that cannot be classified: each is refused by name, and the run goes on.
+
+use serde_json::Value;
+
+use crate::program::{Bench, image_bytes};
+
+/// A PNG header that claims `side`×`side` pixels, with nothing behind it.
+fn claimed_png(side: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend(side.to_be_bytes());
+    header.extend(side.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut bytes = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d".to_vec();
+    bytes.extend(&header);
+    bytes.extend(crc32(&header).to_be_bytes());
+    bytes.extend(b"\x00\x00\x00\x08IDAT");
+    bytes
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+/// Classifies `path` between two good images and gives its error record.
+fn refused(bench: &Bench, path: &str) -> Value {
+    let good = bench.image("rgb.png");
+    let run = bench.rtpt(&["classify", "--json", &good, path, &good]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    let records = run.records();
+    assert_eq!(records.len(), 3, "{}", run.stdout);
+    assert!(records[0]["label"].is_string() && records[2]["label"].is_string());
+    assert_eq!((&records[1]["schema"], &records[1]["path"]), (&1.into(), &path.into()));
+    records[1]["error"].clone()
+}
+
+fn assert_refused(name: &str, bytes: &[u8], kind: &str, advice: &str) {
+    let bench = Bench::new();
+    let path = bench.write(name, bytes);
+    let error = refused(&bench, &path);
+    assert_eq!(error["kind"], kind, "{error}");
+    assert!(error["message"].as_str().unwrap().contains(advice), "{error}");
+}
+
+#[test]
+fn an_empty_file() {
+    assert_refused("empty.jpg", b"", "image_empty", "was it copied to its end?");
+}
+
+#[test]
+fn truncated_images() {
+    for name in ["rgb.jpg", "rgb.png", "progressive.jpg", "rgb.bmp", "lossless.webp"] {
+        let bytes = image_bytes(name);
+        for length in [bytes.len() / 2, bytes.len() * 9 / 10, 20] {
+            assert_refused(&format!("cut-{name}"), &bytes[..length], "image_corrupt", "damaged or cut short");
+        }
+    }
+}
+
+#[test]
+fn a_jpeg_with_something_behind_its_end_is_whole() {
+    let bench = Bench::new();
+    for name in ["rgb.jpg", "progressive.jpg", "grey.jpg"] {
+        let mut bytes = image_bytes(name);
+        bytes.extend(b"\xff\xd8 a preview, cut off");
+        let path = bench.write(name, &bytes);
+        assert_eq!(bench.rtpt(&["classify", &path]).code, 0, "{name}");
+        bytes.truncate(image_bytes(name).len() - 2);
+        assert_refused(name, &bytes, "image_corrupt", "has no end");
+    }
+}
+
+#[test]
+fn a_png_that_claims_to_be_huge() {
+    assert_refused("huge.png", &claimed_png(60_000), "image_size", "60000×60000");
+    assert_refused("area.png", &claimed_png(16_000), "image_size", "at most 50000000 pixels");
+    assert_refused("none.png", &claimed_png(0), "image_corrupt", "damaged");
+}
+
+#[test]
+fn text_named_as_an_image() {
+    assert_refused("notes.jpg", b"these are my notes, not a photo", "image_format_unknown", "whatever the name says");
+    assert_refused("film.jpg", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "image_format_unknown", "convert it");
+}
+
+#[test]
+fn a_file_over_the_limit() {
+    let bytes = vec![0xff; (64 << 20) + 1];
+    assert_refused("large.jpg", &bytes, "image_file_too_large", "67108864 bytes");
+}
+
+#[test]
+fn an_image_named_as_another_format_is_read_by_its_content() {
+    let bench = Bench::new();
+    let path = bench.write("photo.bmp", &image_bytes("rgb.jpg"));
+    assert_eq!(bench.rtpt(&["classify", &path]).code, 0);
+}
+
+#[test]
+fn a_folder_without_images() {
+    let bench = Bench::new();
+    bench.write("photos/readme.txt", b"none here");
+    let error = refused(&bench, "photos");
+    assert_eq!(error["kind"], "folder_without_images", "{error}");
+    assert!(error["message"].as_str().unwrap().contains(".webp"), "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let bench = Bench::new();
+    // The second exists and opens, but reading it fails for everybody.
+    for path in ["missing.jpg", "/proc/self/mem"] {
+        let error = refused(&bench, path);
+        assert_eq!(error["kind"], "input_unreadable", "{error}");
+        assert!(error["message"].as_str().unwrap().contains(path), "{error}");
+    }
+}
+
+#[test]
+fn nothing_on_standard_input() {
+    let run = Bench::new().rtpt(&["classify", "--json", "-"]);
+    assert_eq!((run.code, &run.records()[0]["error"]["kind"]), (1, &"image_empty".into()));
+}
+
+#[test]
+fn images_of_one_pixel_and_extreme_shape_are_classified() {
+    let bench = Bench::new();
+    for (width, height) in [(1, 1), (3000, 1), (1, 3000)] {
+        let pixels = rtpt_edge::views::Pixels::black(width, height);
+        let path = bench.write("odd.png", &rtpt_edge::report::png_bytes(&pixels));
+        let run = bench.rtpt(&["classify", &path]);
+        assert_eq!(run.code, 0, "{width}×{height}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn the_table_says_what_failed_and_goes_on() {
+    let bench = Bench::new();
+    let (good, bad) = (bench.image("rgb.png"), bench.write("bad.png", b"\x89PNG\r\n\x1a\n"));
+    let run = bench.rtpt(&["classify", &bad, &good]);
+    run.fails_with(1, &["bad.png", "damaged or cut short"]);
+    assert!(run.stdout.contains("rgb.png") && run.stdout.contains("1 not classified"), "{}", run.stdout);
+}
+
+#[test]
+fn control_characters_in_names_do_not_reach_the_terminal() {
+    let bench = Bench::new();
+    let path = bench.write("a\u{1b}[2Jb.png", &image_bytes("rgb.png"));
+    let run = bench.rtpt(&["classify", &path]);
+    assert_eq!(run.code, 0);
+    assert!(!run.stdout.contains('\u{1b}') && run.stdout.contains("[2Jb.png"), "{}", run.stdout);
+}

@@ -1,0 +1,58 @@
+//! Wrong labels and wrong settings: exit code 2, and what to do.
+
+use crate::program::Bench;
+
+fn assert_labels_refused(content: &[u8], parts: &[&str]) {
+    let bench = Bench::new();
+    let (image, labels) = (bench.image("rgb.png"), bench.write("labels.txt", content));
+    bench.rtpt(&["classify", "--labels", &labels, &image]).fails_with(2, parts);
+}
+
+#[test]
+fn wrong_label_files() {
+    assert_labels_refused(
+        b"red\nYin_yang\n",
+        &["no class named \"Yin_yang\"", "did you mean \"yin yang\"?", "--classes"],
+    );
+    assert_labels_refused(b"", &["holds no label", "one label a line"]);
+    assert_labels_refused(b"red\nwatch\nred\n", &["\"red\" is given twice", "entries 1 and 3"]);
+    assert_labels_refused(b"red\n", &["1 labels given", "expected 2"]);
+    assert_labels_refused(b"\xff\xfe", &["is not UTF-8"]);
+}
+
+#[test]
+fn a_missing_label_file() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    bench.rtpt(&["classify", "--labels", "nowhere.txt", &image]).fails_with(2, &["nowhere.txt", "cannot read"]);
+}
+
+#[test]
+fn settings_out_of_range() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    for (flag, value, advice) in [
+        ("--views", "0", "expected 1 to 1024"),
+        ("--views", "1025", "expected 1 to 1024"),
+        ("--threads", "0", "expected 1 to 256"),
+        ("--threads", "257", "expected 1 to 256"),
+        ("--batch", "0", "expected 1 to 64"),
+        ("--batch", "65", "expected 1 to 64"),
+        ("--top", "0", "expected 1 to 1000"),
+        ("--top", "1001", "expected 1 to 1000"),
+    ] {
+        bench.rtpt(&["classify", flag, value, &image]).fails_with(2, &[advice]);
+    }
+    bench.rtpt(&["bench", "--repeat", "0"]).fails_with(2, &["expected 1 to 10000"]);
+    assert_eq!(bench.rtpt(&["classify", "--views", "1024", "--top", "1000", &image]).code, 0);
+}
+
+#[test]
+fn wrong_command_lines() {
+    let bench = Bench::new();
+    for arguments in [&["classify"][..], &["classify", "--head", "magic", "x"], &["clasify", "x"], &[]] {
+        assert_eq!(bench.rtpt(arguments).code, 2, "{arguments:?}");
+    }
+    let image = bench.image("rgb.png");
+    bench.rtpt(&["classify", "--explain", "x.png", &image, &image]).fails_with(2, &["--explain", "one image"]);
+}

@@ -1,0 +1,16 @@
+//! All integration tests, one binary: linking the inference engine once is most of the build.
+
+mod goldens;
+mod program;
+
+mod architecture;
+mod bundles;
+mod classifying;
+mod decoding;
+mod encoding;
+mod episodes;
+mod explaining;
+mod inputs;
+mod labels;
+mod pixels;
+mod tracing;
