@@ -1,0 +1,44 @@
+# `make help` lists the targets. Each sets up what it needs; a machine needs Rust and a C compiler.
+
+# Keep in step with rust-version in Cargo.toml.
+RUST_MIN := 1.91
+CARGO ?= cargo
+RTPT := $(or $(CARGO_TARGET_DIR),target)/release/rtpt
+EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
+
+.DEFAULT_GOAL := help
+.PHONY: help needs build demo test check fmt clippy docs bench
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+needs:
+	@cross/needs.sh $(RUST_MIN)
+
+build: needs ## Build the program: target/release/rtpt
+	$(CARGO) build --release --locked
+
+demo: build ## Classify the demo photos, clean and attacked, and draw why
+	@$(RTPT) demo --explain $(EXPLAIN)
+
+test: needs ## Run all tests
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run --locked; \
+	else \
+	    $(CARGO) test --locked --quiet; \
+	fi
+	$(CARGO) test --locked --doc --quiet
+
+check: fmt clippy test docs ## Everything that must hold before a commit
+
+fmt: needs ## Check the formatting
+	$(CARGO) fmt --check
+
+clippy: needs ## Lint, warnings are errors
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+docs: needs ## Build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+bench: needs ## Run the benchmarks (minutes); results of earlier runs are in benches/results
+	$(CARGO) bench --locked
