@@ -9,7 +9,7 @@ use ndarray::{Array2, Array4};
 use rtpt_edge::bundle::{Bundle, locate_bundle};
 use rtpt_edge::encoder::{Encoder, EncoderShape};
 use rtpt_edge::head::HeadKind;
-use rtpt_edge::reliability::{ensemble, reliability_weights};
+use rtpt_edge::reliability::reliability_weights;
 use rtpt_edge::report::png_bytes;
 use rtpt_edge::rows::unit_rows;
 use rtpt_edge::tuning::{AdamWSettings, TuningSettings, tune};
@@ -75,7 +75,7 @@ fn episodes(criterion: &mut Criterion) {
                 b.iter(|| {
                     let episode = tune(features.view(), table.view(), 100.0, &settings);
                     let weights = reliability_weights(features.view());
-                    ensemble(weights.view(), episode.tuned_logits().view())
+                    episode.prediction(weights.view(), features.view(), 100.0)
                 })
             });
         }

@@ -11,7 +11,7 @@ use crate::bundle::{Bundle, LabelSet};
 use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
 use crate::error::{Error, Result};
 use crate::limits::{BATCH_MAX, THREADS_MAX, TUNING_STEPS_MAX, VIEWS_MAX};
-use crate::reliability::{ensemble, reliability_weights};
+use crate::reliability::reliability_weights;
 use crate::rows::softmax;
 use crate::tuning::{Episode, TuningSettings, tune};
 use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
@@ -76,7 +76,7 @@ pub struct Outcome {
     pub digest: blake3::Hash,
     /// F `[V, D]`, unit rows.
     pub features: Array2<f32>,
-    /// Logits before and after tuning, and the selected views.
+    /// Logits at the start, the selected views, and what tuning made of the classes.
     pub episode: Episode<f32>,
     /// Reliability weights w `[V]`.
     pub weights: Array1<f32>,
@@ -162,7 +162,7 @@ impl Classifier {
         let encode_done = milliseconds_since(began);
         let episode = tune(features.view(), labels.embeddings.view(), self.scale, &settings.tuning);
         let weights = reliability_weights(features.view());
-        let prediction = ensemble(weights.view(), episode.tuned_logits().view());
+        let prediction = episode.prediction(weights.view(), features.view(), self.scale);
         let total = milliseconds_since(began);
         let timings = Timings {
             decode: 0.0,

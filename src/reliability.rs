@@ -1,6 +1,6 @@
 //! How far each view can be trusted: R-TPT's reliability weights.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, NdFloat};
+use ndarray::{Array1, Array2, ArrayView2, NdFloat};
 
 use crate::limits::RELIABILITY_NEIGHBOURS;
 use crate::rows::{scaled_products, softmax};
@@ -33,15 +33,6 @@ fn mean_of_nearest<T: NdFloat>(cosines: &Array2<T>, view: usize, neighbours: usi
     others.sort_by(|a, b| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
     let count = T::from(neighbours).expect("a view count fits in any float");
     others[..neighbours].iter().fold(T::zero(), |sum, &cosine| sum + cosine) / count
-}
-
-/// The ensemble: `w · Z`, weights `[V]` and logits `[V, C]` to `[C]`, summed in order of the views.
-pub fn ensemble<T: NdFloat>(weights: ArrayView1<T>, logits: ArrayView2<T>) -> Array1<T> {
-    let mut sum = Array1::zeros(logits.ncols());
-    for (&weight, row) in weights.iter().zip(logits.rows()) {
-        sum.scaled_add(weight, &row);
-    }
-    sum
 }
 
 #[cfg(test)]

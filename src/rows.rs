@@ -98,6 +98,15 @@ pub fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
     order
 }
 
+/// The weighted sum of rows: weights `[N]` and rows `[N, K]` to `[K]`, added up in order of the rows.
+pub fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<T>) -> Array1<T> {
+    let mut sum = Array1::zeros(rows.ncols());
+    for (&weight, row) in weights.iter().zip(rows.rows()) {
+        sum.scaled_add(weight, &row);
+    }
+    sum
+}
+
 /// `scale · a · bᵀ`: `[N, K]` and `[M, K]` to `[N, M]`.
 pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
     let mut out = Array2::zeros((a.nrows(), b.nrows()));

@@ -20,6 +20,13 @@ pub struct ClassShiftTape<'a, T> {
     lengths: Array1<T>,
 }
 
+impl<T: NdFloat> ClassShiftTape<'_, T> {
+    /// The shifted classes T' `[C, D]`, unit rows.
+    pub fn into_classes(self) -> Array2<T> {
+        self.shifted.into_owned()
+    }
+}
+
 impl<'a, T: NdFloat> ClassShift<'a, T> {
     /// The shifted classes at θ = 0, where they are the classes themselves: no copy is made.
     pub fn unshifted(&self) -> ClassShiftTape<'a, T> {

@@ -22,7 +22,7 @@ pub fn trace_bytes(classifier: &Classifier, outcome: &Outcome) -> Vec<u8> {
         Named::floats("classes", &classifier.labels().embeddings),
         Named::floats("logits", &episode.logits),
         Named::floats("weights", &outcome.weights),
-        Named::floats("tuned_logits", episode.tuned_logits()),
+        Named::floats("tuned_logits", &episode.tuned_logits(outcome.features.view(), classifier.scale())),
         Named::floats("prediction", &outcome.prediction),
         Named {
             name: "selected",

@@ -4,14 +4,14 @@ mod adamw;
 mod entropy;
 mod selection;
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, NdFloat};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, NdFloat};
 
 pub use adamw::{AdamW, AdamWSettings};
 pub use entropy::{EntropyTape, entropies, mean_entropy, mean_entropy_backward};
 pub use selection::select_confident;
 
 use crate::head::{ClassShift, HeadKind};
-use crate::rows::scaled_products;
+use crate::rows::{scaled_products, weighted_sum};
 
 /// How the prompt is tuned.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub struct TuningSettings {
     pub optimizer: AdamWSettings,
 }
 
-/// Logits before and after tuning.
+/// What one image's tuning started from and led to.
 pub struct Episode<T> {
     /// Z at the start, `[V, C]`.
     pub logits: Array2<T>,
@@ -36,18 +36,35 @@ pub struct Episode<T> {
     pub selected: Vec<usize>,
     /// The loss before each step (nats).
     pub losses: Vec<T>,
-    /// Z after the last step, `[V, C]`; `None` where the head tunes nothing, so that it is [`Self::logits`].
-    pub tuned: Option<Array2<T>>,
+    /// T' after the last step, `[C, D]`, unit rows; `None` where the head tunes nothing.
+    pub tuned_classes: Option<Array2<T>>,
 }
 
-impl<T> Episode<T> {
-    /// The logits the answer is made from, `[V, C]`.
-    pub fn tuned_logits(&self) -> &Array2<T> {
-        self.tuned.as_ref().unwrap_or(&self.logits)
+impl<T: NdFloat> Episode<T> {
+    /// Z after the last step, `[V, C]`, of the episode's `features` `[V, D]` and logit scale.
+    pub fn tuned_logits(&self, features: ArrayView2<T>, scale: T) -> Array2<T> {
+        match &self.tuned_classes {
+            Some(classes) => scaled_products(scale, features, classes.view()),
+            None => self.logits.clone(),
+        }
+    }
+
+    /// The answer: the ensembled logits `w · Z_tuned`, `[C]`, for reliability weights w `[V]`.
+    ///
+    /// Logits are linear in the features, so `w · (s F T'ᵀ) = s (w · F) T'ᵀ`: the views are added up before they meet
+    /// the classes, and the V rows of Z_tuned are never computed.
+    pub fn prediction(&self, weights: ArrayView1<T>, features: ArrayView2<T>, scale: T) -> Array1<T> {
+        match &self.tuned_classes {
+            Some(classes) => {
+                let pooled = weighted_sum(weights, features).insert_axis(Axis(0));
+                scaled_products(scale, pooled.view(), classes.view()).remove_axis(Axis(0))
+            }
+            None => weighted_sum(weights, self.logits.view()),
+        }
     }
 }
 
-/// Runs one episode: select the confident views, minimise their mean entropy, recompute all logits.
+/// Runs one episode: select the confident views, minimise their mean entropy.
 ///
 /// `features` F `[V, D]` and `classes` T `[C, D]` have unit rows, `scale` is s. All state is local: the next image
 /// starts afresh, as R-TPT resets prompt and optimiser.
@@ -62,23 +79,22 @@ pub fn tune<T: NdFloat>(
     let as_f64: Vec<f64> = entropies.iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect();
     let selected = select_confident(&as_f64, settings.selection);
     let mut losses = Vec::with_capacity(settings.steps);
-    let tuned = match settings.head {
+    let tuned_classes = match settings.head {
         HeadKind::None => None,
         HeadKind::ClassShift => {
             let head = ClassShift { classes, scale };
             let chosen = features.select(Axis(0), &selected);
             // At θ = 0 the selected views' logits are rows of those above.
             let first = logits.select(Axis(0), &selected);
-            Some(tune_class_shift(&head, features, chosen.view(), first, settings, &mut losses))
+            Some(tune_class_shift(&head, chosen.view(), first, settings, &mut losses))
         }
     };
-    Episode { logits, entropies, selected, losses, tuned }
+    Episode { logits, entropies, selected, losses, tuned_classes }
 }
 
-/// The steps for `class-shift`: only the selected rows go through the loss, all rows through the last forward.
+/// The steps for `class-shift`, over the `chosen` features `[S, D]`; gives the shifted classes T' `[C, D]`.
 fn tune_class_shift<T: NdFloat>(
     head: &ClassShift<T>,
-    features: ArrayView2<T>,
     chosen: ArrayView2<T>,
     first: Array2<T>,
     settings: &TuningSettings,
@@ -99,5 +115,5 @@ fn tune_class_shift<T: NdFloat>(
         head.backward(chosen, &tape, dlogits.view(), &mut dtheta);
         optimizer.step(&mut theta, &dtheta);
     }
-    head.logits(features, &head.shift(theta))
+    head.shift(theta).into_classes()
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, Axis};
 use rtpt_edge::head::{ClassShift, HeadKind};
-use rtpt_edge::reliability::{ensemble, reliability_weights};
+use rtpt_edge::reliability::reliability_weights;
 use rtpt_edge::tuning::{AdamWSettings, Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune};
 use serde::Deserialize;
 
@@ -57,10 +57,11 @@ fn episodes_agree_with_pytorch_in_f64() {
         assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
         assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
         assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
-        assert_near(episode.tuned_logits(), &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
+        let tuned = episode.tuned_logits(features.view(), case.scale);
+        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
         let weights = reliability_weights(features.view());
         assert_near(&weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
-        let prediction = ensemble(weights.view(), episode.tuned_logits().view());
+        let prediction = episode.prediction(weights.view(), features.view(), case.scale);
         assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
     }
 }
@@ -74,7 +75,7 @@ fn episodes_agree_with_pytorch_in_f32() {
         let (features, classes) = (single("features"), single("classes"));
         let episode = tune(features.view(), classes.view(), case.scale as f32, &case.settings());
         assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
-        let tuned = episode.tuned_logits().mapv(f64::from);
+        let tuned = episode.tuned_logits(features.view(), case.scale as f32).mapv(f64::from);
         assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-3, &golden("tuned"));
         let weights = reliability_weights(features.view()).mapv(f64::from);
         assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
@@ -147,7 +148,10 @@ fn the_head_none_leaves_the_logits_alone() {
     let settings =
         TuningSettings { head: HeadKind::None, ..Case { name: String::new(), steps: 1, scale: 20.0 }.settings() };
     let episode = tune(features.view(), classes.view(), 20.0, &settings);
-    assert_eq!(episode.tuned_logits(), &episode.logits);
+    assert_eq!(episode.tuned_logits(features.view(), 20.0), episode.logits);
+    let weights = reliability_weights(features.view());
+    let prediction = episode.prediction(weights.view(), features.view(), 20.0);
+    assert_near(&prediction, &weights.dot(&episode.logits), 1e-12, "prediction");
     assert!(episode.losses.is_empty());
     let expected: Array1<f64> = 20.0 * classes.dot(&features.row(0));
     assert_near(episode.logits.row(0), &expected, 1e-12, "logits");
