@@ -8,11 +8,11 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ndarray::{Array2, Array4};
 use rtpt_edge::bundle::{Bundle, locate_bundle};
 use rtpt_edge::encoder::{Encoder, EncoderShape};
-use rtpt_edge::head::HeadKind;
+use rtpt_edge::head::{HeadModel, class_basis};
 use rtpt_edge::reliability::reliability_weights;
 use rtpt_edge::report::png_bytes;
 use rtpt_edge::rows::unit_rows;
-use rtpt_edge::tuning::{AdamWSettings, TuningSettings, tune};
+use rtpt_edge::tuning::{TuningSettings, tune};
 use rtpt_edge::views::{Augment, ViewSettings, decode, make_views};
 
 const VIEWS: usize = 64;
@@ -69,11 +69,12 @@ fn episodes(criterion: &mut Criterion) {
         // Views of one image: near one class, and near one another.
         let noise = synthetic_rows(VIEWS, width, 2);
         let features = unit_rows(&table.row(0) + &(noise * 0.8)).rows;
-        for head in [HeadKind::None, HeadKind::ClassShift] {
-            let settings = TuningSettings { head, steps: 1, selection: 0.1, optimizer: AdamWSettings::default() };
-            group.bench_function(BenchmarkId::new(head.name(), classes), |b| {
+        let basis = class_basis(table.view(), 32);
+        for model in [HeadModel::None, HeadModel::ClassShift, HeadModel::ClassLowrank(basis)] {
+            let settings = TuningSettings::of(model.kind());
+            group.bench_function(BenchmarkId::new(model.kind().name(), classes), |b| {
                 b.iter(|| {
-                    let episode = tune(features.view(), table.view(), 100.0, &settings);
+                    let episode = tune(features.view(), table.view(), 100.0, &model, &settings);
                     let weights = reliability_weights(features.view());
                     episode.prediction(weights.view(), features.view(), 100.0)
                 })

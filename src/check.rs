@@ -2,18 +2,20 @@
 
 use ndarray::{ArrayD, Axis};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, GoldenTexts};
+use crate::classes::{LabelSet, embed};
 use crate::encoder::{Encoder, EncoderShape};
 use crate::error::{Error, Result};
 use crate::rows::scaled_products;
+use crate::text::Prompting;
 use crate::views::clean_view_array;
 
 /// How far one stage is from its golden.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drift {
-    /// `view`, `features` or `logits`.
+    /// `view`, `features`, `logits`, `tokens` or `texts`.
     pub stage: &'static str,
-    /// Largest absolute difference; NaN if a value was NaN.
+    /// Largest absolute difference, NaN if a value was NaN; of `tokens` the number of texts that differ.
     pub difference: f32,
     /// Largest difference allowed.
     pub tolerance: f32,
@@ -43,12 +45,37 @@ pub fn check_goldens(bundle: &Bundle) -> Result<Vec<Drift>> {
     let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
     let view = clean_view_array(&goldens.image, &preprocessing).insert_axis(Axis(0));
     let features = Encoder::load(&bundle.encoder, shape, 1)?.encode(view.view())?;
-    let logits = scaled_products(bundle.manifest.logit_scale, features.view(), bundle.labels.embeddings.view());
     let view = view.index_axis_move(Axis(0), 0);
-    Ok(vec![
+    let mut drifts = vec![
         drift("view", &view.into_dyn(), &goldens.view, VIEW_TOLERANCE),
-        drift("features", &features.into_dyn(), &goldens.features, FEATURE_TOLERANCE),
-        drift("logits", &logits.into_dyn(), &goldens.logits, LOGIT_TOLERANCE),
+        drift("features", &features.clone().into_dyn(), &goldens.features, FEATURE_TOLERANCE),
+    ];
+    if let (Some(logits), Some(_)) = (&goldens.logits, &bundle.labels) {
+        let labels = LabelSet::of(bundle)?;
+        let found = scaled_products(bundle.manifest.logit_scale, features.view(), labels.embeddings.view());
+        drifts.push(drift("logits", &found.into_dyn(), logits, LOGIT_TOLERANCE));
+    }
+    if let Some(golden) = goldens.texts.as_ref().filter(|_| bundle.manifest.text.is_some()) {
+        drifts.extend(check_texts(bundle, golden)?);
+    }
+    Ok(drifts)
+}
+
+/// The golden texts through tokenizer and text tower.
+fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Drift; 2]> {
+    let model = bundle.text_model()?;
+    let mut tokens = Vec::with_capacity(golden.texts.len());
+    for text in &golden.texts {
+        let words = model.tokenizer.encode(text)?;
+        let row = [model.tokenizer.start()].into_iter().chain(words).chain([model.tokenizer.end()]);
+        tokens.push(row.map(i64::from).collect::<Vec<i64>>());
+    }
+    let wrong = tokens.iter().zip(&golden.tokens).filter(|(found, expected)| found != expected).count();
+    // Whole texts in the place of the label: what the tower makes of them does not depend on how they are cut.
+    let features = embed(&model, &golden.texts, &Prompting::Templates(vec!["{}".into()]))?;
+    Ok([
+        Drift { stage: "tokens", difference: wrong as f32, tolerance: 0.0 },
+        drift("texts", &features.into_dyn(), &golden.features, FEATURE_TOLERANCE),
     ])
 }
 

@@ -7,10 +7,13 @@ use std::time::Instant;
 use ndarray::{Array1, Array2, Array4, ArrayView4};
 use rayon::ThreadPool;
 
-use crate::bundle::{Bundle, LabelSet};
+use crate::bundle::Bundle;
+use crate::classes::{LabelSet, context_prompts};
+use crate::device::device_key;
 use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
 use crate::error::{Error, Result};
-use crate::limits::{BATCH_MAX, THREADS_MAX, TUNING_STEPS_MAX, VIEWS_MAX};
+use crate::head::{ContextModel, HeadKind, HeadModel, class_basis};
+use crate::limits::{BATCH_MAX, THREADS_MAX, VIEWS_MAX};
 use crate::reliability::reliability_weights;
 use crate::rows::softmax;
 use crate::tuning::{Episode, TuningSettings, tune};
@@ -41,9 +44,13 @@ impl ClassifierSettings {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether every setting is in its range.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check(&self) -> Result<()> {
         within("the number of views", self.views.count, VIEWS_MAX)?;
-        within("the number of tuning steps", self.tuning.steps, TUNING_STEPS_MAX)?;
+        self.tuning.check()?;
         self.threads.map_or(Ok(()), |threads| within("the number of threads", threads, THREADS_MAX))?;
         self.batch.map_or(Ok(()), |batch| within("the encoder's batch", batch, BATCH_MAX))
     }
@@ -60,6 +67,7 @@ fn within(what: &'static str, found: usize, max: usize) -> Result<()> {
 pub struct Classifier {
     encoder: Encoder,
     labels: LabelSet,
+    head: HeadModel<f32>,
     scale: f32,
     preprocessing: Preprocessing,
     settings: ClassifierSettings,
@@ -105,25 +113,26 @@ impl Classifier {
     /// Prepares to classify with `bundle` into `labels`; `memory` is the folder where measured choices are kept.
     ///
     /// # Errors
-    /// A setting is out of range, or the encoder cannot be loaded.
+    /// A setting is out of range, the encoder cannot be loaded, or the head needs a text tower or a prompt that is not
+    /// there.
     pub fn new(bundle: &Bundle, labels: LabelSet, settings: ClassifierSettings, memory: Option<&Path>) -> Result<Self> {
         settings.check()?;
         let preprocessing = bundle.manifest.preprocessing();
         let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
         let choice = match settings.batch {
             Some(batch) => BatchChoice { batch, origin: BatchOrigin::Given },
-            None => choose_batch(&bundle.encoder, shape, memory, &device_key(bundle))?,
+            None => {
+                let key = format!("{}-{}", &bundle.digest.to_hex()[..32], device_key());
+                choose_batch(&bundle.encoder, shape, memory, &key)?
+            }
         };
-        let threads = settings.threads.unwrap_or_else(available_threads);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
-            what: "the number of threads",
-            expected: "as many as the system can start".into(),
-            found: format!("{threads} ({error})"),
-        })?;
+        let pool = worker_pool(settings.threads)?;
+        let head = pool.install(|| head_model(bundle, &labels, &settings.tuning))?;
         let side = preprocessing.resolution;
         Ok(Self {
             encoder: Encoder::load(&bundle.encoder, shape, choice.batch)?,
             labels,
+            head,
             scale: bundle.manifest.logit_scale,
             preprocessing,
             settings,
@@ -155,14 +164,15 @@ impl Classifier {
     /// As [`Self::classify`], less decoding.
     pub fn classify_pixels(&mut self, image: &Pixels, digest: blake3::Hash) -> Result<Outcome> {
         let began = Instant::now();
-        let Self { encoder, labels, preprocessing, settings, pool, views, .. } = self;
+        let Self { encoder, labels, head, scale, preprocessing, settings, pool, views, .. } = self;
         pool.install(|| make_views(image, digest.as_bytes(), preprocessing, &settings.views, views.view_mut()));
         let views_done = milliseconds_since(began);
         let features = pool.install(|| encoder.encode(views.view()))?;
         let encode_done = milliseconds_since(began);
-        let episode = tune(features.view(), labels.embeddings.view(), self.scale, &settings.tuning);
+        let classes = labels.embeddings.view();
+        let episode = pool.install(|| tune(features.view(), classes, *scale, head, &settings.tuning));
         let weights = reliability_weights(features.view());
-        let prediction = episode.prediction(weights.view(), features.view(), self.scale);
+        let prediction = episode.prediction(weights.view(), features.view(), *scale);
         let total = milliseconds_since(began);
         let timings = Timings {
             decode: 0.0,
@@ -227,18 +237,31 @@ impl Outcome {
     }
 }
 
-/// Names bundle and device, for choices that are measured on one and hold for it alone.
-fn device_key(bundle: &Bundle) -> String {
-    let mut device = blake3::Hasher::new();
-    device.update(env!("CARGO_PKG_VERSION").as_bytes());
-    device.update(std::env::consts::ARCH.as_bytes());
-    // The CPU's model and features, without the lines that change from moment to moment.
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let lasting = ["model name", "flags", "Features", "CPU part", "CPU implementer", "Hardware", "Model"];
-    for line in cpu.lines().filter(|line| lasting.iter().any(|name| line.starts_with(name))) {
-        device.update(line.as_bytes());
-    }
-    format!("{}-{}", &bundle.digest.to_hex()[..32], &device.finalize().to_hex()[..16])
+/// What the head needs beyond the class embeddings, for one label set.
+fn head_model(bundle: &Bundle, labels: &LabelSet, tuning: &TuningSettings) -> Result<HeadModel<f32>> {
+    Ok(match tuning.head {
+        HeadKind::None => HeadModel::None,
+        HeadKind::ClassShift => HeadModel::ClassShift,
+        HeadKind::ClassLowrank => HeadModel::ClassLowrank(class_basis(labels.embeddings.view(), tuning.rank)),
+        HeadKind::Context => {
+            let model = bundle.text_model()?;
+            let prompts = context_prompts(&model, labels.names(), &labels.prompting)?;
+            HeadModel::Context(ContextModel::new(model.tower, prompts))
+        }
+    })
+}
+
+/// A pool of `threads` workers, one a core if nothing is said.
+///
+/// # Errors
+/// The system cannot start as many.
+pub fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
+    let threads = threads.unwrap_or_else(available_threads);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
+        what: "the number of threads",
+        expected: "as many as the system can start".into(),
+        found: format!("{threads} ({error})"),
+    })
 }
 
 fn available_threads() -> usize {

@@ -165,10 +165,10 @@ pub enum Error {
         /// From the file.
         found: String,
     },
-    /// A tensor file of the bundle is malformed, or a tensor is not as it should be.
-    #[error("{file}: {what} is {found}, expected {expected}; export the bundle again")]
-    BundleTensor {
-        /// File name inside the bundle.
+    /// A tensor file is malformed, or a tensor is not as it should be.
+    #[error("{file}: {what} is {found}, expected {expected}; get the file again, or export it again")]
+    Tensor {
+        /// File name.
         file: String,
         /// The tensor or part.
         what: String,
@@ -176,6 +176,28 @@ pub enum Error {
         expected: String,
         /// What was there.
         found: String,
+    },
+    /// Something was asked for that only a text tower can do.
+    #[error(
+        "the bundle {bundle} has no text tower, so it knows only its own classes under its own prompt; use --labels with names from `rtpt bundle info --classes`, or a bundle with a text tower"
+    )]
+    NoTextTower {
+        /// Its name.
+        bundle: String,
+    },
+    /// The bundle has no default labels and none were given.
+    #[error("the bundle {bundle} has no labels of its own; give some with --labels FILE, one a line")]
+    NoLabels {
+        /// Its name.
+        bundle: String,
+    },
+    /// A tokenizer's file cannot be used with the text tower.
+    #[error("the tokenizer {file} cannot be used: {problem}; take the one that belongs to the model")]
+    Tokenizer {
+        /// File name.
+        file: String,
+        /// What is wrong.
+        problem: String,
     },
     /// The encoder could not be loaded.
     #[error("the image encoder cannot be {stage}: {source}; the file is damaged or uses operators tract does not run")]
@@ -258,6 +280,24 @@ pub enum Error {
         /// The most similar class name, if one is near.
         nearest: Option<String>,
     },
+    /// A label's prompt has more tokens than the text tower takes.
+    #[error("the label {label:?} makes a prompt of {tokens} tokens, expected at most {limit}; shorten it")]
+    LabelTooLong {
+        /// The label.
+        label: String,
+        /// Tokens of its prompt, start and end included.
+        tokens: usize,
+        /// The tower's context length.
+        limit: usize,
+    },
+    /// A text has no usable tokens.
+    #[error("the text {text:?} {problem}")]
+    TextTokens {
+        /// The text.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A setting is out of its range.
     #[error("{what} is {found}, expected {expected}")]
     Setting {
@@ -325,7 +365,8 @@ impl Error {
             Self::ManifestValue { .. } => (Bundle, "manifest_value"),
             Self::BundleFileMissing { .. } => (Bundle, "bundle_file_missing"),
             Self::BundleFileDiffers { .. } => (Bundle, "bundle_file_differs"),
-            Self::BundleTensor { .. } => (Bundle, "bundle_tensor"),
+            Self::Tensor { .. } => (Bundle, "tensor"),
+            Self::Tokenizer { .. } => (Bundle, "tokenizer"),
             Self::EncoderLoad { .. } => (Bundle, "encoder_load"),
             Self::EncoderShape { .. } => (Bundle, "encoder_shape"),
             Self::EncoderRun { .. } => (Bundle, "encoder_run"),
@@ -335,6 +376,10 @@ impl Error {
             Self::LabelCount { .. } => (Usage, "label_count"),
             Self::LabelDuplicate { .. } => (Usage, "label_duplicate"),
             Self::LabelUnknown { .. } => (Usage, "label_unknown"),
+            Self::NoTextTower { .. } => (Usage, "no_text_tower"),
+            Self::NoLabels { .. } => (Usage, "no_labels"),
+            Self::LabelTooLong { .. } => (Usage, "label_too_long"),
+            Self::TextTokens { .. } => (Usage, "text_tokens"),
             Self::Setting { .. } => (Usage, "setting"),
             Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }

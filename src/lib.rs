@@ -16,27 +16,32 @@
 //! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages.
 //!
 //! ```no_run
-//! use rtpt_edge::{Bundle, Classifier, ClassifierSettings};
+//! use rtpt_edge::{Bundle, Classifier, ClassifierSettings, LabelSet};
 //!
 //! # fn main() -> rtpt_edge::Result<()> {
 //! let bundle = Bundle::open("models/demo/bundle".as_ref())?;
 //! let settings = ClassifierSettings::of(&bundle);
-//! let mut classifier = Classifier::new(&bundle, bundle.labels.clone(), settings, None)?;
+//! let mut classifier = Classifier::new(&bundle, LabelSet::of(&bundle)?, settings, None)?;
 //! let bytes = std::fs::read("photo.jpg").expect("a photo");
 //! let outcome = classifier.classify(&bytes)?;
 //! let best = rtpt_edge::rows::argmax(outcome.prediction.view());
-//! println!("{}", classifier.labels().names[best]);
+//! println!("{}", classifier.labels().names()[best]);
 //! # Ok(())
 //! # }
 //! ```
 
 pub mod error;
+pub mod files;
 pub mod limits;
 pub mod rows;
+
+mod device;
 
 pub mod views;
 
 pub mod encoder;
+
+pub mod text;
 
 pub mod head;
 
@@ -46,12 +51,15 @@ pub mod reliability;
 
 pub mod bundle;
 
+pub mod classes;
+
 pub mod classifier;
 
 pub mod check;
 
 pub mod report;
 
-pub use bundle::{Bundle, LabelSet};
+pub use bundle::Bundle;
+pub use classes::LabelSet;
 pub use classifier::{Classifier, ClassifierSettings, Outcome};
 pub use error::{Error, Result};

@@ -31,6 +31,26 @@ pub const LABEL_BYTES_MAX: usize = 1024;
 /// Largest labels file (bytes).
 pub const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// Label sets whose embeddings are remembered on a device (count).
+pub const LABEL_SETS_REMEMBERED: usize = 64;
+/// Largest file of remembered embeddings (bytes): [`CLASSES_MAX`] rows of width 2048.
+pub const LABEL_SET_BYTES_MAX: u64 = CLASSES_MAX as u64 * 2048 * 4 + 1024;
+
+/// Most templates of one prompt ensemble (count); OpenAI's for ImageNet has 80.
+pub const TEMPLATES_MAX: usize = 256;
+/// Longest context or template (bytes of UTF-8).
+pub const TEMPLATE_BYTES_MAX: usize = 1024;
+/// Largest tokenizer file, after decompression (bytes).
+pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+/// Most layers of a text tower (count).
+pub const TEXT_LAYERS_MAX: usize = 64;
+/// Largest width of a text tower (floats).
+pub const TEXT_WIDTH_MAX: usize = 4096;
+/// Longest text a tower may take (tokens).
+pub const CONTEXT_LENGTH_MAX: usize = 1024;
+/// Most rows of a token embedding (count).
+pub const VOCABULARY_MAX: usize = 1_000_000;
+
 /// Largest `manifest.json` (bytes).
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Largest file of a bundle (bytes).
@@ -38,6 +58,10 @@ pub const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
 
 /// Most tuning steps of one episode (count).
 pub const TUNING_STEPS_MAX: usize = 100;
+/// Largest learning rate (AdamW moves a parameter by about this much a step).
+pub const LEARNING_RATE_MAX: f64 = 1e3;
+/// Classes below this probability may be left out of tuning, and no others.
+pub const CLASS_CUTOFF_MAX: f64 = 0.1;
 /// Neighbours that a view's reliability is averaged over (count; R-TPT's setting).
 pub const RELIABILITY_NEIGHBOURS: usize = 20;
 

@@ -1,6 +1,25 @@
 //! Row-wise kernels that several stages share: unit length and log-softmax, forward and backward.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, NdFloat, Zip};
+use gemm::{Parallelism, gemm};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, NdFloat, Zip};
+
+/// A float that everything can be computed in: f32 on the device, f64 where a test wants to look closely.
+pub trait Real: NdFloat {
+    /// The error function.
+    fn erf(self) -> Self;
+}
+
+impl Real for f32 {
+    fn erf(self) -> Self {
+        libm::erff(self)
+    }
+}
+
+impl Real for f64 {
+    fn erf(self) -> Self {
+        libm::erf(self)
+    }
+}
 
 /// Rows brought to unit length, and the lengths they had, which [`unit_rows_backward`] needs.
 pub struct UnitRows<T> {
@@ -46,7 +65,8 @@ pub fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
     }
 }
 
-fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
+/// [`dot`] of slices of equal length.
+pub fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
     let mut sums = [T::zero(); 8];
     let (chunks_a, chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
     let tail = chunks_a.remainder().iter().zip(chunks_b.remainder());
@@ -110,8 +130,43 @@ pub fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<T>) -> 
 /// `scale · a · bᵀ`: `[N, K]` and `[M, K]` to `[N, M]`.
 pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
     let mut out = Array2::zeros((a.nrows(), b.nrows()));
-    ndarray::linalg::general_mat_mul(scale, &a, &b.t(), T::zero(), &mut out);
+    add_product(scale, a, b.t(), T::zero(), out.view_mut());
     out
+}
+
+/// `out = scale · a · b + keep · out`: `[N, K]` and `[K, M]` to `[N, M]`, each with any strides, on one thread.
+///
+/// With `keep` 0 the old content of `out` is not looked at.
+pub fn add_product<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>) {
+    let ((rows, depth), columns) = (a.dim(), b.ncols());
+    assert_eq!((depth, out.dim()), (b.nrows(), (rows, columns)), "the shapes of a product fit");
+    let [row_stride, column_stride] = [out.strides()[0], out.strides()[1]];
+    let (destination, read_destination) = (out.as_mut_ptr(), keep != T::zero());
+    // SAFETY: pointers, sizes and strides are those of live views; `out` is borrowed mutably, so it overlaps neither.
+    // T is f32 or f64, the only floats that are `NdFloat`, and `gemm` knows both.
+    unsafe {
+        gemm(
+            rows,
+            columns,
+            depth,
+            destination,
+            column_stride,
+            row_stride,
+            read_destination,
+            a.as_ptr(),
+            a.strides()[1],
+            a.strides()[0],
+            b.as_ptr(),
+            b.strides()[1],
+            b.strides()[0],
+            keep,
+            scale,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +207,30 @@ mod tests {
             let numeric = (step(1e-5) - step(-1e-5)) / 2e-5;
             assert!((numeric - gradient[index]).abs() < 1e-9, "{index:?}: {numeric} {}", gradient[index]);
         }
+    }
+
+    #[test]
+    fn products_take_any_strides_and_keep_what_they_are_told() {
+        let a = Array2::from_shape_fn((5, 7), |(i, j)| (i * 3 + j) as f64 * 0.25 - 2.0);
+        let b = Array2::from_shape_fn((7, 4), |(i, j)| (i as f64 - j as f64) * 0.5);
+        let wide = Array2::from_shape_fn((5, 9), |(i, j)| (i + j) as f64);
+        let naive = |i: usize, j: usize| (0..7).map(|k| a[[i, k]] * b[[k, j]]).sum::<f64>();
+        for transposed in [false, true] {
+            let (a, b) = match transposed {
+                false => (a.clone(), b.clone()),
+                true => (a.t().as_standard_layout().reversed_axes().into_owned(), b.t().to_owned().reversed_axes()),
+            };
+            let mut out = wide.clone();
+            add_product(2.0, a.view(), b.view(), 3.0, out.slice_mut(ndarray::s![.., 2..6]));
+            for ((i, j), &found) in out.indexed_iter() {
+                let inside = (2..6).contains(&j);
+                let expected = if inside { 2.0 * naive(i, j - 2) + 3.0 * wide[[i, j]] } else { wide[[i, j]] };
+                assert!((found - expected).abs() < 1e-12, "{transposed} {i} {j}: {found} {expected}");
+            }
+        }
+        let mut unread = array![[f32::NAN]];
+        add_product(1.0, array![[2.0]].view(), array![[3.0]].view(), 0.0, unread.view_mut());
+        assert_eq!(unread, array![[6.0]]);
     }
 
     #[test]

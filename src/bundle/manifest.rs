@@ -1,6 +1,7 @@
 //! `manifest.json`: what a bundle holds and how its model is to be used.
 //!
-//! These types are the file format: a field added, renamed or given another meaning needs a new [`FORMAT`].
+//! These types are the file format: after a release, a field added, renamed or given another meaning needs a new
+//! [`FORMAT`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::head::HeadKind;
-use crate::limits::{EMBEDDING_MAX, RESOLUTION_RANGE, TUNING_STEPS_MAX, VIEWS_MAX};
-use crate::tuning::{AdamWSettings, TuningSettings};
+use crate::limits::{
+    CONTEXT_LENGTH_MAX, EMBEDDING_MAX, RESOLUTION_RANGE, TEXT_LAYERS_MAX, TEXT_WIDTH_MAX, TUNING_STEPS_MAX, VIEWS_MAX,
+    VOCABULARY_MAX,
+};
+use crate::text::Activation;
+use crate::tuning::TuningSettings;
 use crate::views::{Augment, Preprocessing};
 
 /// Version of the bundle format that this program reads.
@@ -38,8 +43,8 @@ pub struct Manifest {
     pub text: Option<TextSection>,
     /// The words around a class name.
     pub prompt: PromptSection,
-    /// The precomputed classes.
-    pub classes: ClassesSection,
+    /// The precomputed classes, if there are any: a text tower can do without.
+    pub classes: Option<ClassesSection>,
     /// Default views.
     pub views: ViewsSection,
     /// Default head and its settings.
@@ -64,6 +69,12 @@ pub struct ImageSection {
     pub std: [f32; 3],
     /// Filter of the clean view.
     pub interpolation: Interpolation,
+    /// The model's output to use; the first if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Tensor file with the projection that the ONNX model leaves out: `projection` `[D, X]`, for an output `[N, X]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
 }
 
 /// Filters a clean view can be resized with.
@@ -78,9 +89,9 @@ pub enum Interpolation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextSection {
-    /// Weights, named as in Hugging Face's `CLIPTextModelWithProjection`.
+    /// Weights, named as in Hugging Face's `CLIPTextModelWithProjection` or as in OpenAI's CLIP.
     pub file: String,
-    /// Tokenizer in Hugging Face's `tokenizer.json` format.
+    /// Hugging Face's `tokenizer.json`, or a list of merges in the layout of OpenAI's.
     pub tokenizer: String,
     /// Transformer layers.
     pub layers: usize,
@@ -94,16 +105,6 @@ pub struct TextSection {
     pub vocabulary: usize,
     /// Activation of the MLPs.
     pub activation: Activation,
-}
-
-/// Activations of a text tower's MLPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Activation {
-    /// `x · sigmoid(1.702 x)`, as in OpenAI's CLIP.
-    QuickGelu,
-    /// The exact GELU.
-    Gelu,
 }
 
 /// The prompt of a class: `"{context} {class}."`.
@@ -189,16 +190,12 @@ impl Manifest {
 
     /// The default head's settings.
     pub fn tuning(&self) -> TuningSettings {
-        TuningSettings {
-            head: self.head.default,
-            steps: self.head.steps,
-            selection: self.head.selection,
-            optimizer: AdamWSettings {
-                learning_rate: self.head.learning_rate,
-                weight_decay: self.head.weight_decay,
-                ..AdamWSettings::default()
-            },
-        }
+        let mut settings = TuningSettings::of(self.head.default);
+        settings.steps = self.head.steps;
+        settings.selection = self.head.selection;
+        settings.optimizer.learning_rate = self.head.learning_rate;
+        settings.optimizer.weight_decay = self.head.weight_decay;
+        settings
     }
 
     fn check(&self) -> Result<()> {
@@ -217,6 +214,16 @@ impl Manifest {
         }
         let decay = self.head.weight_decay;
         ensure((0.0..=1.0).contains(&decay), "head.weight_decay", "a number from 0 to 1", decay)?;
+        self.text.as_ref().map_or(Ok(()), TextSection::check)?;
+        if self.text.is_none() {
+            ensure(self.classes.is_some(), "classes", "present where there is no text tower", "nothing")?;
+            ensure(
+                self.head.default != HeadKind::Context,
+                "head.default",
+                "a head that needs no text tower",
+                "context",
+            )?;
+        }
         for name in self.files.keys() {
             ensure(is_plain_name(name), "files", "names without folders", name)?;
         }
@@ -227,10 +234,22 @@ impl Manifest {
     }
 
     fn named_files(&self) -> Vec<&str> {
-        let mut names: Vec<&str> =
-            vec![&self.image.file, &self.classes.file, &self.classes.default_labels, &self.goldens];
+        let mut names: Vec<&str> = vec![&self.image.file, &self.goldens];
+        names.extend(self.image.projection.as_deref());
+        names.extend(self.classes.iter().flat_map(|classes| [classes.file.as_str(), classes.default_labels.as_str()]));
         names.extend(self.text.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
         names
+    }
+}
+
+impl TextSection {
+    fn check(&self) -> Result<()> {
+        within("text.layers", self.layers, 1, TEXT_LAYERS_MAX)?;
+        within("text.width", self.width, 1, TEXT_WIDTH_MAX)?;
+        within("text.context_length", self.context_length, 3, CONTEXT_LENGTH_MAX)?;
+        within("text.vocabulary", self.vocabulary, 3, VOCABULARY_MAX)?;
+        let divides = self.heads > 0 && self.width.is_multiple_of(self.heads);
+        ensure(divides, "text.heads", &format!("a divisor of the width {}", self.width), self.heads)
     }
 }
 

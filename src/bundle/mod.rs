@@ -3,25 +3,29 @@
 //! Opening a bundle reads every file once and compares size and digest with the manifest, so that a model that was
 //! copied badly is refused before it gives a wrong answer.
 
-mod labels;
 mod locate;
 mod manifest;
 mod tensors;
+mod text;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-pub use labels::{LabelSet, parse_labels, read_labels};
 pub use locate::locate_bundle;
 pub use manifest::{
-    Activation, ClassesSection, FORMAT, FileRecord, HeadSection, ImageSection, Interpolation, Manifest, PromptSection,
-    TextSection, ViewsSection,
+    ClassesSection, FORMAT, FileRecord, HeadSection, ImageSection, Interpolation, Manifest, PromptSection, TextSection,
+    ViewsSection,
 };
-pub use tensors::{ClassTable, Goldens};
+pub use tensors::{ClassTable, GoldenTexts, Goldens};
+pub use text::{TextModel, tower_shape};
 
+use crate::classes::{LabelList, parse_labels};
+use crate::encoder::EncoderModel;
 use crate::error::{Error, Result};
 use crate::limits::{BUNDLE_FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
+use crate::text::Prompting;
 use tensors::TensorFile;
 
 /// An open, verified bundle.
@@ -32,14 +36,15 @@ pub struct Bundle {
     pub digest: blake3::Hash,
     /// The manifest.
     pub manifest: Manifest,
-    /// All classes it has embeddings of.
-    pub classes: ClassTable,
+    /// The classes it has embeddings of.
+    pub classes: Option<ClassTable>,
     /// The default labels, all of them among the classes.
-    pub labels: LabelSet,
-    /// The image and results it checks itself with.
+    pub labels: Option<LabelList>,
+    /// The image, the texts and the results it checks itself with.
     pub goldens: Goldens,
-    /// The image encoder, an ONNX file's bytes.
-    pub encoder: Vec<u8>,
+    /// The image encoder.
+    pub encoder: EncoderModel,
+    text: OnceLock<TextModel>,
 }
 
 impl Bundle {
@@ -50,38 +55,76 @@ impl Bundle {
     /// record, or a tensor has the wrong type, shape or values.
     pub fn open(folder: &Path) -> Result<Self> {
         let (manifest, digest) = open_manifest(folder)?;
-        let read = |name: &str| read_verified(folder, name, &manifest.files[name]);
-        let encoder = read(&manifest.image.file)?;
-        let class_bytes = read(&manifest.classes.file)?;
-        let label_bytes = read(&manifest.classes.default_labels)?;
+        let mut loaded = Vec::new();
+        let mut read = |name: &str| {
+            loaded.push(name.to_string());
+            read_verified(folder, name, &manifest.files[name])
+        };
+        let onnx = read(&manifest.image.file)?;
+        let projection = manifest.image.projection.as_deref().map(&mut read).transpose()?;
         let golden_bytes = read(&manifest.goldens)?;
-        let loaded =
-            [&manifest.image.file, &manifest.classes.file, &manifest.classes.default_labels, &manifest.goldens];
+        let section = manifest.classes.as_ref();
+        let class_bytes = section.map(|section| read(&section.file)).transpose()?;
+        let label_bytes = section.map(|section| read(&section.default_labels)).transpose()?;
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
             verify(folder, name, record)?;
         }
-        let classes = TensorFile::parse(&manifest.classes.file, &class_bytes)?.classes(manifest.embedding)?;
-        let names = parse_labels(&label_bytes, &folder.join(&manifest.classes.default_labels));
-        let labels = names.and_then(|names| LabelSet::choose(&classes, names)).map_err(|error| {
-            // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
-            Error::BundleTensor {
-                file: manifest.classes.default_labels.clone(),
-                what: "the list of default labels".into(),
-                expected: format!("names from {}", manifest.classes.file),
-                found: error.to_string(),
-            }
-        })?;
-        let goldens = TensorFile::parse(&manifest.goldens, &golden_bytes)?.goldens(
-            manifest.image.resolution,
-            manifest.embedding,
-            labels.names.len(),
-        )?;
-        Ok(Self { folder: folder.into(), digest, manifest, classes, labels, goldens, encoder })
+        let mut classes = None;
+        let mut labels = None;
+        if let (Some(section), Some(class_bytes), Some(label_bytes)) = (section, class_bytes, label_bytes) {
+            let table = TensorFile::parse(&section.file, &class_bytes)?.classes(manifest.embedding)?;
+            labels = Some(default_labels(section, &table, &label_bytes)?);
+            classes = Some(table);
+        }
+        let golden_file = TensorFile::parse(&manifest.goldens, &golden_bytes)?;
+        let class_count = labels.as_ref().map(|labels| labels.names().len());
+        let goldens = golden_file.goldens(manifest.image.resolution, manifest.embedding, class_count)?;
+        let encoder = EncoderModel {
+            onnx,
+            output: manifest.image.output.clone(),
+            projection: projection
+                .map(|bytes| TensorFile::parse("the projection", &bytes)?.projection(manifest.embedding))
+                .transpose()?,
+        };
+        let text = OnceLock::new();
+        Ok(Self { folder: folder.into(), digest, manifest, classes, labels, goldens, encoder, text })
+    }
+
+    /// The prompt its classes were embedded with.
+    pub fn prompting(&self) -> Prompting {
+        Prompting::Context(self.manifest.prompt.context.clone())
+    }
+
+    /// Its text tower, read when it is first asked for.
+    ///
+    /// # Errors
+    /// It has none, or a file is not what the manifest says.
+    pub fn text_model(&self) -> Result<TextModel> {
+        if let Some(model) = self.text.get() {
+            return Ok(model.clone());
+        }
+        let model = TextModel::open(&self.folder, &self.manifest)?;
+        Ok(self.text.get_or_init(|| model).clone())
     }
 
     /// How the bundle is named in results: `name@` and the first 16 hex digits of its digest.
     pub fn id(&self) -> String {
         format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
+    }
+}
+
+fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) -> Result<LabelList> {
+    // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
+    let contradiction = |found: String| Error::Tensor {
+        file: section.default_labels.clone(),
+        what: "the list of default labels".into(),
+        expected: format!("names from {}", section.file),
+        found,
+    };
+    let list = parse_labels(bytes, Path::new(&section.default_labels)).map_err(|e| contradiction(e.to_string()))?;
+    match list.names().iter().find(|&name| !table.names.contains(name)) {
+        Some(unknown) => Err(contradiction(format!("a list with {unknown:?}"))),
+        None => Ok(list),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ndarray::{ArrayD, Ix2, IxDyn};
+use ndarray::{Array2, ArrayD, Ix2, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub struct ClassTable {
     /// Class names `[C]`, all different.
     pub names: Vec<String>,
     /// T `[C, D]`, unit rows.
-    pub embeddings: ndarray::Array2<f32>,
+    pub embeddings: Array2<f32>,
 }
 
 /// The expected results of one image.
@@ -35,14 +35,27 @@ pub struct Goldens {
     pub view: ArrayD<f32>,
     /// Its features `[1, D]`, a unit row.
     pub features: ArrayD<f32>,
-    /// Its logits `[1, C]` for the default labels.
-    pub logits: ArrayD<f32>,
+    /// Its logits `[1, C]` for the default labels, if there are any.
+    pub logits: Option<ArrayD<f32>>,
+    /// What the text tower makes of some texts, if there is one.
+    pub texts: Option<GoldenTexts>,
+}
+
+/// The expected results of some texts.
+#[derive(Clone, Debug)]
+pub struct GoldenTexts {
+    /// The texts `[N]`, whole prompts.
+    pub texts: Vec<String>,
+    /// Their tokens, start and end included.
+    pub tokens: Vec<Vec<i64>>,
+    /// Their features `[N, D]`, unit rows.
+    pub features: ArrayD<f32>,
 }
 
 impl<'a> TensorFile<'a> {
     /// Parses the header of `bytes`.
     pub fn parse(name: &'a str, bytes: &'a [u8]) -> Result<Self> {
-        let malformed = |error: safetensors::SafeTensorError| Error::BundleTensor {
+        let malformed = |error: safetensors::SafeTensorError| Error::Tensor {
             file: name.into(),
             what: "the content".into(),
             expected: "the safetensors format".into(),
@@ -70,14 +83,40 @@ impl<'a> TensorFile<'a> {
         Ok(ClassTable { names, embeddings })
     }
 
-    /// The golden image `[H, W, 3]` (u8) and its expected results.
-    pub fn goldens(&self, resolution: usize, embedding: usize, labels: usize) -> Result<Goldens> {
+    /// The projection `[D, X]` after an image encoder.
+    pub fn projection(&self, embedding: usize) -> Result<Array2<f32>> {
+        let shape = self.tensors.tensor("projection").map(|view| view.shape().to_vec()).unwrap_or_default();
+        let inputs = shape.last().copied().unwrap_or_default();
+        let values = self.floats("projection", &[embedding, inputs])?;
+        Ok(values.into_dimensionality::<Ix2>().expect("the shape was just checked to have two axes"))
+    }
+
+    /// The golden image `[H, W, 3]` (u8) and texts, and their expected results.
+    pub fn goldens(&self, resolution: usize, embedding: usize, labels: Option<usize>) -> Result<Goldens> {
         Ok(Goldens {
             image: self.pixels("image")?,
             view: self.floats("view", &[3, resolution, resolution])?,
             features: self.floats("features", &[1, embedding])?,
-            logits: self.floats("logits", &[1, labels])?,
+            logits: labels.map(|labels| self.floats("logits", &[1, labels])).transpose()?,
+            texts: self.golden_texts(embedding)?,
         })
+    }
+
+    /// The metadata `texts`, a JSON list; their `text_tokens` `[N, L]` (i64, filled up with -1) and `text_features`.
+    fn golden_texts(&self, embedding: usize) -> Result<Option<GoldenTexts>> {
+        let Some(text) = self.metadata.get("texts") else { return Ok(None) };
+        let texts: Vec<String> = serde_json::from_str(text)
+            .map_err(|error| self.wrong("the metadata entry \"texts\"", "a JSON list of texts", error))?;
+        let (shape, bytes) = self.data("text_tokens", Dtype::I64, None)?;
+        if shape.len() != 2 || shape[0] != texts.len() || texts.is_empty() {
+            let expected = format!("[{}, L]", texts.len());
+            return Err(self.wrong("the shape of text_tokens", &expected, format!("{shape:?}")));
+        }
+        let value = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes"));
+        let row = |row: &[u8]| row.chunks_exact(8).map(value).take_while(|&token| token >= 0).collect();
+        let tokens = bytes.chunks(8 * shape[1].max(1)).map(row).collect();
+        let features = self.floats("text_features", &[texts.len(), embedding])?;
+        Ok(Some(GoldenTexts { texts, tokens, features }))
     }
 
     fn class_names(&self) -> Result<Vec<String>> {
@@ -138,11 +177,6 @@ impl<'a> TensorFile<'a> {
     }
 
     fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> Error {
-        Error::BundleTensor {
-            file: self.name.into(),
-            what: what.into(),
-            expected: expected.into(),
-            found: found.to_string(),
-        }
+        Error::Tensor { file: self.name.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
     }
 }

@@ -90,7 +90,7 @@ fn measure(arguments: &Arguments) -> rtpt_edge::Result<Report> {
         bundle: classifier.bundle_id().into(),
         head: settings.tuning.head.name(),
         views: settings.views.count,
-        classes: classifier.labels().names.len(),
+        classes: classifier.labels().names().len(),
         threads: classifier.threads(),
         batch: classifier.batch().batch,
         runs: timings.len(),

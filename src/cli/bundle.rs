@@ -86,8 +86,13 @@ fn info(bundle: &Bundle) -> Outcome {
         None => line("text tower", "none".into())?,
     }
     line("logit scale", manifest.logit_scale.to_string())?;
-    line("prompt", format!("\"{} {{class}}.\"", manifest.prompt.context))?;
-    line("classes", format!("{}, of which {} by default", bundle.classes.names.len(), bundle.labels.names.len()))?;
+    line("prompt", format!("{:?}", bundle.prompting().templates()[0]))?;
+    match (&bundle.classes, &bundle.labels) {
+        (Some(classes), Some(labels)) => {
+            line("classes", format!("{}, of which {} by default", classes.names.len(), labels.names().len()))?;
+        }
+        _ => line("classes", "none precomputed; give --labels".into())?,
+    }
     let (views, head) = (&manifest.views, &manifest.head);
     line("views", format!("{} ({:?})", views.count, views.augment).to_lowercase())?;
     let tuning = format!("{} step(s) at learning rate {}", head.steps, head.learning_rate);
@@ -100,7 +105,7 @@ fn info(bundle: &Bundle) -> Outcome {
 
 fn list_classes(bundle: &Bundle) -> Outcome {
     let mut out = io::stdout().lock();
-    for name in &bundle.classes.names {
+    for name in bundle.classes.iter().flat_map(|classes| &classes.names) {
         writeln!(out, "{name}")?;
     }
     Ok(Completion::All)

@@ -7,8 +7,9 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rtpt_edge::error::{Error, Result};
+use rtpt_edge::files::write_file;
 use rtpt_edge::limits::TOP_MAX;
-use rtpt_edge::report::{ErrorRecord, ImageRecord, explain, png_bytes, write_file};
+use rtpt_edge::report::{ErrorRecord, ImageRecord, explain, png_bytes};
 use rtpt_edge::views::decode;
 use rtpt_edge::{Classifier, Outcome};
 
@@ -97,7 +98,7 @@ struct Printer {
 impl Printer {
     fn new(arguments: &Arguments, inputs: &[Input], classifier: &Classifier) -> Self {
         let longest_path = inputs.iter().map(|input| shown(&input.path).chars().count()).max().unwrap_or(0);
-        let longest_label = classifier.labels().names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let longest_label = classifier.labels().names().iter().map(|name| name.chars().count()).max().unwrap_or(0);
         Self {
             json: arguments.json,
             top: arguments.top.unwrap_or(if arguments.json { 5 } else { 1 }),

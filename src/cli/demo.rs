@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rtpt_edge::error::{Error, Result};
-use rtpt_edge::report::{ImageRecord, explain, png_bytes, write_file};
+use rtpt_edge::files::write_file;
+use rtpt_edge::report::{ImageRecord, explain, png_bytes};
 use rtpt_edge::views::decode;
 use rtpt_edge::{Classifier, Outcome};
 

@@ -23,7 +23,8 @@ Exit codes:
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
-  XDG_CACHE_HOME  where measured choices are remembered (default ~/.cache), in the folder rtpt
+  XDG_CACHE_HOME  where this device's choices and label embeddings are remembered (default
+                  ~/.cache), in the folder rtpt
   RUST_LOG        what is logged to standard error: error, warn (default), info, debug";
 
 /// Robust zero-shot image classification on small devices.

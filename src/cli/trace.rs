@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use rtpt_edge::report::{trace_bytes, write_file};
+use rtpt_edge::files::write_file;
+use rtpt_edge::report::trace_bytes;
 
 use super::settings::SettingsArguments;
 use super::{Completion, Outcome, inputs};

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ndarray::Array4;
 
-use super::{Encoder, EncoderShape};
+use super::{Encoder, EncoderModel, EncoderShape};
 use crate::error::Result;
 
 /// Batches that are tried, in order; ties go to the earlier.
@@ -52,7 +52,12 @@ pub enum BatchOrigin {
 ///
 /// # Errors
 /// The model cannot be loaded or run; storage problems are only logged.
-pub fn choose_batch(model: &[u8], shape: EncoderShape, memory: Option<&Path>, key: &str) -> Result<BatchChoice> {
+pub fn choose_batch(
+    model: &EncoderModel,
+    shape: EncoderShape,
+    memory: Option<&Path>,
+    key: &str,
+) -> Result<BatchChoice> {
     let fallback = BatchChoice { batch: UNMEASURED, origin: BatchOrigin::Fallback };
     let Some(memory) = memory else {
         log::warn!("no cache folder, so the encoder's batch is not tuned; set XDG_CACHE_HOME or HOME, or pass --batch");
@@ -105,7 +110,7 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// Times each candidate on one thread and gives the one with the fewest seconds per view.
-fn measure(model: &[u8], shape: EncoderShape) -> Result<usize> {
+fn measure(model: &EncoderModel, shape: EncoderShape) -> Result<usize> {
     let side = shape.resolution;
     // Any finite, varied input takes the same time; a ramp needs no randomness.
     let views = Array4::from_shape_fn((TRIAL_VIEWS, 3, side, side), |(v, c, y, x)| {

@@ -8,7 +8,7 @@ mod batch;
 
 use std::sync::{Arc, Mutex};
 
-use ndarray::{Array2, ArrayView4, ArrayViewMut2, Axis, parallel::prelude::*};
+use ndarray::{Array1, Array2, ArrayView4, ArrayViewMut2, Axis, parallel::prelude::*};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::Factoid;
@@ -16,7 +16,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 pub use batch::{BatchChoice, BatchOrigin, choose_batch};
 
 use crate::error::{Error, Result};
-use crate::rows::length;
+use crate::rows::{dot, length};
 
 /// Input and output sizes of an encoder; from the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,21 @@ pub struct EncoderShape {
     pub embedding: usize,
 }
 
+/// An encoder as a bundle has it.
+#[derive(Clone, Debug)]
+pub struct EncoderModel {
+    /// The bytes of the ONNX file: `[N, 3, R, R]` f32 to `[N, D]`, or to `[N, X]` where a projection follows.
+    pub onnx: Vec<u8>,
+    /// Name of the output to use; the first if none is named.
+    pub output: Option<String>,
+    /// A projection `[D, X]` that the ONNX model leaves out.
+    pub projection: Option<Array2<f32>>,
+}
+
 /// An encoder ready to run.
 pub struct Encoder {
     plan: Arc<TypedRunnableModel>,
+    projection: Option<Array2<f32>>,
     shape: EncoderShape,
     batch: usize,
     idle: Mutex<Vec<Worker>>,
@@ -42,27 +54,32 @@ struct Worker {
 }
 
 impl Encoder {
-    /// Loads an ONNX `model` for `batch` views at a time, optimises it and checks its shapes.
+    /// Loads `model` for `batch` views at a time, optimises it and checks its shapes.
     ///
     /// # Errors
-    /// The bytes are no ONNX model, it uses an operator tract does not run, or its input is not `[N, 3, R, R]` or its
-    /// output not `[N, D]`, in f32.
-    pub fn load(model: &[u8], shape: EncoderShape, batch: usize) -> Result<Self> {
+    /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
+    /// `[N, 3, R, R]` or its output not of the width expected, in f32.
+    pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
         let failed = |stage| move |source: TractError| Error::EncoderLoad { stage, source: source.into() };
-        let parsed = onnx().model_for_read(&mut &*model).map_err(failed("parsed"))?;
+        let parsed = onnx().model_for_read(&mut &model.onnx[..]).map_err(failed("parsed"))?;
         if parsed.inputs.len() != 1 || parsed.outputs.is_empty() {
             let found = format!("{} inputs and {} outputs", parsed.inputs.len(), parsed.outputs.len());
             return Err(Error::EncoderShape { what: "interface", expected: "one input, one output".into(), found });
         }
         let input = [batch, 3, shape.resolution, shape.resolution];
         check_declared_input(&parsed, shape)?;
+        let parsed = match &model.output {
+            Some(name) => parsed.with_outputs_by_name([name]).map_err(failed("asked for its output"))?,
+            None => parsed,
+        };
         let typed = parsed
             .with_input_fact(0, f32::fact(input).into())
             .and_then(|model| model.into_typed())
             .map_err(failed("given its input shape"))?;
-        check_output(&typed, batch, shape)?;
+        let width = model.projection.as_ref().map_or(shape.embedding, Array2::ncols);
+        check_output(&typed, batch, width)?;
         let plan = typed.into_optimized().and_then(|model| model.into_runnable()).map_err(failed("optimised"))?;
-        Ok(Self { plan, shape, batch, idle: Mutex::default() })
+        Ok(Self { plan, projection: model.projection.clone(), shape, batch, idle: Mutex::default() })
     }
 
     /// Views taken at once.
@@ -98,7 +115,13 @@ impl Encoder {
         let outputs = worker.state.run(tvec!(worker.input.clone().into_tvalue())).map_err(failed)?;
         let found = outputs[0].to_plain_array_view::<f32>().map_err(failed)?;
         for (mut row, output) in features.rows_mut().into_iter().zip(found.axis_iter(Axis(0))) {
-            row.iter_mut().zip(output.iter()).for_each(|(slot, &value)| *slot = value);
+            match &self.projection {
+                None => row.iter_mut().zip(output.iter()).for_each(|(slot, &value)| *slot = value),
+                Some(projection) => {
+                    let output = Array1::from_iter(output.iter().copied());
+                    row.iter_mut().zip(projection.rows()).for_each(|(slot, column)| *slot = dot(column, output.view()));
+                }
+            }
         }
         drop(outputs);
         self.idle.lock().expect("no thread panics while it holds the idle workers").push(worker);
@@ -153,13 +176,13 @@ fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<(
     Ok(())
 }
 
-fn check_output(model: &TypedModel, batch: usize, shape: EncoderShape) -> Result<()> {
+fn check_output(model: &TypedModel, batch: usize, width: usize) -> Result<()> {
     let fact = model.output_fact(0).map_err(|source| Error::EncoderLoad { stage: "read", source: source.into() })?;
     let found = fact.shape.as_concrete();
-    if fact.datum_type != f32::datum_type() || found != Some(&[batch, shape.embedding]) {
+    if fact.datum_type != f32::datum_type() || found != Some(&[batch, width]) {
         return Err(Error::EncoderShape {
             what: "output",
-            expected: format!("[{batch}, {}] in f32", shape.embedding),
+            expected: format!("[{batch}, {width}] in f32"),
             found: format!("{fact:?}"),
         });
     }

@@ -51,7 +51,7 @@ pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
 }
 
 fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome: &Outcome) {
-    let names = &classifier.labels().names;
+    let names = classifier.labels().names();
     let (answer, before) = (argmax(outcome.prediction.view()), argmax(outcome.episode.logits.row(0)));
     let verdict = if answer == before {
         format!("{}, as zero-shot says too", names[answer])
@@ -95,7 +95,7 @@ fn draw_chart(canvas: &mut Canvas, classifier: &Classifier, outcome: &Outcome) {
     canvas.text("■ R-TPT (all views)", left + name_width + key + 30, HEADER, 17, RTPT);
     for (row, &class) in classes.iter().enumerate() {
         let y = HEADER + 34 + row * row_height;
-        let label = canvas.fitted(&classifier.labels().names[class], name_width - 16, 19);
+        let label = canvas.fitted(&classifier.labels().names()[class], name_width - 16, 19);
         let indent = name_width - 16 - canvas.text_width(&label, 19).min(name_width - 16);
         canvas.text(&label, left + indent, y + 8, 19, INK);
         for (offset, probability, color) in [(0, before[class], ZERO_SHOT), (20, after[class], RTPT)] {
@@ -138,7 +138,7 @@ fn draw_view(
     let color = if best == argmax(outcome.prediction.view()) { RTPT } else { FAINT };
     let share = percent(softmax(logits)[best]);
     let room = tile - canvas.text_width(&share, 15) - 6;
-    let label = canvas.fitted(&classifier.labels().names[best], room, 15);
+    let label = canvas.fitted(&classifier.labels().names()[best], room, 15);
     canvas.text(&label, left, top + tile + 3, 15, color);
     canvas.text(&share, left + room + 6, top + tile + 3, 15, color);
     draw_weight(canvas, outcome, view, (left, top + tile + 22, tile));

@@ -5,6 +5,7 @@ use std::path::Path;
 use ndarray::ArrayView1;
 use serde::Serialize;
 
+use crate::classes::LabelList;
 use crate::classifier::{Classifier, Outcome, Timings};
 use crate::error::Error;
 use crate::rows::{argmax, top};
@@ -25,6 +26,9 @@ pub struct ImageRecord {
     pub bundle: String,
     /// R-TPT's answer.
     pub label: String,
+    /// Its identifier, where the labels have identifiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Its probability (0–1).
     pub probability: f32,
     /// The most probable answers, most probable first.
@@ -46,6 +50,9 @@ pub struct ImageRecord {
 pub struct Answer {
     /// The label.
     pub label: String,
+    /// Its identifier, where the labels have identifiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Its probability (0–1).
     pub probability: f32,
 }
@@ -77,7 +84,7 @@ struct ErrorBody {
 impl ImageRecord {
     /// The record of `outcome`, with the `top_count` most probable answers.
     pub fn new(path: &Path, classifier: &Classifier, outcome: &Outcome, top_count: usize) -> Self {
-        let names = &classifier.labels().names;
+        let labels = &classifier.labels().list;
         let probabilities = outcome.probabilities();
         let zero_shot = outcome.zero_shot();
         let settings = classifier.settings();
@@ -89,10 +96,11 @@ impl ImageRecord {
             path: path.to_string_lossy().into_owned(),
             digest: outcome.digest.to_hex().to_string(),
             bundle: classifier.bundle_id().into(),
-            label: names[best].clone(),
+            label: labels.names()[best].clone(),
+            id: labels.id(best).map(String::from),
             probability: probabilities[best],
-            top: listed.into_iter().map(|class| Answer::of(names, probabilities.view(), class)).collect(),
-            zero_shot: Answer::of(names, zero_shot.view(), argmax(outcome.episode.logits.row(0))),
+            top: listed.into_iter().map(|class| Answer::of(labels, probabilities.view(), class)).collect(),
+            zero_shot: Answer::of(labels, zero_shot.view(), argmax(outcome.episode.logits.row(0))),
             head: settings.tuning.head.name(),
             views: settings.views.count,
             seed: settings.views.seed,
@@ -102,8 +110,9 @@ impl ImageRecord {
 }
 
 impl Answer {
-    fn of(names: &[String], probabilities: ArrayView1<f32>, class: usize) -> Self {
-        Self { label: names[class].clone(), probability: probabilities[class] }
+    fn of(labels: &LabelList, probabilities: ArrayView1<f32>, class: usize) -> Self {
+        let id = labels.id(class).map(String::from);
+        Self { label: labels.names()[class].clone(), id, probability: probabilities[class] }
     }
 }
 

@@ -56,7 +56,9 @@ impl Named {
 fn metadata(classifier: &Classifier, outcome: &Outcome) -> HashMap<String, String> {
     let settings = classifier.settings();
     let (views, tuning) = (settings.views, settings.tuning);
-    let labels = serde_json::to_string(&classifier.labels().names).expect("strings are always JSON");
+    let labels = serde_json::to_string(classifier.labels().names()).expect("strings are always JSON");
+    let templates = classifier.labels().prompting.templates();
+    let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
     let choice = classifier.batch();
     let entries = [
@@ -65,6 +67,9 @@ fn metadata(classifier: &Classifier, outcome: &Outcome) -> HashMap<String, Strin
         ("bundle", classifier.bundle_id().to_string()),
         ("logit_scale", classifier.scale().to_string()),
         ("head", tuning.head.name().to_string()),
+        ("prompt", prompt),
+        ("rank", tuning.rank.to_string()),
+        ("class_cutoff", tuning.class_cutoff.to_string()),
         ("steps", tuning.steps.to_string()),
         ("selection", tuning.selection.to_string()),
         ("learning_rate", tuning.optimizer.learning_rate.to_string()),

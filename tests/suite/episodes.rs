@@ -1,9 +1,10 @@
 //! Tuning, weights and ensemble against PyTorch's autograd and AdamW, and gradients against central differences.
 
 use ndarray::{Array1, Array2, Axis};
-use rtpt_edge::head::{ClassShift, HeadKind};
+use rtpt_edge::head::{ClassShift, Head, HeadKind, HeadModel};
 use rtpt_edge::reliability::reliability_weights;
-use rtpt_edge::tuning::{AdamWSettings, Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune};
+use rtpt_edge::rows::scaled_products;
+use rtpt_edge::tuning::{Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune};
 use serde::Deserialize;
 
 use crate::goldens::Goldens;
@@ -17,8 +18,7 @@ struct Case {
 
 impl Case {
     fn settings(&self) -> TuningSettings {
-        let optimizer = AdamWSettings::default();
-        TuningSettings { head: HeadKind::ClassShift, steps: self.steps, selection: 0.1, optimizer }
+        TuningSettings { steps: self.steps, ..TuningSettings::of(HeadKind::ClassShift) }
     }
 }
 
@@ -28,7 +28,7 @@ fn cases(goldens: &Goldens) -> Vec<Case> {
     cases
 }
 
-fn assert_near<'a>(
+pub fn assert_near<'a>(
     found: impl IntoIterator<Item = &'a f64>,
     expected: impl IntoIterator<Item = &'a f64>,
     tolerance: f64,
@@ -53,7 +53,7 @@ fn episodes_agree_with_pytorch_in_f64() {
     for case in cases(&goldens) {
         let golden = |part: &str| format!("{}.{part}", case.name);
         let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
-        let episode = tune(features.view(), classes.view(), case.scale, &case.settings());
+        let episode = tune(features.view(), classes.view(), case.scale, &HeadModel::ClassShift, &case.settings());
         assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
         assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
         assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
@@ -73,7 +73,8 @@ fn episodes_agree_with_pytorch_in_f32() {
         let golden = |part: &str| format!("{}.{part}", case.name);
         let single = |part: &str| goldens.matrix(&golden(part)).mapv(|value| value as f32);
         let (features, classes) = (single("features"), single("classes"));
-        let episode = tune(features.view(), classes.view(), case.scale as f32, &case.settings());
+        let episode =
+            tune(features.view(), classes.view(), case.scale as f32, &HeadModel::ClassShift, &case.settings());
         assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
         let tuned = episode.tuned_logits(features.view(), case.scale as f32).mapv(f64::from);
         assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-3, &golden("tuned"));
@@ -90,21 +91,22 @@ fn the_first_gradient_agrees_with_pytorch() {
         let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
         let chosen = features.select(Axis(0), &goldens.indices(&golden("selected")));
         let gradient = gradient_at(&chosen, &classes, &Array2::zeros(classes.dim()), case.scale);
-        let head = ClassShift { classes: classes.view(), scale: case.scale };
-        let (unshifted, shifted_by_zero) = (head.unshifted(), head.shift(Array2::zeros(classes.dim())));
-        let (a, b) = (head.logits(chosen.view(), &unshifted), head.logits(chosen.view(), &shifted_by_zero));
-        assert_near(&a, &b, 1e-12, "logits at zero");
+        let head = ClassShift { classes: classes.view() };
+        let zero = head.start();
+        assert_eq!(zero, Array2::<f64>::zeros(classes.dim()));
+        let (a, b) =
+            (ClassShift::into_classes(head.forward_start(&zero)), ClassShift::into_classes(head.forward(&zero)));
+        assert_near(&a, &b, 1e-12, "classes at zero");
         assert_near(&gradient, &goldens.matrix(&golden("gradient")), 1e-10, &golden("gradient"));
     }
 }
 
 fn gradient_at(chosen: &Array2<f64>, classes: &Array2<f64>, theta: &Array2<f64>, scale: f64) -> Array2<f64> {
-    let head = ClassShift { classes: classes.view(), scale };
-    let tape = head.shift(theta.clone());
-    let dlogits = mean_entropy_backward(mean_entropy(&head.logits(chosen.view(), &tape)).1);
-    let mut gradient = Array2::zeros(theta.dim());
-    head.backward(chosen.view(), &tape, dlogits.view(), &mut gradient);
-    gradient
+    let head = ClassShift { classes: classes.view() };
+    let tape = head.forward(theta);
+    let logits = scaled_products(scale, chosen.view(), ClassShift::classes(&tape));
+    let dlogits = mean_entropy_backward(mean_entropy(&logits).1);
+    head.backward(&tape, scale * dlogits.t().dot(chosen))
 }
 
 #[test]
@@ -115,8 +117,8 @@ fn the_gradient_agrees_with_central_differences_away_from_zero() {
     let chosen = goldens.matrix(&format!("{case}.features"));
     let theta = Array2::from_shape_fn(classes.dim(), |(c, d)| 0.1 * ((c * 5 + d * 3) % 7) as f64 - 0.3);
     let loss = |theta: &Array2<f64>| {
-        let head = ClassShift { classes: classes.view(), scale: 20.0 };
-        mean_entropy(&head.logits(chosen.view(), &head.shift(theta.clone()))).0
+        let shifted = ClassShift { classes: classes.view() }.finish(theta.clone());
+        mean_entropy(&scaled_products(20.0, chosen.view(), shifted.view())).0
     };
     let gradient = gradient_at(&chosen, &classes, &theta, 20.0);
     for index in ndarray::indices(theta.dim()) {
@@ -136,7 +138,7 @@ fn tuning_lowers_the_loss_it_minimises() {
     let features = goldens.matrix("v64-c10-d16-s3.features");
     let classes = goldens.matrix("v64-c10-d16-s3.classes");
     let settings = Case { name: String::new(), steps: 3, scale: 20.0 }.settings();
-    let episode: Episode<f64> = tune(features.view(), classes.view(), 20.0, &settings);
+    let episode: Episode<f64> = tune(features.view(), classes.view(), 20.0, &HeadModel::ClassShift, &settings);
     assert!(episode.losses[2] < episode.losses[1] && episode.losses[1] < episode.losses[0], "{:?}", episode.losses);
 }
 
@@ -145,9 +147,8 @@ fn the_head_none_leaves_the_logits_alone() {
     let goldens = Goldens::open("episodes.safetensors");
     let features = goldens.matrix("v9-c3-d8-s1.features");
     let classes = goldens.matrix("v9-c3-d8-s1.classes");
-    let settings =
-        TuningSettings { head: HeadKind::None, ..Case { name: String::new(), steps: 1, scale: 20.0 }.settings() };
-    let episode = tune(features.view(), classes.view(), 20.0, &settings);
+    let settings = TuningSettings::of(HeadKind::None);
+    let episode = tune(features.view(), classes.view(), 20.0, &HeadModel::None, &settings);
     assert_eq!(episode.tuned_logits(features.view(), 20.0), episode.logits);
     let weights = reliability_weights(features.view());
     let prediction = episode.prediction(weights.view(), features.view(), 20.0);

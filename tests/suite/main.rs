@@ -2,6 +2,7 @@
 
 mod goldens;
 mod program;
+mod toy;
 
 mod architecture;
 mod bundles;
@@ -13,4 +14,7 @@ mod explaining;
 mod inputs;
 mod labels;
 mod pixels;
+mod prompts;
+mod tokens;
+mod tower;
 mod tracing;

@@ -1,0 +1,189 @@
+//! Lists of labels: what a user types, checked.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::files::read_up_to;
+use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
+
+/// Labels that can be told apart, and their identifiers, if they have any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelList {
+    names: Vec<String>,
+    ids: Option<Vec<String>>,
+}
+
+impl LabelList {
+    /// Checks labels, and as many identifiers if there are any.
+    ///
+    /// # Errors
+    /// Fewer than two labels or too many; a label that is empty or too long; an identifier given twice, or a label
+    /// given twice without identifiers that tell the two apart (ImageNet has such labels).
+    pub fn new(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
+        if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
+            return Err(Error::LabelCount { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
+        }
+        if let Some(found) = names.iter().map(String::len).find(|length| !(1..=LABEL_BYTES_MAX).contains(length)) {
+            let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
+            return Err(Error::Setting { what: "the length of a label", expected, found: found.to_string() });
+        }
+        let mut seen = HashMap::new();
+        for (entry, key) in ids.as_ref().unwrap_or(&names).iter().enumerate() {
+            if let Some(first) = seen.insert(key, entry) {
+                return Err(Error::LabelDuplicate { label: key.clone(), first: first + 1, second: entry + 1 });
+            }
+        }
+        Ok(Self { names, ids })
+    }
+
+    /// The labels, in the order given.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The identifier of a label, if labels have identifiers.
+    pub fn id(&self, label: usize) -> Option<&str> {
+        self.ids.as_ref().map(|ids| ids[label].as_str())
+    }
+}
+
+/// Reads a labels file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
+/// with `#` are passed over.
+///
+/// # Errors
+/// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`LabelList::new`].
+pub fn read_labels(path: &Path) -> Result<LabelList> {
+    let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
+        .map_err(|source| Error::LabelsUnreadable { path: path.into(), source })?;
+    parse_labels(&bytes, path)
+}
+
+/// Parses the bytes of a labels file; `path` is only named in errors.
+///
+/// # Errors
+/// As [`read_labels`].
+pub fn parse_labels(bytes: &[u8], path: &Path) -> Result<LabelList> {
+    let malformed = |problem: String| Error::LabelsMalformed { path: path.into(), problem };
+    if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
+        return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("is not UTF-8 ({error})")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut names, mut ids) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (id, name) = match line.split_once('\t') {
+            Some((id, name)) => (Some(id.trim()), name.trim()),
+            None => (None, line.trim()),
+        };
+        if name.is_empty() || id.is_some_and(str::is_empty) || name.contains('\t') {
+            let expected = "expected a label, or an identifier, a tab and a label";
+            return Err(malformed(format!("has the line {} {line:?}, {expected}", number + 1)));
+        }
+        if name.len() > LABEL_BYTES_MAX {
+            return Err(malformed(format!("has a label of {} bytes, more than {LABEL_BYTES_MAX}", name.len())));
+        }
+        names.push(name.to_string());
+        ids.extend(id.map(String::from));
+    }
+    match ids.len() {
+        _ if names.is_empty() => Err(malformed("holds no label".into())),
+        0 => LabelList::new(names, None),
+        count if count == names.len() => LabelList::new(names, Some(ids)),
+        count => Err(malformed(format!("has identifiers for {count} of its {} labels", names.len()))),
+    }
+}
+
+/// The name most like `label`, if any is like it: equal but for case and `_`, or few edits away.
+pub fn nearest(names: &[String], label: &str) -> Option<String> {
+    let plain = |text: &str| text.to_lowercase().replace(['_', '-'], " ");
+    let wanted = plain(label);
+    // Words this long are no typing mistakes, and comparing them takes time.
+    if wanted.len() > 64 {
+        return None;
+    }
+    let scored = names.iter().map(|name| (edits(&plain(name), &wanted), name));
+    let (distance, name) = scored.min_by_key(|&(distance, _)| distance)?;
+    (distance <= wanted.chars().count() / 3).then(|| name.clone())
+}
+
+/// Levenshtein's distance (characters).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<LabelList> {
+        parse_labels(text.as_bytes(), Path::new("x"))
+    }
+
+    #[test]
+    fn bad_lists_are_refused_with_advice() {
+        assert!(matches!(LabelList::new(vec![], None), Err(Error::LabelCount { found: 0, .. })));
+        assert!(matches!(parse("watch"), Err(Error::LabelCount { found: 1, .. })));
+        assert!(matches!(parse("watch\ncup\nwatch"), Err(Error::LabelDuplicate { first: 1, second: 3, .. })));
+        assert!(matches!(parse("a\tcup\na\twatch"), Err(Error::LabelDuplicate { first: 1, second: 2, .. })));
+        let many = |count: usize| LabelList::new((0..count).map(|index| index.to_string()).collect(), None);
+        assert!(many(CLASSES_MAX).is_ok());
+        assert!(matches!(many(CLASSES_MAX + 1), Err(Error::LabelCount { .. })));
+        for (text, problem) in [
+            ("", "holds no label"),
+            ("# only\n\n", "holds no label"),
+            ("1\tcup\nwatch", "has identifiers for 1 of its 2 labels"),
+            ("1\t\n2\tcup", "has the line 1 \"1\\t\""),
+            ("\tcup\n2\twatch", "expected a label, or an identifier, a tab and a label"),
+            ("1\tcup\tmug\n2\twatch", "has the line 1"),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
+        for (bytes, problem) in [
+            (vec![0xff, 0xfe, 0x00], "is not UTF-8"),
+            (vec![b'x'; LABEL_BYTES_MAX + 1], "has a label of 1025 bytes"),
+            (vec![b'x'; LABELS_FILE_BYTES_MAX as usize + 1], "is larger than"),
+        ] {
+            let message = parse_labels(&bytes, Path::new("x")).unwrap_err().to_string();
+            assert!(message.contains(problem), "{message}");
+        }
+        let longest = format!("cup\n{}", "x".repeat(LABEL_BYTES_MAX));
+        assert!(parse(&longest).is_ok());
+    }
+
+    #[test]
+    fn files_may_have_comments_blank_lines_and_a_byte_order_mark() {
+        let parsed = parse("\u{feff}# seen here\n\n watch \r\nsea horse\n").unwrap();
+        assert_eq!(parsed.names(), ["watch", "sea horse"]);
+        assert_eq!(parsed.id(0), None);
+    }
+
+    #[test]
+    fn identifiers_tell_equal_labels_apart() {
+        let parsed = parse("n04008634\tmissile\nn03773504\tmissile\n").unwrap();
+        assert_eq!(parsed.names(), ["missile", "missile"]);
+        assert_eq!((parsed.id(0), parsed.id(1)), (Some("n04008634"), Some("n03773504")));
+    }
+
+    #[test]
+    fn names_that_are_alike_are_suggested() {
+        let names = ["yin yang", "sea horse"].map(String::from);
+        assert_eq!(nearest(&names, "Sea_horse").as_deref(), Some("sea horse"));
+        assert_eq!(nearest(&names, "zebra"), None);
+    }
+}

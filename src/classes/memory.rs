@@ -1,0 +1,137 @@
+//! Class embeddings that the text tower computed on this device, kept for the next start.
+//!
+//! A file that cannot be read or written costs time, not the run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use ndarray::Array2;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+use super::list::LabelList;
+use crate::bundle::Bundle;
+use crate::device::device_key;
+use crate::error::{Error, Result};
+use crate::files::{read_up_to, write_file};
+use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
+use crate::rows::length;
+use crate::text::{Prompting, WeightsFile};
+
+/// What file names begin with.
+const NAME: &str = "labels-";
+/// The tensor in a file.
+const TENSOR: &str = "embeddings";
+
+/// Names a label set on this device: bundle, prompt and labels, in order.
+pub fn key(bundle: &Bundle, list: &LabelList, prompting: &Prompting) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bundle.digest.as_bytes());
+    let templates = prompting.templates();
+    for texts in [&templates[..], list.names()] {
+        hasher.update(&(texts.len() as u64).to_le_bytes());
+        for text in texts {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+    }
+    format!("{}-{}", &hasher.finalize().to_hex()[..32], device_key())
+}
+
+/// The embeddings `[C, D]` remembered under `key`, if there are any and they are sound.
+pub fn recall(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<f32>> {
+    let path = file(folder, key);
+    if !path.exists() {
+        return None;
+    }
+    match read(&path, shape) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            log::warn!("cannot use the remembered labels in {}: {error}; computing them again", path.display());
+            None
+        }
+    }
+}
+
+/// Remembers embeddings under `key`, and forgets the oldest where there are too many.
+pub fn remember(folder: &Path, key: &str, table: &Array2<f32>) {
+    let path = file(folder, key);
+    let bytes: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes).expect("the bytes fill the shape");
+    let content = serialize([(TENSOR, view)], None).expect("one tensor of the right size");
+    let written = fs::create_dir_all(folder)
+        .map_err(|source| Error::OutputUnwritable { path: folder.into(), source })
+        .and_then(|()| write_file(&path, &content));
+    match written {
+        Ok(()) => forget_oldest(folder),
+        Err(error) => log::warn!("cannot remember the labels' embeddings: {error}"),
+    }
+}
+
+fn file(folder: &Path, key: &str) -> PathBuf {
+    folder.join(format!("{NAME}{key}.safetensors"))
+}
+
+fn read(path: &Path, (classes, embedding): (usize, usize)) -> Result<Array2<f32>> {
+    let bytes = read_up_to(path, LABEL_SET_BYTES_MAX)
+        .map_err(|source| Error::BundleFileUnreadable { path: path.into(), source })?;
+    let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
+    let table = weights.matrix::<f32>(TENSOR, [classes, embedding])?;
+    match table.rows().into_iter().map(length).find(|norm| (norm - 1.0).abs() > 1e-3) {
+        Some(norm) => Err(weights.wrong("the length of a row", "1", norm)),
+        None => Ok(table),
+    }
+}
+
+fn forget_oldest(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut files: Vec<(SystemTime, PathBuf)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok().filter(|entry| entry.file_name().to_string_lossy().starts_with(NAME))?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    files.sort();
+    let surplus = files.len().saturating_sub(LABEL_SETS_REMEMBERED);
+    for (_, path) in &files[..surplus] {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn only_sound_files_are_recalled() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = &folder.path().join("deep");
+        let table = array![[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]];
+        assert_eq!(recall(folder, "x", (3, 2)), None);
+        remember(folder, "x", &table);
+        assert_eq!(recall(folder, "x", (3, 2)), Some(table.clone()));
+        assert_eq!(recall(folder, "x", (2, 3)), None, "another shape");
+        for broken in [array![[2.0, 0.0]], array![[f32::NAN, 0.0]]] {
+            remember(folder, "y", &broken);
+            assert_eq!(recall(folder, "y", (1, 2)), None, "{broken}");
+        }
+        let bytes = fs::read(file(folder, "x")).unwrap();
+        fs::write(file(folder, "x"), &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(recall(folder, "x", (3, 2)), None, "cut short");
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = array![[1.0, 0.0]];
+        for index in 0..LABEL_SETS_REMEMBERED + 2 {
+            remember(folder.path(), &format!("{index:04}"), &table);
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(index as u64);
+            fs::File::open(file(folder.path(), &format!("{index:04}"))).unwrap().set_modified(time).unwrap();
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), LABEL_SETS_REMEMBERED);
+        assert!(recall(folder.path(), "0001", (1, 2)).is_none() && recall(folder.path(), "0002", (1, 2)).is_some());
+    }
+}

@@ -1,0 +1,93 @@
+//! `context`: θ are the token embeddings ctx `[M, W]` of the words before the class name; T' are all classes, encoded
+//! anew by the text tower. This is R-TPT as it is published.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView2, s};
+
+use super::Head;
+use crate::rows::Real;
+use crate::text::{Prefix, Prompts, TextTower};
+
+/// A text tower with the prompts of one label set.
+pub struct ContextModel<T> {
+    tower: Arc<TextTower<T>>,
+    prompts: Prompts<T>,
+    /// The shared beginning as the words of the context have it.
+    start: Prefix<T>,
+}
+
+impl<T: Real> ContextModel<T> {
+    /// Runs the shared beginning of `prompts` once; it must have at least one token of context.
+    pub fn new(tower: Arc<TextTower<T>>, prompts: Prompts<T>) -> Self {
+        Self { start: tower.prefix(prompts.shared()), tower, prompts }
+    }
+}
+
+/// The head for one image.
+pub struct Context<'a, T: Clone> {
+    /// Class embeddings T `[C, D]` at the start, unit rows.
+    classes: ArrayView2<'a, T>,
+    model: &'a ContextModel<T>,
+    prompts: Cow<'a, Prompts<T>>,
+}
+
+/// What [`Context::backward`] needs from the forward pass.
+pub struct ContextTape<'a, T> {
+    /// The shared beginning at θ; that of the start is kept with the model.
+    prefix: Option<Prefix<T>>,
+    classes: ndarray::CowArray<'a, T, ndarray::Ix2>,
+}
+
+impl<'a, T: Real> Context<'a, T> {
+    /// The head over the classes that `chosen` lists, all of them if it is `None`; `classes` `[C, D]` are theirs.
+    pub fn new(model: &'a ContextModel<T>, classes: ArrayView2<'a, T>, chosen: Option<&[usize]>) -> Self {
+        let prompts = match chosen {
+            Some(chosen) => Cow::Owned(model.prompts.select(chosen)),
+            None => Cow::Borrowed(&model.prompts),
+        };
+        Self { classes, model, prompts }
+    }
+
+    /// The token embeddings of the shared beginning `[P, W]` with `theta` `[M, W]` in place of the context.
+    fn shared(&self, theta: &Array2<T>) -> Array2<T> {
+        let mut shared = self.prompts.shared().to_owned();
+        shared.slice_mut(s![1.., ..]).assign(theta);
+        shared
+    }
+}
+
+impl<'a, T: Real> Head<T> for Context<'a, T> {
+    type Tape = ContextTape<'a, T>;
+
+    fn start(&self) -> Array2<T> {
+        self.prompts.shared().slice(s![1.., ..]).to_owned()
+    }
+
+    /// At the start the class embeddings are known.
+    fn forward_start(&self, _theta: &Array2<T>) -> ContextTape<'a, T> {
+        ContextTape { prefix: None, classes: self.classes.into() }
+    }
+
+    fn forward(&self, theta: &Array2<T>) -> ContextTape<'a, T> {
+        let prefix = self.model.tower.prefix(self.shared(theta).view());
+        let classes = self.model.tower.encode(&prefix, &self.prompts).into();
+        ContextTape { prefix: Some(prefix), classes }
+    }
+
+    fn classes<'b>(tape: &'b ContextTape<'a, T>) -> ArrayView2<'b, T> {
+        tape.classes.view()
+    }
+
+    fn backward(&self, tape: &ContextTape<'a, T>, dclasses: Array2<T>) -> Array2<T> {
+        let prefix = tape.prefix.as_ref().unwrap_or(&self.model.start);
+        let dshared = self.model.tower.backward(prefix, &self.prompts, dclasses.view());
+        // The start token is fixed.
+        dshared.slice(s![1.., ..]).to_owned()
+    }
+
+    fn into_classes(tape: ContextTape<'a, T>) -> Array2<T> {
+        tape.classes.into_owned()
+    }
+}

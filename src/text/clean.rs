@@ -1,0 +1,105 @@
+//! The text cleaning of OpenAI's tokenizer: what `ftfy.fix_text`, two rounds of HTML unescaping and one of whitespace
+//! make of a text.
+//!
+//! Of ftfy 6.3 (its default settings) everything is followed that looks at single characters: HTML entities, terminal
+//! escapes, ligatures, widths, curly quotes, line breaks, control characters, NFC. Repairing text that was decoded
+//! with the wrong encoding ("Ã©" for "é") is left out: it guesses, and a label file has a known encoding.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use unicode_normalization::UnicodeNormalization;
+
+/// What a pattern that is a constant cannot fail with.
+const VALID: &str = "the pattern is a constant and valid";
+
+static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,24};").expect(VALID));
+static TERMINAL_ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\x1b\[[0-9;]*[a-zA-Z]").expect(VALID));
+
+/// The text as OpenAI's tokenizer splits it: cleaned, single spaces, lower case.
+pub fn clean(text: &str) -> String {
+    let fixed = fix(text);
+    let unescaped = unescape(&unescape(&fixed)).into_owned();
+    let spaced: Vec<&str> = unescaped.split(char::is_whitespace).filter(|word| !word.is_empty()).collect();
+    spaced.join(" ").to_lowercase()
+}
+
+/// HTML5's rules for text, as `html.unescape` of Python applies them.
+fn unescape(text: &str) -> Cow<'_, str> {
+    htmlize::unescape(text)
+}
+
+/// The part of `ftfy.fix_text` that is followed.
+fn fix(text: &str) -> String {
+    // Text with "<" may be HTML on purpose, so ftfy leaves its entities to whoever comes next.
+    let text = if text.contains('<') { Cow::Borrowed(text) } else { ENTITY.replace_all(text, unescape_entity) };
+    let text = TERMINAL_ESCAPE.replace_all(&text, "").replace("\r\n", "\n");
+    let mut fixed = String::with_capacity(text.len());
+    for character in text.chars().filter(|&character| !is_control(character)) {
+        match character {
+            '\u{2bc}' | '\u{2018}'..='\u{201b}' => fixed.push('\''),
+            '\u{201c}'..='\u{201f}' => fixed.push('"'),
+            '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => fixed.push('\n'),
+            '\u{fb05}' => fixed.push_str("\u{17f}t"),
+            '\u{149}' => fixed.push_str("'n"),
+            _ if is_compatible(character) => fixed.extend(character.nfkc()),
+            _ => fixed.push(character),
+        }
+    }
+    fixed.nfc().collect()
+}
+
+/// One entity that ends in a semicolon; names in capitals too ("&EACUTE;"), if they stand for nothing else.
+fn unescape_entity(captures: &Captures) -> String {
+    let entity = &captures[0];
+    let unescaped = unescape(entity);
+    if !unescaped.contains(';') {
+        return unescaped.into_owned();
+    }
+    let name = &entity[1..];
+    if name == name.to_uppercase() {
+        let lower = entity.to_lowercase();
+        let from_lower = unescape(&lower);
+        if !from_lower.contains(';') {
+            return from_lower.to_uppercase();
+        }
+    }
+    entity.to_string()
+}
+
+/// Ligatures, digraphs and forms of another width, which ftfy replaces by plain letters.
+fn is_compatible(character: char) -> bool {
+    matches!(character,
+        '\u{132}' | '\u{133}' | '\u{1c4}'..='\u{1cc}' | '\u{1f1}'..='\u{1f3}' | '\u{fb00}'..='\u{fb06}' | '\u{3000}'
+        | '\u{ff01}'..='\u{ffef}')
+}
+
+/// Control characters that nobody means to write.
+fn is_control(character: char) -> bool {
+    matches!(character,
+        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{206a}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffc}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entities_quotes_widths_and_spaces() {
+        for (text, cleaned) in [
+            ("  Yin\u{a0}\tYang \n", "yin yang"),
+            ("mac &amp; cheese", "mac & cheese"),
+            ("mac &amp;amp; cheese", "mac & cheese"),
+            ("P&EACUTE;REZ", "pérez"),
+            ("<b>&eacute;</b>", "<b>é</b>"),
+            ("St. Bernard\u{2019}s \u{201c}dog\u{201d}", "st. bernard's \"dog\""),
+            ("\u{ff23}\u{ff21}\u{ff34}\u{3000}\u{fb01}sh", "cat fish"),
+            ("\u{1b}[31mred\u{1b}[0m\u{7}", "red"),
+            ("cafe\u{301}", "café"),
+        ] {
+            assert_eq!(clean(text), cleaned, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The text tower: labels to class embeddings T `[C, D]`, and back from their gradient to the context's.
+//!
+//! ```text
+//! label ─ prompt ─► "a photo of a {label}." ─ tokenizer ─► tokens ─┬─ shared beginning ─► Prefix ─┐
+//!                                                                  └─ each label's own ───────────┴─► T [C,D]
+//! ```
+//!
+//! `W` text width · `L` tokens · `P` rows of the shared beginning · `M` context tokens (P = M + 1).
+
+mod attention;
+mod block;
+mod bpe;
+mod clean;
+mod layers;
+mod names;
+mod prompt;
+mod prompts;
+mod tokenizer;
+mod tower;
+mod weights;
+
+pub use bpe::Bpe;
+pub use layers::Activation;
+pub use names::Naming;
+pub use prompt::{PromptTokens, Prompting, context_tokens, template_tokens};
+pub use prompts::Prompts;
+pub use tokenizer::Tokenizer;
+pub use tower::{Prefix, TextTower, TowerShape};
+pub use weights::WeightsFile;

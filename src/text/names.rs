@@ -1,0 +1,176 @@
+//! Where a checkpoint keeps each weight: the names of Hugging Face's `CLIPTextModelWithProjection`, or those of
+//! OpenAI's CLIP, which OpenCLIP shares.
+
+use ndarray::{Array1, Array2, Axis, concatenate};
+
+use super::attention::Heads;
+use super::block::Block;
+use super::layers::{Activation, LayerNorm, Linear};
+use super::tower::TowerShape;
+use super::weights::WeightsFile;
+use crate::error::Result;
+use crate::rows::Real;
+
+/// Which names a checkpoint uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `text_model.encoder.layers.…`.
+    HuggingFace,
+    /// `transformer.resblocks.…`, behind this prefix: none, or OpenCLIP's `text.`.
+    OpenAi(&'static str),
+}
+
+impl Naming {
+    /// Finds out by the token embedding's name.
+    ///
+    /// # Errors
+    /// The file has a token embedding under none of the known names.
+    pub fn of(weights: &WeightsFile) -> Result<Self> {
+        let known = [Self::HuggingFace, Self::OpenAi(""), Self::OpenAi("text.")];
+        let found = known.into_iter().find(|naming| weights.has(&naming.tokens()));
+        found.ok_or_else(|| {
+            let expected = known.map(|naming| naming.tokens()).join(" or ");
+            weights.wrong("the token embedding", &expected, "under none of these names")
+        })
+    }
+
+    /// The token embedding `[vocabulary, W]`.
+    pub fn tokens(self) -> String {
+        match self {
+            Self::HuggingFace => "text_model.embeddings.token_embedding.weight".into(),
+            Self::OpenAi(prefix) => format!("{prefix}token_embedding.weight"),
+        }
+    }
+
+    /// The position embedding `[L, W]`.
+    pub fn positions(self) -> String {
+        match self {
+            Self::HuggingFace => "text_model.embeddings.position_embedding.weight".into(),
+            Self::OpenAi(prefix) => format!("{prefix}positional_embedding"),
+        }
+    }
+
+    /// The name that every tensor of a layer begins with.
+    pub fn layer(self, layer: usize) -> String {
+        match self {
+            Self::HuggingFace => format!("text_model.encoder.layers.{layer}."),
+            Self::OpenAi(prefix) => format!("{prefix}transformer.resblocks.{layer}."),
+        }
+    }
+
+    /// The projection: `[W, D]` as OpenAI's parameter, `[D, W]` as the weight of a linear layer.
+    fn projection_names(self) -> [String; 2] {
+        match self {
+            Self::HuggingFace => ["text_projection".into(), "text_projection.weight".into()],
+            Self::OpenAi(prefix) => [format!("{prefix}text_projection"), format!("{prefix}text_projection.weight")],
+        }
+    }
+
+    /// The embedding width D that the projection leads to.
+    ///
+    /// # Errors
+    /// There is no projection, or it is no matrix.
+    pub fn embedding(self, weights: &WeightsFile) -> Result<usize> {
+        let [parameter, linear] = self.projection_names();
+        let (name, axis) = if weights.has(&parameter) { (parameter, 1) } else { (linear, 0) };
+        match weights.shape(&name)?[..] {
+            [rows, columns] => Ok([rows, columns][axis]),
+            ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}"))),
+        }
+    }
+
+    /// Rows of the token embedding.
+    ///
+    /// # Errors
+    /// It is not as wide as the tower, or such a row is missing or holds NaN or infinity.
+    pub fn token_rows<T: Real>(self, weights: &WeightsFile, shape: TowerShape, tokens: &[u32]) -> Result<Array2<T>> {
+        let name = self.tokens();
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= shape.vocabulary) {
+            return Err(weights.wrong("a token", &format!("below {}, the rows of {name}", shape.vocabulary), token));
+        }
+        weights.rows(&name, [shape.vocabulary, shape.width], tokens)
+    }
+
+    /// The layer norm before the projection.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::vector`].
+    pub fn final_norm<T: Real>(self, weights: &WeightsFile, width: usize) -> Result<LayerNorm<T>> {
+        match self {
+            Self::HuggingFace => norm(weights, "text_model.final_layer_norm", width),
+            Self::OpenAi(prefix) => norm(weights, &format!("{prefix}ln_final"), width),
+        }
+    }
+
+    /// The projection as `[W, D]`.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::matrix`].
+    pub fn projection<T: Real>(self, weights: &WeightsFile, width: usize, embedding: usize) -> Result<Array2<T>> {
+        let [parameter, linear] = self.projection_names();
+        if weights.has(&parameter) {
+            return weights.matrix(&parameter, [width, embedding]);
+        }
+        Ok(weights.matrix(&linear, [embedding, width])?.reversed_axes().as_standard_layout().into_owned())
+    }
+
+    /// One layer's weights.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::matrix`].
+    pub fn block<T: Real>(
+        self,
+        weights: &WeightsFile,
+        layer: usize,
+        heads: Heads,
+        activation: Activation,
+    ) -> Result<Block<T>> {
+        let (at, width) = (self.layer(layer), heads.width);
+        let [norm1, out, norm2, up, down] = match self {
+            Self::HuggingFace => ["layer_norm1", "self_attn.out_proj", "layer_norm2", "mlp.fc1", "mlp.fc2"],
+            Self::OpenAi(_) => ["ln_1", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"],
+        };
+        Ok(Block {
+            norm1: norm(weights, &format!("{at}{norm1}"), width)?,
+            qkv: self.query_key_value(weights, &at, width)?,
+            out: linear(weights, &format!("{at}{out}"), width, width)?,
+            norm2: norm(weights, &format!("{at}{norm2}"), width)?,
+            up: linear(weights, &format!("{at}{up}"), width, 4 * width)?,
+            down: linear(weights, &format!("{at}{down}"), 4 * width, width)?,
+            activation,
+            heads,
+        })
+    }
+
+    /// Query, key and value as one layer `[W, 3W]`.
+    fn query_key_value<T: Real>(self, weights: &WeightsFile, at: &str, width: usize) -> Result<Linear<T>> {
+        if let Self::OpenAi(_) = self {
+            let weight = weights.matrix(&format!("{at}attn.in_proj_weight"), [3 * width, width])?;
+            let bias = weights.vector(&format!("{at}attn.in_proj_bias"), 3 * width)?;
+            return Ok(transposed(weight, bias));
+        }
+        let part = |name: &str| linear::<T>(weights, &format!("{at}self_attn.{name}_proj"), width, width);
+        let parts = [part("q")?, part("k")?, part("v")?];
+        let join = "three matrices of the same height";
+        let weight = concatenate(Axis(1), &parts.each_ref().map(|part| part.weight.view())).expect(join);
+        Ok(Linear {
+            weight: weight.as_standard_layout().into_owned(),
+            bias: concatenate(Axis(0), &parts.each_ref().map(|part| part.bias.view())).expect(join),
+        })
+    }
+}
+
+fn norm<T: Real>(weights: &WeightsFile, name: &str, width: usize) -> Result<LayerNorm<T>> {
+    let gain = weights.vector(&format!("{name}.weight"), width)?;
+    Ok(LayerNorm { gain, bias: weights.vector(&format!("{name}.bias"), width)? })
+}
+
+fn linear<T: Real>(weights: &WeightsFile, name: &str, inputs: usize, outputs: usize) -> Result<Linear<T>> {
+    let weight = weights.matrix(&format!("{name}.weight"), [outputs, inputs])?;
+    Ok(transposed(weight, weights.vector(&format!("{name}.bias"), outputs)?))
+}
+
+/// From `[outputs, inputs]`, as PyTorch stores it, to `[inputs, outputs]`.
+fn transposed<T: Real>(weight: Array2<T>, bias: Array1<T>) -> Linear<T> {
+    Linear { weight: weight.reversed_axes().as_standard_layout().into_owned(), bias }
+}

@@ -1,0 +1,131 @@
+//! From labels to the tokens of prompts, cut where the prompts begin to differ.
+
+use crate::error::{Error, Result};
+use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
+
+use super::tokenizer::Tokenizer;
+
+/// Where a template has the class name.
+const PLACE: &str = "{}";
+
+/// What is written around a class name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompting {
+    /// `"{context} {class}."`, R-TPT's prompt; the tokens of the context are what the head `context` tunes.
+    Context(String),
+    /// Each with one `{}` for the class name; the class embedding is the mean of theirs, at unit length (CLIP's prompt
+    /// ensemble).
+    Templates(Vec<String>),
+}
+
+/// The tokens of all labels' prompts under one template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptTokens {
+    /// What all prompts begin with, the start token first: `[P]`.
+    pub shared: Vec<u32>,
+    /// What each label adds, the end token last: `[C]` lists of at least one token.
+    pub own: Vec<Vec<u32>>,
+}
+
+impl Prompting {
+    /// Checks that templates can be filled in.
+    ///
+    /// # Errors
+    /// No template, too many, one that is too long, or one that has not exactly one place for the class name.
+    pub fn check(&self) -> Result<()> {
+        let texts = match self {
+            Self::Context(context) => std::slice::from_ref(context),
+            Self::Templates(templates) => templates,
+        };
+        let refused = |expected: String, found: String| Err(Error::Setting { what: "the prompt", expected, found });
+        if texts.is_empty() || texts.len() > TEMPLATES_MAX {
+            return refused(format!("1 to {TEMPLATES_MAX} templates"), texts.len().to_string());
+        }
+        if let Some(long) = texts.iter().find(|text| text.len() > TEMPLATE_BYTES_MAX) {
+            return refused(format!("at most {TEMPLATE_BYTES_MAX} bytes"), format!("{} bytes long", long.len()));
+        }
+        let places = if matches!(self, Self::Context(_)) { 0 } else { 1 };
+        match texts.iter().find(|text| text.matches(PLACE).count() != places) {
+            Some(text) if places == 0 => refused(format!("words without {PLACE}; use --template"), format!("{text:?}")),
+            Some(text) => refused(format!("a text with one {PLACE} for the label"), format!("{text:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The texts of this prompting as templates.
+    pub fn templates(&self) -> Vec<String> {
+        match self {
+            Self::Context(context) => vec![format!("{context} {PLACE}.").trim_start().to_string()],
+            Self::Templates(templates) => templates.clone(),
+        }
+    }
+}
+
+/// Cuts the prompts of `labels` where the context ends: the shared tokens are the start token and the context's.
+///
+/// # Errors
+/// A label cannot be tokenised or does not fit `context_length` (tokens), or the context's tokens depend on the label.
+pub fn context_tokens(
+    tokenizer: &Tokenizer,
+    context: &str,
+    labels: &[String],
+    context_length: usize,
+) -> Result<PromptTokens> {
+    let mut shared = vec![tokenizer.start()];
+    shared.extend(tokenizer.encode(context)?);
+    let template = Prompting::Context(context.into()).templates().remove(0);
+    let rows = filled_tokens(tokenizer, &template, labels, context_length)?;
+    cut(rows, shared, labels, &template)
+}
+
+/// Cuts the prompts of `labels` where the first differs from another.
+///
+/// # Errors
+/// As [`context_tokens`].
+pub fn template_tokens(
+    tokenizer: &Tokenizer,
+    template: &str,
+    labels: &[String],
+    context_length: usize,
+) -> Result<PromptTokens> {
+    let rows = filled_tokens(tokenizer, template, labels, context_length)?;
+    let mut shared = rows.first().cloned().unwrap_or_default();
+    for row in &rows {
+        let alike = shared.iter().zip(row).take_while(|(a, b)| a == b).count();
+        // Every prompt keeps at least its end, where its embedding is read.
+        shared.truncate(alike.min(row.len() - 1));
+    }
+    cut(rows, shared, labels, template)
+}
+
+/// The tokens of each filled template, start and end included.
+fn filled_tokens(
+    tokenizer: &Tokenizer,
+    template: &str,
+    labels: &[String],
+    context_length: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let filled = labels.iter().map(|label| {
+        // As the reference does: class names of data sets are often folder names.
+        let text = template.replacen(PLACE, &label.replace('_', " "), 1);
+        let mut tokens = vec![tokenizer.start()];
+        tokens.extend(tokenizer.encode(&text)?);
+        tokens.push(tokenizer.end());
+        if tokens.len() > context_length {
+            return Err(Error::LabelTooLong { label: label.clone(), tokens: tokens.len(), limit: context_length });
+        }
+        Ok(tokens)
+    });
+    filled.collect()
+}
+
+fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str) -> Result<PromptTokens> {
+    let own = rows.into_iter().zip(labels).map(|(row, label)| match row.strip_prefix(&shared[..]) {
+        Some(own) if !own.is_empty() => Ok(own.to_vec()),
+        _ => Err(Error::TextTokens {
+            text: template.replacen(PLACE, label, 1),
+            problem: "joins tokens of the context with the label's; end the context with a whole word".into(),
+        }),
+    });
+    Ok(PromptTokens { own: own.collect::<Result<_>>()?, shared })
+}

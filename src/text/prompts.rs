@@ -1,0 +1,91 @@
+//! Prompts as the rows a tower reads: token embeddings without positions.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+
+use super::tower::TextTower;
+use crate::error::Result;
+use crate::rows::Real;
+use crate::text::PromptTokens;
+
+/// The prompts of one label set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompts<T> {
+    /// What all begin with, `[P, W]`.
+    shared: Array2<T>,
+    /// What each adds, one below the other, `[N, W]`.
+    own: Array2<T>,
+    /// The rows of `own` that are each prompt's, `[C]`.
+    ranges: Vec<Range<usize>>,
+}
+
+impl<T: Real> Prompts<T> {
+    /// Reads the token embeddings of `tokens` from the tower's table.
+    ///
+    /// # Errors
+    /// The table has no such row, or the row holds NaN or infinity.
+    pub fn read(tower: &TextTower<T>, tokens: &PromptTokens) -> Result<Self> {
+        let mut end = 0;
+        let ranges = tokens.own.iter().map(|own| {
+            let start = end;
+            end += own.len();
+            start..end
+        });
+        Ok(Self {
+            ranges: ranges.collect(),
+            shared: tower.token_embeddings(&tokens.shared)?,
+            own: tower.token_embeddings(&tokens.own.concat())?,
+        })
+    }
+
+    /// The number of prompts C.
+    pub fn count(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// What all begin with, `[P, W]`: the start token, then the context.
+    pub fn shared(&self) -> ArrayView2<'_, T> {
+        self.shared.view()
+    }
+
+    /// Only some of the prompts, in the order given.
+    pub fn select(&self, prompts: &[usize]) -> Self {
+        let parts: Vec<ArrayView2<T>> = prompts.iter().map(|&prompt| self.own_rows(prompt..prompt + 1)).collect();
+        let own = concatenate(Axis(0), &parts).expect("all rows have width W");
+        let mut end = 0;
+        let ranges = parts.iter().map(|part| {
+            let start = end;
+            end += part.nrows();
+            start..end
+        });
+        Self { shared: self.shared.clone(), ranges: ranges.collect(), own }
+    }
+
+    /// The rows that some successive prompts add, `[n, W]`.
+    pub fn own_rows(&self, prompts: Range<usize>) -> ArrayView2<'_, T> {
+        let rows = self.ranges[prompts.start].start..self.ranges[prompts.end - 1].end;
+        self.own.slice(s![rows, ..])
+    }
+
+    /// How many rows each of some successive prompts adds.
+    pub fn lengths(&self, prompts: Range<usize>) -> impl Iterator<Item = usize> {
+        self.ranges[prompts].iter().map(ExactSizeIterator::len)
+    }
+
+    /// Cuts the prompts into runs of about `rows` rows and of about the same size.
+    pub fn chunks(&self, rows: usize) -> Vec<Range<usize>> {
+        let total = self.own.nrows();
+        let count = total.div_ceil(rows).max(1);
+        let mut chunks = Vec::with_capacity(count);
+        let mut start = 0;
+        for chunk in 1..=count {
+            let end = self.ranges.partition_point(|range| range.end * count <= total * chunk);
+            if end > start {
+                chunks.push(start..end);
+                start = end;
+            }
+        }
+        chunks
+    }
+}

@@ -1,0 +1,90 @@
+//! From text to tokens.
+
+use std::collections::HashMap;
+
+use super::bpe::Bpe;
+use crate::error::{Error, Result};
+
+/// The names of the token that starts a text, in the tokenizers of CLIP models.
+const STARTS: [&str; 2] = ["<|startoftext|>", "<start_of_text>"];
+/// The names of the token that ends one.
+const ENDS: [&str; 2] = ["<|endoftext|>", "<end_of_text>"];
+
+/// A tokenizer that fits a text tower.
+pub struct Tokenizer {
+    model: Model,
+    start: u32,
+    end: u32,
+}
+
+enum Model {
+    /// Hugging Face's `tokenizer.json`, taken as it is.
+    HuggingFace(Box<tokenizers::Tokenizer>),
+    /// OpenAI's list of merges, with OpenAI's cleaning of the text.
+    OpenAi(Bpe),
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer for a token embedding of `vocabulary` rows: a `tokenizer.json`, or a list of merges as in
+    /// `bpe_simple_vocab_16e6.txt.gz` or `merges.txt`. `file` is its name in errors.
+    ///
+    /// # Errors
+    /// The content is neither, has tokens that the tower has no row for, or lacks the tokens that start and end a text.
+    pub fn parse(file: &str, bytes: &[u8], vocabulary: usize) -> Result<Self> {
+        let refused = |problem: String| Error::Tokenizer { file: file.into(), problem };
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            let bpe = Bpe::parse(bytes, vocabulary).map_err(refused)?;
+            return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(bpe) });
+        }
+        let mut parsed = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|error| refused(format!("it is no tokenizer.json: {error}")))?;
+        // A text that is too long must be an error, and padding is never needed.
+        parsed.with_truncation(None).map_err(|error| refused(error.to_string()))?.with_padding(None);
+        let token = |names: [&str; 2]| {
+            let found = names.iter().find_map(|name| parsed.token_to_id(name));
+            found.ok_or_else(|| refused(format!("it has no token {}, which every prompt needs", names.join(" or "))))
+        };
+        let (start, end) = (token(STARTS)?, token(ENDS)?);
+        let tokens: HashMap<String, u32> = parsed.get_vocab(true);
+        if let Some((token, id)) = tokens.iter().find(|&(_, &id)| id as usize >= vocabulary) {
+            return Err(refused(format!(
+                "its token {token:?} has number {id}, the tower's token embedding has {vocabulary} rows"
+            )));
+        }
+        Ok(Self { model: Model::HuggingFace(Box::new(parsed)), start, end })
+    }
+
+    /// The token that starts a text.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// The token that ends one.
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// The tokens of `text`, without those that start and end it.
+    ///
+    /// # Errors
+    /// The text contains one of those, or a character the tokenizer does not know.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let refused = |problem: String| Error::TextTokens { text: text.into(), problem };
+        let tokens = match &self.model {
+            Model::HuggingFace(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false).map_err(|error| refused(error.to_string()))?;
+                encoding.get_ids().to_vec()
+            }
+            Model::OpenAi(bpe) => {
+                if STARTS.iter().chain(&ENDS).any(|special| text.to_lowercase().contains(special)) {
+                    return Err(refused("contains the name of a special token".into()));
+                }
+                bpe.encode(text)
+            }
+        };
+        if tokens.iter().any(|&token| token == self.start || token == self.end) {
+            return Err(refused("contains the token that starts or ends a text, or a character without token".into()));
+        }
+        Ok(tokens)
+    }
+}

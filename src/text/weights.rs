@@ -1,0 +1,181 @@
+//! A checkpoint's tensors, read from a memory-mapped safetensors file as they are needed.
+
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use ndarray::{Array1, Array2};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::{Error, Result};
+use crate::rows::Real;
+
+/// An open checkpoint. Tensors are f32, f16 or bf16; each value is converted when it is read.
+pub struct WeightsFile {
+    name: String,
+    bytes: Bytes,
+    data_start: usize,
+    tensors: Metadata,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl WeightsFile {
+    /// Maps the file into memory.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let unreadable = |source| Error::BundleFileUnreadable { path: path.into(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        // SAFETY: the map is only read. That nobody shortens a model file while it is in use is what every program
+        // that maps files relies on; bundles are replaced by renaming, which leaves the mapped file as it is.
+        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Self::parse(name, Bytes::Mapped(map))
+    }
+
+    /// Takes the bytes of a file; `name` is used in errors.
+    ///
+    /// # Errors
+    /// They are no safetensors file.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        Self::parse(name.into(), Bytes::Owned(bytes))
+    }
+
+    fn parse(name: String, bytes: Bytes) -> Result<Self> {
+        match SafeTensors::read_metadata(&bytes) {
+            Ok((header, tensors)) => Ok(Self { name, data_start: header + 8, tensors, bytes }),
+            Err(error) => Err(Error::Tensor {
+                file: name,
+                what: "the content".into(),
+                expected: "the safetensors format, whole".into(),
+                found: error.to_string(),
+            }),
+        }
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.tensors.info(tensor).is_some()
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> Vec<String> {
+        self.tensors.offset_keys()
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn shape(&self, tensor: &str) -> Result<Vec<usize>> {
+        let info = self.tensors.info(tensor).ok_or_else(|| self.wrong(tensor, "a tensor of that name", "missing"))?;
+        Ok(info.shape.clone())
+    }
+
+    /// A matrix of exactly this shape.
+    ///
+    /// # Errors
+    /// It is missing, of another type or shape, or holds NaN or infinity.
+    pub fn matrix<T: Real>(&self, tensor: &str, shape: [usize; 2]) -> Result<Array2<T>> {
+        let values = self.values(tensor, &shape, 0..shape[0] * shape[1])?;
+        Ok(Array2::from_shape_vec(shape, values).expect("the number of values is that of the shape"))
+    }
+
+    /// A vector of exactly this length.
+    ///
+    /// # Errors
+    /// As [`Self::matrix`].
+    pub fn vector<T: Real>(&self, tensor: &str, length: usize) -> Result<Array1<T>> {
+        Ok(self.values(tensor, &[length], 0..length)?.into())
+    }
+
+    /// A single number, stored without axes or as one element.
+    ///
+    /// # Errors
+    /// As [`Self::matrix`].
+    pub fn number<T: Real>(&self, tensor: &str) -> Result<T> {
+        let shape = self.shape(tensor)?;
+        let expected: &[usize] = if shape == [1] { &[1] } else { &[] };
+        Ok(self.values(tensor, expected, 0..1)?[0])
+    }
+
+    /// Some rows of a matrix of exactly this shape; nothing else of it is read.
+    ///
+    /// # Errors
+    /// As [`Self::matrix`], of these rows.
+    pub fn rows<T: Real>(&self, tensor: &str, shape: [usize; 2], rows: &[u32]) -> Result<Array2<T>> {
+        let width = shape[1];
+        let mut table = Array2::zeros((rows.len(), width));
+        for (mut target, &row) in table.rows_mut().into_iter().zip(rows) {
+            let start = row as usize * width;
+            let values = self.values::<T>(tensor, &shape, start..start + width)?;
+            target.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
+        }
+        Ok(table)
+    }
+
+    /// Some values of a tensor, counted from its first.
+    fn values<T: Real>(&self, tensor: &str, shape: &[usize], range: Range<usize>) -> Result<Vec<T>> {
+        let info = self.tensors.info(tensor).ok_or_else(|| self.wrong(tensor, "a tensor of that name", "missing"))?;
+        if info.shape != shape {
+            let (expected, found) = (format!("{shape:?}"), format!("{:?}", info.shape));
+            return Err(self.wrong(&format!("the shape of {tensor}"), &expected, found));
+        }
+        let size = match info.dtype {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+            other => {
+                return Err(self.wrong(&format!("the type of {tensor}"), "F32, F16 or BF16", format!("{other:?}")));
+            }
+        };
+        let start = self.data_start + info.data_offsets.0;
+        let data = &self.bytes[start + range.start * size..start + range.end * size];
+        let bytes = data.chunks_exact(size);
+        let to_single: fn(&[u8]) -> f32 = match info.dtype {
+            Dtype::F32 => |b| f32::from_le_bytes(b.try_into().expect("chunks of four bytes")),
+            Dtype::F16 => |b| f16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),
+            _ => |b| bf16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),
+        };
+        let mut values = Vec::with_capacity(range.len());
+        for (index, single) in bytes.map(to_single).enumerate() {
+            if !single.is_finite() {
+                return Err(self.wrong(
+                    &format!("value {} of {tensor}", range.start + index),
+                    "a finite number",
+                    single,
+                ));
+            }
+            values.push(T::from(single).expect("a finite f32 fits in any float"));
+        }
+        Ok(values)
+    }
+
+    /// An error about a part of this file.
+    pub fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> Error {
+        Error::Tensor {
+            file: self.name.clone(),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+}
