@@ -1,7 +1,9 @@
 """Writes a bundle folder: encoder, text tower, classes, labels, goldens and the manifest that records them all."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -9,9 +11,22 @@ import torch.nn.functional as F
 from blake3 import blake3
 from safetensors.numpy import save_file
 
-from demo_model import CLIP_MEAN, CLIP_STD, normalize, preprocess_u8
+from demo_model import CLIP_MEAN, CLIP_STD, preprocess_u8
 
 FORMAT = 1
+GOLDEN_TEXTS = ["a photo of a dog.", "a photo of two red cars, at night.", "St. Bernard's café №5!"]
+
+
+@dataclass
+class TextPart:
+    """A text tower as a bundle stores it, and as PyTorch runs it."""
+
+    weights: dict  # tensors, named as Hugging Face's CLIPTextModelWithProjection or as OpenAI's CLIP
+    tokenizer: tuple  # file name and bytes
+    sizes: dict  # layers, width, heads, context_length, vocabulary, activation
+    tokens: Callable  # texts to lists of tokens, start and end included
+    embed: Callable  # texts to [N, D]
+    golden_texts: list = field(default_factory=lambda: list(GOLDEN_TEXTS))
 
 
 def export_image_tower(tower, resolution, path):
@@ -29,68 +44,65 @@ def export_image_tower(tower, resolution, path):
 
 
 @torch.no_grad()
-def golden_results(tower, image, resolution, table, scale):
-    """What PyTorch makes of the golden image: clean view, unit features and logits."""
-    view = normalize(preprocess_u8(image, resolution).float() / 255)
+def golden_results(tower, image, resolution, mean, std, table, scale, text):
+    """What PyTorch makes of the golden image and texts: clean view, unit features, logits, tokens; and the metadata."""
+    pixels = preprocess_u8(image, resolution).float() / 255
+    view = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     features = F.normalize(tower(view[None]), dim=1)
-    return {
-        "image": np.array(image.convert("RGB")),
-        "view": view.numpy(),
-        "features": features.numpy(),
-        "logits": (scale * features @ table.T).numpy(),
-    }
+    results = {"image": np.array(image.convert("RGB")), "view": view.numpy(), "features": features.numpy()}
+    metadata = None
+    if table is not None:
+        results["logits"] = (scale * features @ table.T).numpy()
+    if text:
+        rows = text.tokens(text.golden_texts)
+        longest = max(map(len, rows))
+        results["text_tokens"] = np.array([row + [-1] * (longest - len(row)) for row in rows], np.int64)
+        results["text_features"] = F.normalize(text.embed(text.golden_texts), dim=1).float().numpy()
+        metadata = {"texts": json.dumps(text.golden_texts)}
+    return results, metadata
 
 
-def write_bundle(folder, *, name, description, license, tower, resolution, scale, classes, labels, image, text=None,
-                 context="a photo of a", views=64, augment="augmix", head="class-shift"):
-    """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `text` is
-    `(text module, tokenizer, shape)` or nothing; its weights are stored in half precision."""
+def write_bundle(folder, *, name, description, license, tower, resolution, scale, image, classes=None, labels=None, text=None,
+                 mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="class-shift"):
+    """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `text` is a TextPart.
+    A bundle needs classes or a text tower."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    names = list(classes)
-    table = torch.stack([classes[name] for name in names]).float()
     export_image_tower(tower, resolution, folder / "image_encoder.onnx")
-    save_file({"embeddings": table.numpy()}, folder / "classes.safetensors", {"names": json.dumps(names)})
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
-    chosen = torch.stack([classes[label] for label in labels]).float()
-    goldens = golden_results(tower, image, resolution, chosen, scale)
-    save_file({key: np.ascontiguousarray(value) for key, value in goldens.items()}, folder / "goldens.safetensors")
-    section = None
+    chosen = section = None
+    if classes:
+        names = list(classes)
+        table = torch.stack([classes[name] for name in names]).float()
+        chosen = torch.stack([classes[label] for label in labels]).float()
+        save_file({"embeddings": table.numpy()}, folder / "classes.safetensors", {"names": json.dumps(names)})
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+    goldens, metadata = golden_results(tower, image, resolution, mean, std, chosen, scale, text)
+    goldens = {key: np.ascontiguousarray(value) for key, value in goldens.items()}
+    save_file(goldens, folder / "goldens.safetensors", metadata)
     if text:
-        module, tokenizer, shape = text
-        weights = {key: value.half().numpy() for key, value in module.state_dict().items()}
-        save_file(weights, folder / "text_encoder.safetensors")
-        tokenizer.save(str(folder / "tokenizer.json"))
-        section = {
-            "file": "text_encoder.safetensors",
-            "tokenizer": "tokenizer.json",
-            "layers": shape.text_layers,
-            "width": shape.text_width,
-            "heads": shape.text_heads,
-            "context_length": shape.context_length,
-            "vocabulary": shape.vocabulary,
-            "activation": "quick-gelu",
-        }
+        save_file({key: value.contiguous().numpy() for key, value in text.weights.items()}, folder / "text_encoder.safetensors")
+        (folder / text.tokenizer[0]).write_bytes(text.tokenizer[1])
+        section = {"file": "text_encoder.safetensors", "tokenizer": text.tokenizer[0], **text.sizes}
     record = lambda path: {"size": path.stat().st_size, "blake3": blake3(path.read_bytes()).hexdigest()}
     manifest = {
         "format": FORMAT,
         "name": name,
         "description": description,
         "license": license,
-        "embedding": table.shape[1],
+        "embedding": goldens["features"].shape[1],
         "logit_scale": scale,
         "image": {
             "file": "image_encoder.onnx",
             "resolution": resolution,
-            "mean": CLIP_MEAN,
-            "std": CLIP_STD,
+            "mean": list(mean),
+            "std": list(std),
             "interpolation": "bicubic",
         },
         "text": section,
         "prompt": {"context": context},
-        "classes": {"file": "classes.safetensors", "default_labels": "labels.txt"},
+        "classes": {"file": "classes.safetensors", "default_labels": "labels.txt"} if classes else None,
         "views": {"count": views, "augment": augment},
         "head": {"default": head, "steps": 1, "selection": 0.1, "learning_rate": 0.005, "weight_decay": 0.01},
         "goldens": "goldens.safetensors",
@@ -98,4 +110,4 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {size / 1e6:.2f} MB, {len(names)} classes, {len(labels)} labels")
+    print(f"{folder}: {size / 1e6:.2f} MB, {len(classes or [])} classes, {len(labels or [])} labels")

@@ -2,7 +2,8 @@
 
     rtpt trace PHOTO -o t.safetensors && models/.venv/bin/python models/check_trace.py t.safetensors --bundle DIR
 
-The encoder runs in onnxruntime, tuning in torch autograd with torch.optim.AdamW.
+The encoder runs in onnxruntime, the text tower in `transformers`, tuning in torch autograd with torch.optim.AdamW. Class
+embeddings are recomputed where the bundle has a text tower, and are the start of the tuning then.
 """
 
 import argparse
@@ -14,10 +15,13 @@ import onnxruntime
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from goldens import reliability
+from text_goldens import encode
+from text_tower import TextTower
 
-TOLERANCES = {"features": 1e-4, "logits": 1e-3, "weights": 1e-3, "tuned_logits": 1e-3, "prediction": 1e-3}
+TOLERANCES = {"classes": 1e-4, "features": 1e-4, "logits": 1e-3, "weights": 1e-3, "tuned_logits": 1e-3, "prediction": 1e-3}
 
 ENTROPY_TOLERANCE = 1e-4
 
@@ -32,35 +36,65 @@ def check_selection(entropies, selected, count):
         raise SystemExit(f"check_trace.py: {selected.tolist()} are not the {count} views of least entropy")
 
 
-def recompute(traced, settings, model):
-    """All stages after the views, in f32, from the views, the class embeddings and the settings."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    embeddings = session.run(None, {session.get_inputs()[0].name: traced["views"].numpy()})[0]
-    features = F.normalize(torch.from_numpy(embeddings), dim=1)
-    classes, scale = traced["classes"], float(settings["logit_scale"])
+def image_features(bundle, manifest, views):
+    """Unit features of the views by onnxruntime, and by the projection that a bundle may have beside the model."""
+    image = manifest["image"]
+    session = onnxruntime.InferenceSession(str(bundle / image["file"]), providers=["CPUExecutionProvider"])
+    output = [image["output"]] if image.get("output") else None
+    name = session.get_inputs()[0].name
+    rows = [session.run(output, {name: chunk.numpy()})[0] for chunk in views.split(8)]
+    features = torch.from_numpy(np.concatenate(rows))
+    if image.get("projection"):
+        features = features @ load_file(bundle / image["projection"])["projection"].T
+    return F.normalize(features, dim=1)
+
+
+def tuned_parameters(head, classes, tower, settings):
+    """The head's parameters at the start, and what makes unit class embeddings of them."""
+    if head == "class-shift":
+        return torch.zeros_like(classes), lambda theta: F.normalize(classes + theta, dim=1)
+    if head == "class-lowrank":
+        rank = min(int(settings["rank"]), len(classes) - 1, classes.shape[1])
+        basis = torch.linalg.svd(classes - classes.mean(0), full_matrices=False).Vh[:rank].T
+        return torch.zeros(len(classes), rank), lambda theta: F.normalize(classes + theta @ basis.T, dim=1)
+    template = json.loads(settings["prompt"])[0]
+    ids, count = tower.context_ids(template, json.loads(settings["labels"]))
+    start = tower.model.text_model.embeddings.token_embedding.weight[ids[0, 1 : 1 + count]]
+    return start.clone(), lambda theta: encode(tower.model, ids, theta)
+
+
+def recompute(traced, settings, bundle, manifest):
+    """All stages after the views, in f32, from the views and the settings."""
+    features = image_features(bundle, manifest, traced["views"])
+    stages = {"features": features}
+    classes, scale, tower = traced["classes"], float(settings["logit_scale"]), None
+    if manifest["text"]:
+        tower = TextTower(bundle, manifest)
+        classes = tower.classes(json.loads(settings["prompt"]), json.loads(settings["labels"]))
+        stages["classes"] = classes
     logits = scale * features @ classes.T
     entropy = lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1)
     count = max(1, int(len(features) * float(settings["selection"])))
     check_selection(entropy(logits), traced["selected"], count)
     selected = traced["selected"]
     tuned = logits
-    if settings["head"] == "class-shift":
-        shift = torch.zeros_like(classes, requires_grad=True)
+    if settings["head"] != "none":
+        theta, classes_of = tuned_parameters(settings["head"], classes, tower, settings)
+        theta.requires_grad_(True)
         optimizer = torch.optim.AdamW(
-            [shift],
+            [theta],
             float(settings["learning_rate"]),
             betas=(float(settings["beta1"]), float(settings["beta2"])),
             eps=float(settings["epsilon"]),
             weight_decay=float(settings["weight_decay"]),
         )
-        forward = lambda: scale * features @ F.normalize(classes + shift, dim=1).T
         for _ in range(int(settings["steps"])):
             optimizer.zero_grad()
-            entropy(forward()[selected]).mean().backward()
+            entropy(scale * features[selected] @ classes_of(theta).T).mean().backward()
             optimizer.step()
-        tuned = forward().detach()
+        tuned = scale * features @ classes_of(theta).detach().T
     weights = reliability(features)
-    stages = {"features": features, "logits": logits, "weights": weights, "tuned_logits": tuned}
+    stages |= {"logits": logits, "weights": weights, "tuned_logits": tuned}
     return stages | {"prediction": weights @ tuned}
 
 
@@ -68,20 +102,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("traces", type=Path, nargs="+")
     parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--tolerance-scale", type=float, default=1.0, help="for logits; 10 at CLIP's logit scale of 100")
     args = parser.parse_args()
     manifest = json.loads((args.bundle / "manifest.json").read_text())
+    # Large logit scales magnify rounding.
+    scale = args.tolerance_scale
+    tolerances = {name: tolerance * (scale if "logits" in name or name == "prediction" else 1) for name, tolerance in TOLERANCES.items()}
     worst = dict.fromkeys(TOLERANCES, 0.0)
     for path in args.traces:
         with safe_open(path, "pt") as file:
             traced = {name: file.get_tensor(name) for name in file.keys()}
             settings = file.metadata()
-        stages = recompute(traced, settings, args.bundle / manifest["image"]["file"])
+        stages = recompute(traced, settings, args.bundle, manifest)
+        if stages["prediction"].argmax() != traced["prediction"].argmax():
+            raise SystemExit(f"check_trace.py: {path}: another answer than PyTorch's")
         for name, value in stages.items():
             difference = (value - traced[name]).abs().max().item()
             worst[name] = max(worst[name], difference) if np.isfinite(difference) else float("nan")
     for name, difference in worst.items():
-        print(f"{name:12} largest difference {difference:.2e}, tolerance {TOLERANCES[name]:.0e}")
-    if any(not worst[name] <= TOLERANCES[name] for name in worst):
+        print(f"{name:12} largest difference {difference:.2e}, tolerance {tolerances[name]:.0e}")
+    if any(not worst[name] <= tolerances[name] for name in worst):
         raise SystemExit(f"check_trace.py: {len(args.traces)} traces do not all agree")
     print(f"{len(args.traces)} traces agree with PyTorch")
 

@@ -246,7 +246,7 @@ fn head_model(bundle: &Bundle, labels: &LabelSet, tuning: &TuningSettings) -> Re
         HeadKind::Context => {
             let model = bundle.text_model()?;
             let prompts = context_prompts(&model, labels.names(), &labels.prompting)?;
-            HeadModel::Context(ContextModel::new(model.tower, prompts))
+            HeadModel::Context(Box::new(ContextModel::new(model.tower, prompts)))
         }
     })
 }

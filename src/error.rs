@@ -38,6 +38,34 @@ pub enum Error {
         /// The bound.
         limit: usize,
     },
+    /// A name leads out of the folder it belongs to.
+    #[error("{name:?} is refused as a file of {}: {reason}", folder.display())]
+    PathOutside {
+        /// The folder.
+        folder: PathBuf,
+        /// The name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A model folder is not one that can be imported.
+    #[error("cannot import {}: {what} is {found}, expected {expected}", path.display())]
+    Import {
+        /// The file or folder.
+        path: PathBuf,
+        /// The part.
+        what: String,
+        /// What can be imported.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A folder that should be made is there already.
+    #[error("{} exists already; remove it or choose another folder", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
     /// An image file of no bytes.
     #[error("the file is empty, expected an image; was it copied to its end?")]
     ImageEmpty,
@@ -349,6 +377,9 @@ impl Error {
             Self::InputUnreadable { .. } => (Input, "input_unreadable"),
             Self::FolderWithoutImages { .. } => (Input, "folder_without_images"),
             Self::FolderTooLarge { .. } => (Input, "folder_too_large"),
+            Self::PathOutside { .. } => (Bundle, "path_outside"),
+            Self::Import { .. } => (Bundle, "import"),
+            Self::OutputExists { .. } => (Output, "output_exists"),
             Self::ImageEmpty => (Input, "image_empty"),
             Self::ImageFileTooLarge { .. } => (Input, "image_file_too_large"),
             Self::ImageFormatUnknown => (Input, "image_format_unknown"),

@@ -1,8 +1,8 @@
 //! Files as this crate handles them: read up to a bound, written whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -34,4 +34,79 @@ pub fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads `length` bytes from `offset` on, or all that follow, at most `limit`.
+///
+/// # Errors
+/// What the system says; the file ends before, or there is more than `limit`.
+pub fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(length.unwrap_or(limit + 1)).read_to_end(&mut bytes)?;
+    let found = bytes.len() as u64;
+    if length.is_some_and(|length| found < length) {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("it ends {found} bytes after offset {offset}")));
+    }
+    if found > limit {
+        return Err(io::Error::other(format!("there are more than {limit} bytes from offset {offset} on")));
+    }
+    Ok(bytes)
+}
+
+/// The path of `name` below `folder`, which neither the name nor a symbolic link may lead out of.
+///
+/// # Errors
+/// The name is absolute or has `..` in it, the file is not there, or a link leads elsewhere.
+pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
+    let refused = |reason: &str| Error::PathOutside { folder: folder.into(), name: name.into(), reason: reason.into() };
+    let relative = Path::new(name);
+    if name.is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(refused("expected a path below the folder, without \"..\""));
+    }
+    let path = folder.join(relative);
+    let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+    let real = path.canonicalize().map_err(unreadable)?;
+    if !real.starts_with(folder.canonicalize().map_err(unreadable)?) {
+        return Err(refused("a symbolic link leads out of the folder; copy the files themselves, as `cp -rL` does"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_links_do_not_lead_out_of_the_folder() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("inner");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a"), "a").unwrap();
+        fs::write(outer.path().join("secret"), "b").unwrap();
+        std::os::unix::fs::symlink(folder.join("a"), folder.join("within")).unwrap();
+        std::os::unix::fs::symlink(outer.path().join("secret"), folder.join("without")).unwrap();
+        for name in ["a", "./a", "within"] {
+            assert!(inside(&folder, name).is_ok(), "{name}");
+        }
+        let absolute = outer.path().join("secret");
+        for name in ["", "..", "../secret", "x/../../secret", absolute.to_str().unwrap(), "without"] {
+            let error = inside(&folder, name).unwrap_err();
+            assert!(matches!(error, Error::PathOutside { .. }), "{name}: {error}");
+        }
+        assert!(matches!(inside(&folder, "missing"), Err(Error::InputUnreadable { .. })));
+    }
+
+    #[test]
+    fn ranges_are_whole_or_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read_range(&path, 2, Some(3), 100).unwrap(), b"234");
+        assert_eq!(read_range(&path, 7, None, 100).unwrap(), b"789");
+        assert_eq!(read_range(&path, 7, None, 3).unwrap(), b"789");
+        assert!(read_range(&path, 7, None, 2).is_err());
+        assert!(read_range(&path, 8, Some(3), 100).is_err());
+    }
 }

@@ -57,6 +57,8 @@ pub mod classifier;
 
 pub mod check;
 
+pub mod import;
+
 pub mod report;
 
 pub use bundle::Bundle;

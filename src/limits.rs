@@ -53,6 +53,8 @@ pub const VOCABULARY_MAX: usize = 1_000_000;
 
 /// Largest `manifest.json` (bytes).
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Largest configuration or tokenizer file of a model that is imported (bytes).
+pub const IMPORT_SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of a bundle (bytes).
 pub const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
 

@@ -7,6 +7,7 @@ mod locate;
 mod manifest;
 mod tensors;
 mod text;
+mod writer;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -20,6 +21,7 @@ pub use manifest::{
 };
 pub use tensors::{ClassTable, GoldenTexts, Goldens};
 pub use text::{TextModel, tower_shape};
+pub use writer::BundleWriter;
 
 use crate::classes::{LabelList, parse_labels};
 use crate::encoder::EncoderModel;

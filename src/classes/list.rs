@@ -42,6 +42,15 @@ impl LabelList {
         &self.names
     }
 
+    /// The list as a labels file.
+    pub fn to_text(&self) -> String {
+        let line = |(index, name): (usize, &String)| match self.id(index) {
+            Some(id) => format!("{id}\t{name}\n"),
+            None => format!("{name}\n"),
+        };
+        self.names.iter().enumerate().map(line).collect()
+    }
+
     /// The identifier of a label, if labels have identifiers.
     pub fn id(&self, label: usize) -> Option<&str> {
         self.ids.as_ref().map(|ids| ids[label].as_str())

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use rtpt_edge::Bundle;
 use rtpt_edge::bundle::locate_bundle;
-use rtpt_edge::check::{check_goldens, require_goldens};
+use rtpt_edge::check::{Drift, check_goldens, require_goldens};
 
-use super::{Completion, Outcome};
+use super::{Completion, Outcome, import};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -20,6 +20,8 @@ pub struct Arguments {
 enum Command {
     /// Verify every file and run the bundle's own goldens on this device
     Check(Folder),
+    /// Make a bundle of a published CLIP model
+    Import(Box<import::Arguments>),
     /// Show what the bundle holds
     Info {
         #[command(flatten)]
@@ -46,6 +48,7 @@ impl Folder {
 pub fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Check(folder) => check(&folder.open()?),
+        Command::Import(arguments) => import::run(arguments),
         Command::Info { folder, classes: false } => info(&folder.open()?),
         Command::Info { folder, classes: true } => list_classes(&folder.open()?),
     }
@@ -55,19 +58,31 @@ fn check(bundle: &Bundle) -> Outcome {
     let mut out = io::stdout().lock();
     writeln!(out, "{}: {} files, sizes and digests as recorded", bundle.id(), bundle.manifest.files.len())?;
     let drifts = check_goldens(bundle)?;
-    writeln!(out, "{:10} {:>20} {:>12}", "stage", "largest difference", "tolerance")?;
-    for drift in &drifts {
-        let verdict = if drift.passes() { "ok" } else { "FAILED" };
-        writeln!(out, "{:10} {:>20.3e} {:>12.0e}  {verdict}", drift.stage, drift.difference, drift.tolerance)?;
-    }
+    print_drifts(&mut out, &drifts)?;
     require_goldens(&drifts)?;
     writeln!(out, "the bundle gives its golden results on this device")?;
     Ok(Completion::All)
 }
 
+/// A table of how far each stage is from its golden.
+pub fn print_drifts(out: &mut impl Write, drifts: &[Drift]) -> io::Result<()> {
+    writeln!(out, "{:10} {:>20} {:>12}", "stage", "largest difference", "tolerance")?;
+    for drift in drifts {
+        let verdict = if drift.passes() { "ok" } else { "FAILED" };
+        writeln!(out, "{:10} {:>20.3e} {:>12.0e}  {verdict}", drift.stage, drift.difference, drift.tolerance)?;
+    }
+    Ok(())
+}
+
 fn info(bundle: &Bundle) -> Outcome {
-    let manifest = &bundle.manifest;
     let mut out = io::stdout().lock();
+    print_info(&mut out, bundle)?;
+    Ok(Completion::All)
+}
+
+/// What a bundle holds, a line each.
+pub fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()> {
+    let manifest = &bundle.manifest;
     let mut line = |name: &str, value: String| writeln!(out, "{name:14} {value}");
     line("bundle", bundle.id())?;
     line("folder", bundle.folder.display().to_string())?;
@@ -100,7 +115,7 @@ fn info(bundle: &Bundle) -> Outcome {
     for (name, record) in &manifest.files {
         line("file", format!("{name}, {} bytes, BLAKE3 {}", record.size, record.blake3))?;
     }
-    Ok(Completion::All)
+    Ok(())
 }
 
 fn list_classes(bundle: &Bundle) -> Outcome {

@@ -4,6 +4,7 @@ mod bench;
 mod bundle;
 mod classify;
 mod demo;
+mod import;
 mod inputs;
 mod settings;
 mod trace;

@@ -5,6 +5,7 @@
 //! the batch, whatever the number of threads, so that the bits do not depend on it.
 
 mod batch;
+mod onnx;
 
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::Factoid;
 
 pub use batch::{BatchChoice, BatchOrigin, choose_batch};
+pub use onnx::{OnnxFile, OnnxValue};
 
 use crate::error::{Error, Result};
 use crate::rows::{dot, length};

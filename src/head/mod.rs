@@ -60,7 +60,7 @@ pub enum HeadModel<T> {
     /// The basis B `[D, r]`.
     ClassLowrank(Array2<T>),
     /// The text tower and the prompts.
-    Context(ContextModel<T>),
+    Context(Box<ContextModel<T>>),
 }
 
 impl<T> HeadModel<T> {

@@ -66,6 +66,24 @@ impl Naming {
         }
     }
 
+    /// The names of all tensors that the tower is made of.
+    pub fn tensors(self, weights: &WeightsFile) -> Vec<String> {
+        let parts: Vec<String> = match self {
+            Self::HuggingFace => vec!["text_model.".into()],
+            Self::OpenAi(prefix) => {
+                ["transformer.resblocks.", "ln_final."].map(|part| format!("{prefix}{part}")).into()
+            }
+        };
+        let single = [self.tokens(), self.positions()].into_iter().chain(self.projection_names());
+        let single: Vec<String> = single.collect();
+        let belongs = |name: &String| single.contains(name) || parts.iter().any(|part| name.starts_with(part));
+        // Old checkpoints also store the numbers 0 to L - 1.
+        let mut names: Vec<String> = weights.names().into_iter().filter(belongs).collect();
+        names.retain(|name| !name.ends_with("position_ids"));
+        names.sort();
+        names
+    }
+
     /// The embedding width D that the projection leads to.
     ///
     /// # Errors

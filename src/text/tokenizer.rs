@@ -21,7 +21,7 @@ enum Model {
     /// Hugging Face's `tokenizer.json`, taken as it is.
     HuggingFace(Box<tokenizers::Tokenizer>),
     /// OpenAI's list of merges, with OpenAI's cleaning of the text.
-    OpenAi(Bpe),
+    OpenAi(Box<Bpe>),
 }
 
 impl Tokenizer {
@@ -34,7 +34,7 @@ impl Tokenizer {
         let refused = |problem: String| Error::Tokenizer { file: file.into(), problem };
         if !bytes.trim_ascii_start().starts_with(b"{") {
             let bpe = Bpe::parse(bytes, vocabulary).map_err(refused)?;
-            return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(bpe) });
+            return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(Box::new(bpe)) });
         }
         let mut parsed = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| refused(format!("it is no tokenizer.json: {error}")))?;
@@ -46,7 +46,8 @@ impl Tokenizer {
         };
         let (start, end) = (token(STARTS)?, token(ENDS)?);
         let tokens: HashMap<String, u32> = parsed.get_vocab(true);
-        if let Some((token, id)) = tokens.iter().find(|&(_, &id)| id as usize >= vocabulary) {
+        let last = tokens.iter().max_by_key(|&(_, &id)| id);
+        if let Some((token, id)) = last.filter(|&(_, &id)| id as usize >= vocabulary) {
             return Err(refused(format!(
                 "its token {token:?} has number {id}, the tower's token embedding has {vocabulary} rows"
             )));

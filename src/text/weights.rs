@@ -7,7 +7,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use ndarray::{Array1, Array2};
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
@@ -89,6 +89,17 @@ impl WeightsFile {
     pub fn shape(&self, tensor: &str) -> Result<Vec<usize>> {
         let info = self.tensors.info(tensor).ok_or_else(|| self.wrong(tensor, "a tensor of that name", "missing"))?;
         Ok(info.shape.clone())
+    }
+
+    /// A tensor as it is stored.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    pub fn view(&self, tensor: &str) -> TensorView<'_> {
+        let info = self.tensors.info(tensor).expect("callers take names from this file");
+        let (start, end) = info.data_offsets;
+        let data = &self.bytes[self.data_start + start..self.data_start + end];
+        TensorView::new(info.dtype, info.shape.clone(), data).expect("the header was validated against the file")
     }
 
     /// A matrix of exactly this shape.

@@ -182,8 +182,8 @@ fn likely_classes<T: Real>(logits: ArrayView2<T>, cutoff: f64) -> Option<Vec<usi
     let mut likely = vec![false; logits.ncols()];
     for view in logits.rows() {
         for (likely, &probability) in likely.iter_mut().zip(&softmax(view)) {
-            // Written so that NaN is likely: it must not be hidden.
-            *likely |= !(probability < cutoff);
+            // NaN counts as likely: it must not be hidden.
+            *likely |= probability >= cutoff || probability.is_nan();
         }
     }
     Some((0..likely.len()).filter(|&class| likely[class]).collect())

@@ -86,7 +86,7 @@ fn the_library_never_prints_exits_or_installs_a_logger() {
 fn serialised_types_are_promises() {
     only_in(
         &["Serialize", "Deserialize"],
-        &["bundle/manifest.rs", "report/", "cli/", "views/mod.rs", "head/mod.rs", "text/layers.rs"],
+        &["bundle/manifest.rs", "report/", "cli/", "views/mod.rs", "head/mod.rs", "text/layers.rs", "import/config.rs"],
     );
 }
 

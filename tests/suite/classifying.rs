@@ -77,7 +77,16 @@ fn seed_head_augmentation_and_views_change_the_result() {
     };
     let plain = with(&[]);
     assert_eq!(plain, with(&["--seed", "0", "--views", "16", "--head", "class-shift", "--augment", "augmix"]));
-    for extra in [["--seed", "1"], ["--head", "none"], ["--augment", "crop"], ["--views", "15"]] {
+    for extra in [
+        ["--seed", "1"],
+        ["--head", "none"],
+        ["--head", "class-lowrank"],
+        ["--augment", "crop"],
+        ["--views", "15"],
+        ["--tta-steps", "2"],
+        ["--lr", "0.01"],
+        ["--selection", "0.5"],
+    ] {
         assert_ne!(plain, with(&extra), "{extra:?}");
     }
 }

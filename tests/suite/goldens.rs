@@ -63,6 +63,11 @@ impl Goldens {
         view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect()
     }
 
+    /// All values of a tensor, whatever its shape.
+    pub fn flat(&self, name: &str) -> Vec<f64> {
+        self.doubles(name)
+    }
+
     fn doubles(&self, name: &str) -> Vec<f64> {
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap_or_else(|_| panic!("no golden {name}"));

@@ -40,11 +40,25 @@ fn settings_out_of_range() {
         ("--batch", "65", "expected 1 to 64"),
         ("--top", "0", "expected 1 to 1000"),
         ("--top", "1001", "expected 1 to 1000"),
+        ("--tta-steps", "0", "expected 1 to 100"),
+        ("--tta-steps", "101", "expected 1 to 100"),
+        ("--lr", "0", "the learning rate is 0, expected above 0"),
+        ("--lr", "nan", "the learning rate is NaN"),
+        ("--lr", "1001", "expected above 0, up to 1000"),
+        ("--selection", "0", "expected above 0, up to 1"),
+        ("--selection", "1.01", "expected above 0, up to 1"),
+        ("--rank", "0", "expected 1 to 8192"),
+        ("--rank", "8193", "expected 1 to 8192"),
+        ("--class-cutoff", "0.1", "less than 0.1"),
+        ("--class-cutoff", "-0.1", "less than 0.1"),
     ] {
-        bench.rtpt(&["classify", flag, value, &image]).fails_with(2, &[advice]);
+        bench.rtpt(&["classify", &format!("{flag}={value}"), &image]).fails_with(2, &[advice]);
     }
     bench.rtpt(&["bench", "--repeat", "0"]).fails_with(2, &["expected 1 to 10000"]);
     assert_eq!(bench.rtpt(&["classify", "--views", "1024", "--top", "1000", &image]).code, 0);
+    let most = ["--tta-steps", "100", "--lr", "1000", "--selection", "1", "--rank", "8192", "--class-cutoff", "0.0999"];
+    let run = bench.rtpt(&[&["classify", "--head", "class-lowrank", &image], &most[..]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
 }
 
 #[test]

@@ -103,6 +103,11 @@ pub fn tiny() -> PathBuf {
     root().join("tests/data/tiny")
 }
 
+/// The demo bundle, which has a text tower.
+pub fn demo() -> PathBuf {
+    root().join("models/demo/bundle")
+}
+
 pub fn image_bytes(golden: &str) -> Vec<u8> {
     Goldens::open("decoding.safetensors").bytes(&format!("{golden}.file"))
 }

@@ -55,7 +55,7 @@ impl Case {
 
     fn model<T: Real>(&self, classes: &Array2<T>) -> HeadModel<T> {
         match self.head {
-            HeadKind::Context => HeadModel::Context(self.context_model()),
+            HeadKind::Context => HeadModel::Context(Box::new(self.context_model())),
             HeadKind::ClassLowrank => HeadModel::ClassLowrank(class_basis(classes.view(), self.rank)),
             other => panic!("no goldens of {other:?}"),
         }

@@ -66,6 +66,9 @@ fn a_trace_tells_its_settings() {
         ("logit_scale", "20"),
         ("selection", "0.1"),
         ("learning_rate", "0.005"),
+        ("prompt", r#"["a photo of a {}."]"#),
+        ("rank", "32"),
+        ("class_cutoff", "0"),
     ] {
         assert_eq!(trace.metadata(key), value, "{key}");
     }

@@ -1,0 +1,91 @@
+//! Writes a bundle: into a folder beside the one wanted, which takes its name when all is there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::manifest::{FileRecord, Manifest};
+use crate::error::{Error, Result};
+use crate::files::write_file;
+
+/// A bundle being written. Dropped before it is published it leaves nothing behind.
+pub struct BundleWriter {
+    target: PathBuf,
+    folder: PathBuf,
+    files: BTreeMap<String, FileRecord>,
+}
+
+impl BundleWriter {
+    /// Begins a bundle that will be the folder `target`.
+    ///
+    /// # Errors
+    /// The folder exists already, or none can be made beside it.
+    pub fn new(target: &Path) -> Result<Self> {
+        if target.symlink_metadata().is_ok() {
+            return Err(Error::OutputExists { path: target.into() });
+        }
+        let unwritable = |source| Error::OutputUnwritable { path: target.into(), source };
+        let name = target.file_name().ok_or_else(|| unwritable(std::io::Error::other("this is no folder name")))?;
+        let folder = target.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        fs::create_dir_all(&folder).map_err(unwritable)?;
+        Ok(Self { target: target.into(), folder, files: BTreeMap::new() })
+    }
+
+    /// Where the files are until the bundle is published.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_file(&self.folder.join(name), bytes)?;
+        self.record(name)
+    }
+
+    /// Records a file that is in the folder already.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn record(&mut self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+        let file = File::open(&path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file).map_err(unreadable)?;
+        let record = FileRecord { size, blake3: hasher.finalize().to_hex().to_string() };
+        self.files.insert(name.into(), record);
+        Ok(())
+    }
+
+    /// Writes the manifest, with a record of every file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn seal(&mut self, manifest: &mut Manifest) -> Result<()> {
+        manifest.files = self.files.clone();
+        let mut text = serde_json::to_string_pretty(manifest).expect("a manifest is always JSON");
+        text.push('\n');
+        write_file(&self.folder.join("manifest.json"), text.as_bytes())
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn publish(self) -> Result<PathBuf> {
+        fs::rename(&self.folder, &self.target)
+            .map_err(|source| Error::OutputUnwritable { path: self.target.clone(), source })?;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for BundleWriter {
+    fn drop(&mut self) {
+        // After publishing there is nothing of that name.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,80 @@
+//! `rtpt bundle import`: from a published model to a bundle.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use rtpt_edge::import::{ImportRequest, Imported, import};
+use rtpt_edge::views::decode;
+
+use super::bundle::{print_drifts, print_info};
+use super::inputs::Input;
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The model's folder: config.json, model.safetensors, tokenizer files, onnx/vision_model.onnx
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// The bundle to make; must not exist yet
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// The vision model [default: onnx/vision_model.onnx or vision_model.onnx in SRC]
+    #[arg(long, value_name = "FILE")]
+    image_onnx: Option<PathBuf>,
+    /// Class embeddings computed elsewhere (safetensors or npy); then no text tower is taken
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Names of those embeddings, one a line, if the file has none
+    #[arg(long, value_name = "FILE", requires = "classes")]
+    names: Option<PathBuf>,
+    /// The bundle's default labels, one a line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Words before a label [default: a photo of a]
+    #[arg(long, value_name = "WORDS")]
+    context: Option<String>,
+    /// A photo for the bundle's self-check [default: a drawn image]
+    #[arg(long, value_name = "PHOTO")]
+    image: Option<PathBuf>,
+    /// Name of the bundle [default: the folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// One sentence about the model
+    #[arg(long)]
+    description: Option<String>,
+    /// Licence of the weights
+    #[arg(long)]
+    license: Option<String>,
+    /// Input side in pixels, if no file says it
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<usize>,
+    /// Logit scale, already exponentiated, if no file says it
+    #[arg(long, value_name = "S")]
+    logit_scale: Option<f32>,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let photo = arguments.image.as_deref().map(|path| decode(&Input::file(path).read()?)).transpose()?;
+    let request = ImportRequest {
+        source: arguments.source.clone(),
+        image_onnx: arguments.image_onnx.clone(),
+        classes: arguments.classes.clone(),
+        names: arguments.names.clone(),
+        labels: arguments.labels.clone(),
+        context: arguments.context.clone(),
+        image: photo,
+        name: arguments.name.clone(),
+        description: arguments.description.clone(),
+        license: arguments.license.clone(),
+        resolution: arguments.resolution,
+        logit_scale: arguments.logit_scale,
+    };
+    let Imported { bundle, drifts } = import(&request, &arguments.output)?;
+    let mut out = io::stdout().lock();
+    print_info(&mut out, &bundle)?;
+    writeln!(out)?;
+    print_drifts(&mut out, &drifts)?;
+    writeln!(out, "imported; try: rtpt classify --bundle {} --labels FILE PHOTO", arguments.output.display())?;
+    Ok(Completion::All)
+}

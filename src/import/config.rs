@@ -1,0 +1,256 @@
+//! The configuration files that come with published CLIP models.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::source::Source;
+use crate::error::{Error, Result};
+use crate::text::Activation;
+
+/// CLIP's mean of each channel (values in 0–1).
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// CLIP's standard deviation of each channel (values in 0–1).
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// Pillow's number for its bicubic filter.
+const BICUBIC: u64 = 3;
+
+/// What the configuration says of the text tower. What it leaves out is left to the tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    /// Attention heads.
+    pub heads: usize,
+    /// Activation of the MLPs.
+    pub activation: Activation,
+    /// Sizes that the tensors must agree with, by name.
+    pub sizes: Vec<(&'static str, usize)>,
+}
+
+/// How images are prepared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageConfig {
+    /// Input side R (pixels), where a file says it.
+    pub resolution: Option<usize>,
+    /// Channel means (values in 0–1).
+    pub mean: [f32; 3],
+    /// Channel deviations (values in 0–1).
+    pub std: [f32; 3],
+}
+
+/// `config.json` of a Hugging Face CLIP model.
+#[derive(Deserialize)]
+struct HuggingFaceConfig {
+    model_type: String,
+    projection_dim: Option<usize>,
+    #[serde(default)]
+    text_config: HuggingFaceText,
+    /// In older files; where it is present it wins, as in `transformers`.
+    text_config_dict: Option<HuggingFaceText>,
+    #[serde(default)]
+    vision_config: HuggingFaceVision,
+    vision_config_dict: Option<HuggingFaceVision>,
+}
+
+#[derive(Default, Deserialize)]
+struct HuggingFaceText {
+    hidden_size: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    vocab_size: Option<usize>,
+    hidden_act: Option<String>,
+    layer_norm_eps: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+struct HuggingFaceVision {
+    image_size: Option<usize>,
+}
+
+/// `open_clip_config.json` of an OpenCLIP model.
+#[derive(Deserialize)]
+struct OpenClipConfig {
+    model_cfg: OpenClipModel,
+    #[serde(default)]
+    preprocess_cfg: OpenClipPreprocessing,
+}
+
+#[derive(Deserialize)]
+struct OpenClipModel {
+    embed_dim: usize,
+    #[serde(default)]
+    quick_gelu: bool,
+    vision_cfg: OpenClipVision,
+    text_cfg: OpenClipText,
+}
+
+#[derive(Deserialize)]
+struct OpenClipVision {
+    image_size: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct OpenClipText {
+    context_length: Option<usize>,
+    vocab_size: Option<usize>,
+    width: Option<usize>,
+    heads: Option<usize>,
+    layers: Option<usize>,
+    hf_model_name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct OpenClipPreprocessing {
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+    interpolation: Option<String>,
+    resize_mode: Option<String>,
+}
+
+/// `preprocessor_config.json`.
+#[derive(Deserialize)]
+struct PreprocessorConfig {
+    size: Option<ImageSize>,
+    crop_size: Option<ImageSize>,
+    resample: Option<u64>,
+    image_mean: Option<[f32; 3]>,
+    image_std: Option<[f32; 3]>,
+    rescale_factor: Option<f64>,
+    do_center_crop: Option<bool>,
+    do_resize: Option<bool>,
+    do_normalize: Option<bool>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum ImageSize {
+    Side(usize),
+    Shortest { shortest_edge: usize },
+    Both { height: usize, width: usize },
+}
+
+/// Text tower and preprocessing of the model in `source`, by whichever configuration it has.
+///
+/// # Errors
+/// There is none, it is of another kind of model, or it asks for something this program does not do.
+pub fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)> {
+    if let Some((path, config)) = read::<OpenClipConfig>(source, "open_clip_config.json")? {
+        return open_clip(&path, config);
+    }
+    let Some((path, config)) = read::<HuggingFaceConfig>(source, "config.json")? else {
+        return Err(wrong(source.folder(), "config.json", "config.json or open_clip_config.json", "missing"));
+    };
+    let is_clip = ["clip", "clip_text_model"].contains(&config.model_type.as_str());
+    if !is_clip {
+        return Err(wrong(&path, "model_type", "clip", format!("{:?}", config.model_type)));
+    }
+    let vision = config.vision_config_dict.unwrap_or(config.vision_config);
+    let image = image_config(source, vision.image_size)?;
+    let text = config.text_config_dict.unwrap_or(config.text_config);
+    if let Some(epsilon) = text.layer_norm_eps.filter(|&epsilon| (epsilon - 1e-5).abs() > 1e-9) {
+        return Err(wrong(&path, "layer_norm_eps", "1e-5", epsilon));
+    }
+    let activation = match text.hidden_act.as_deref() {
+        None | Some("quick_gelu") => Activation::QuickGelu,
+        Some("gelu") => Activation::Gelu,
+        Some(other) => return Err(wrong(&path, "hidden_act", "quick_gelu or gelu", other)),
+    };
+    let sizes = [
+        ("width", text.hidden_size),
+        ("layers", text.num_hidden_layers),
+        ("context length", text.max_position_embeddings),
+        ("vocabulary", text.vocab_size),
+        ("embedding width", config.projection_dim),
+    ];
+    Ok((TextConfig { heads: text.num_attention_heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
+}
+
+/// Preprocessing from `preprocessor_config.json`, or CLIP's where there is none.
+///
+/// # Errors
+/// The file asks for something else than resizing the short side with a bicubic filter and cropping a square.
+pub fn image_config(source: &Source, declared: Option<usize>) -> Result<ImageConfig> {
+    let clip = ImageConfig { resolution: declared, mean: CLIP_MEAN, std: CLIP_STD };
+    let Some((path, config)) = read::<PreprocessorConfig>(source, "preprocessor_config.json")? else {
+        log::warn!("no preprocessor_config.json: images are prepared as for OpenAI's CLIP");
+        return Ok(clip);
+    };
+    if let Some(resample) = config.resample.filter(|&resample| resample != BICUBIC) {
+        return Err(wrong(&path, "resample", "3, bicubic", resample));
+    }
+    for (name, flag) in [
+        ("do_resize", config.do_resize),
+        ("do_center_crop", config.do_center_crop),
+        ("do_normalize", config.do_normalize),
+    ] {
+        if flag == Some(false) {
+            return Err(wrong(&path, name, "true", "false"));
+        }
+    }
+    if let Some(factor) = config.rescale_factor.filter(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
+        return Err(wrong(&path, "rescale_factor", "1/255", factor));
+    }
+    let side = |size: ImageSize| match size {
+        ImageSize::Side(side) | ImageSize::Shortest { shortest_edge: side } => Some(side),
+        ImageSize::Both { height, width } => (height == width).then_some(height),
+    };
+    let crop = config.crop_size.or(config.size).map_or(clip.resolution, side);
+    let resize = match config.size {
+        // A height and a width would squash the image.
+        Some(ImageSize::Both { .. }) => None,
+        size => size.map_or(crop, side),
+    };
+    match (crop, resize) {
+        (Some(crop), Some(resize)) if crop == resize => Ok(ImageConfig {
+            resolution: Some(crop),
+            mean: config.image_mean.unwrap_or(CLIP_MEAN),
+            std: config.image_std.unwrap_or(CLIP_STD),
+        }),
+        _ => Err(wrong(&path, "size", "a shortest edge equal to the side of a square crop", "something else")),
+    }
+}
+
+fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageConfig)> {
+    let OpenClipConfig { model_cfg: model, preprocess_cfg: preprocessing } = config;
+    let text = model.text_cfg;
+    if let Some(name) = text.hf_model_name {
+        return Err(wrong(path, "text_cfg.hf_model_name", "CLIP's own text tower", name));
+    }
+    if let Some(other) = preprocessing.interpolation.filter(|name| name != "bicubic") {
+        return Err(wrong(path, "interpolation", "bicubic", other));
+    }
+    if let Some(other) = preprocessing.resize_mode.filter(|name| name != "shortest") {
+        return Err(wrong(path, "resize_mode", "shortest", other));
+    }
+    let sizes = [
+        ("width", text.width),
+        ("layers", text.layers),
+        ("context length", text.context_length),
+        ("vocabulary", text.vocab_size),
+        ("embedding width", Some(model.embed_dim)),
+    ];
+    let image = ImageConfig {
+        resolution: model.vision_cfg.image_size,
+        mean: preprocessing.mean.unwrap_or(CLIP_MEAN),
+        std: preprocessing.std.unwrap_or(CLIP_STD),
+    };
+    let activation = if model.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
+    Ok((TextConfig { heads: text.heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
+}
+
+fn present<const N: usize>(sizes: [(&'static str, Option<usize>); N]) -> Vec<(&'static str, usize)> {
+    sizes.into_iter().filter_map(|(name, size)| Some((name, size?))).collect()
+}
+
+fn read<C: DeserializeOwned>(source: &Source, name: &str) -> Result<Option<(std::path::PathBuf, C)>> {
+    let Some((path, bytes)) = source.read(name)? else { return Ok(None) };
+    match serde_json::from_slice(&bytes) {
+        Ok(config) => Ok(Some((path, config))),
+        Err(error) => Err(wrong(&path, "the content", "the JSON of a CLIP model", error)),
+    }
+}
+
+fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
+    Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
+}

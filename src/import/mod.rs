@@ -1,0 +1,293 @@
+//! From a published model to a bundle: Hugging Face's and OpenCLIP's folders, or an ONNX encoder with class embeddings
+//! computed elsewhere.
+
+mod classes;
+mod config;
+mod goldens;
+mod source;
+mod tower;
+
+use std::path::{Path, PathBuf};
+
+use ndarray::Array2;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+use crate::bundle::{
+    Bundle, BundleWriter, ClassesSection, FORMAT, HeadSection, ImageSection, Interpolation, Manifest, PromptSection,
+    TextModel, ViewsSection,
+};
+use crate::check::{Drift, check_goldens, require_goldens};
+use crate::classes::{LabelList, embed, read_labels};
+use crate::encoder::{EncoderModel, OnnxFile, OnnxValue};
+use crate::error::{Error, Result};
+use crate::files::read_range;
+use crate::head::HeadKind;
+use crate::limits::BUNDLE_FILE_BYTES_MAX;
+use crate::text::Prompting;
+use crate::tuning::TuningSettings;
+use crate::views::{Augment, Pixels};
+use config::{ImageConfig, image_config, read_configs};
+use source::Source;
+use tower::ImportedTower;
+
+/// File names inside an imported bundle.
+const ENCODER: &str = "image_encoder.onnx";
+const PROJECTION: &str = "image_projection.safetensors";
+const TOWER: &str = "text_encoder.safetensors";
+const CLASSES: &str = "classes.safetensors";
+const LABELS: &str = "labels.txt";
+const GOLDENS: &str = "goldens.safetensors";
+
+/// Input side of OpenAI's CLIP (pixels), which its configurations leave out.
+const CLIP_RESOLUTION: usize = 224;
+
+/// What to import, and what the files do not say.
+#[derive(Clone, Debug, Default)]
+pub struct ImportRequest {
+    /// The model's folder.
+    pub source: PathBuf,
+    /// The vision model, if it is not in the folder under a usual name.
+    pub image_onnx: Option<PathBuf>,
+    /// Class embeddings computed elsewhere; then no text tower is taken.
+    pub classes: Option<PathBuf>,
+    /// The names of those embeddings, one a line, if the file has none.
+    pub names: Option<PathBuf>,
+    /// The bundle's default labels.
+    pub labels: Option<PathBuf>,
+    /// The prompt's context; "a photo of a" if nothing is said.
+    pub context: Option<String>,
+    /// A photo for the goldens; a drawn image if none is given.
+    pub image: Option<Pixels>,
+    /// The bundle's name; the folder's if nothing is said.
+    pub name: Option<String>,
+    /// One sentence about the model.
+    pub description: Option<String>,
+    /// Licence of the weights.
+    pub license: Option<String>,
+    /// Input side (pixels), if no file says it.
+    pub resolution: Option<usize>,
+    /// Logit scale s, if no file says it.
+    pub logit_scale: Option<f32>,
+}
+
+/// A bundle that was imported and has passed its own check.
+pub struct Imported {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// How far its check is from the goldens that were just made.
+    pub drifts: Vec<Drift>,
+}
+
+/// Imports a model as the bundle `target`.
+///
+/// Nothing outside the source folder is read but the files that the request names. What was made is opened and checked
+/// like any bundle before it gets its name.
+///
+/// # Errors
+/// A file is missing, malformed, of another kind of model, or leads out of the folder; sizes contradict one another; or
+/// the target exists or cannot be written.
+pub fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
+    let source = Source::open(&request.source)?;
+    let mut writer = BundleWriter::new(target)?;
+    let mut manifest = blank_manifest(request);
+    let (config, tower) = match &request.classes {
+        Some(_) => (image_config(&source, request.resolution)?, None),
+        None => {
+            let (text, image) = read_configs(&source)?;
+            (image, Some(ImportedTower::read(&source, &text)?))
+        }
+    };
+    let table = request.classes.as_deref().map(|path| class_table(path, request)).transpose()?;
+    manifest.embedding = match (&tower, &table) {
+        (Some(tower), _) => tower.shape.embedding,
+        (None, Some((_, embeddings))) => embeddings.ncols(),
+        (None, None) => unreachable!("without class embeddings there is a tower"),
+    };
+    let tower_scale = tower.as_ref().map(ImportedTower::logit_scale).transpose()?.flatten();
+    manifest.logit_scale = request.logit_scale.or(tower_scale).ok_or_else(|| Error::Import {
+        path: request.source.clone(),
+        what: "the logit scale".into(),
+        expected: "--logit-scale, since no file says it (OpenAI's CLIP has 100)".into(),
+        found: "missing".into(),
+    })?;
+    let encoder = import_encoder(request, &source, config, tower.as_ref(), &mut manifest, &mut writer)?;
+    if let Some(tower) = &tower {
+        manifest.text = Some(tower.write(&mut writer)?);
+    }
+    let classes = write_classes(request, table, &mut manifest, &mut writer)?;
+    goldens::write(request.image.as_ref(), &encoder, classes.as_ref(), &manifest, &mut writer)?;
+    writer.seal(&mut manifest)?;
+    let bundle = Bundle::open(writer.folder())?;
+    let drifts = check_goldens(&bundle)?;
+    require_goldens(&drifts)?;
+    drop(bundle);
+    Ok(Imported { bundle: Bundle::open(&writer.publish()?)?, drifts })
+}
+
+/// Everything that no file decides.
+fn blank_manifest(request: &ImportRequest) -> Manifest {
+    let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
+    let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    let tuning = TuningSettings::of(HeadKind::ClassShift);
+    Manifest {
+        format: FORMAT,
+        name: request.name.clone().unwrap_or_else(|| folder.clone()),
+        description: request.description.clone().unwrap_or_else(|| format!("Imported from {folder}.")),
+        license: request.license.clone().unwrap_or_else(|| "not stated".into()),
+        embedding: 0,
+        logit_scale: 0.0,
+        image: ImageSection {
+            file: ENCODER.into(),
+            resolution: 0,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            interpolation: Interpolation::Bicubic,
+            output: None,
+            projection: None,
+        },
+        text: None,
+        prompt: PromptSection { context: request.context.clone().unwrap_or_else(|| "a photo of a".into()) },
+        classes: None,
+        views: ViewsSection { count: 64, augment: Augment::Augmix },
+        head: HeadSection {
+            default: tuning.head,
+            steps: tuning.steps,
+            selection: tuning.selection,
+            learning_rate: tuning.optimizer.learning_rate,
+            weight_decay: tuning.optimizer.weight_decay,
+        },
+        goldens: GOLDENS.into(),
+        files: Default::default(),
+    }
+}
+
+/// Copies the vision model, decides which output is used, and adds the projection that may be missing.
+fn import_encoder(
+    request: &ImportRequest,
+    source: &Source,
+    config: ImageConfig,
+    tower: Option<&ImportedTower>,
+    manifest: &mut Manifest,
+    writer: &mut BundleWriter,
+) -> Result<EncoderModel> {
+    let names = ["onnx/vision_model.onnx", "vision_model.onnx"];
+    let path = match &request.image_onnx {
+        Some(path) => path.clone(),
+        None => source.find(&names)?.ok_or_else(|| {
+            wrong(
+                source.folder(),
+                "the vision model",
+                "onnx/vision_model.onnx, or another named by --image-onnx",
+                "missing",
+            )
+        })?,
+    };
+    let bytes = read_range(&path, 0, None, BUNDLE_FILE_BYTES_MAX)
+        .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+    let mut onnx = OnnxFile::parse(bytes)?;
+    onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
+    let declared = declared_resolution(&path, &onnx)?;
+    let section = &mut manifest.image;
+    // Where files contradict one another, loading the encoder says so.
+    section.resolution = request.resolution.or(config.resolution).or(declared).unwrap_or(CLIP_RESOLUTION);
+    (section.mean, section.std) = (config.mean, config.std);
+    let outputs = onnx.outputs();
+    let named = |name: &str| outputs.iter().any(|output| output.name == name);
+    let mut projection = None;
+    if named("image_embeds") {
+        section.output = Some("image_embeds".into());
+    } else if let Some(tower) = tower.filter(|_| named("pooler_output")) {
+        section.output = Some("pooler_output".into());
+        projection = Some(tower.visual_projection()?);
+    } else if outputs.len() != 1 {
+        let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+        return Err(wrong(&path, "the list of outputs", "image_embeds, pooler_output, or one alone", found.join(", ")));
+    }
+    if let Some(projection) = &projection {
+        let bytes: Vec<u8> = projection.iter().flat_map(|value| value.to_le_bytes()).collect();
+        writer.add(PROJECTION, &tensor_file("projection", projection.shape(), &bytes, None))?;
+        section.projection = Some(PROJECTION.into());
+    }
+    let model = EncoderModel { onnx: onnx.into_bytes(), output: section.output.clone(), projection };
+    writer.add(ENCODER, &model.onnx)?;
+    Ok(model)
+}
+
+/// The side of the square images the model declares, if it does.
+fn declared_resolution(path: &Path, onnx: &OnnxFile) -> Result<Option<usize>> {
+    let inputs = onnx.inputs();
+    let [OnnxValue { shape, .. }] = &inputs[..] else {
+        let names: Vec<String> = inputs.into_iter().map(|input| input.name).collect();
+        let expected = "the pixels alone: the vision model, not the whole CLIP";
+        return Err(wrong(path, "the list of inputs", expected, names.join(", ")));
+    };
+    match shape[..] {
+        [_, _, height, width] => Ok(height.filter(|_| height == width)),
+        _ => Ok(None),
+    }
+}
+
+/// Names and unit embeddings that were computed elsewhere.
+fn class_table(path: &Path, request: &ImportRequest) -> Result<(LabelList, Array2<f32>)> {
+    let (names, table) = classes::read_classes(path)?;
+    let list = match (names, &request.names) {
+        (_, Some(file)) => read_labels(file)?,
+        (Some(names), None) => LabelList::new(names, None)?,
+        (None, None) => {
+            return Err(wrong(
+                path,
+                "the list of names",
+                "metadata \"names\" in a safetensors file, or --names",
+                "missing",
+            ));
+        }
+    };
+    if list.names().len() != table.nrows() {
+        return Err(wrong(path, "the number of rows", &format!("{}, one a name", list.names().len()), table.nrows()));
+    }
+    Ok((list, table))
+}
+
+/// Writes class embeddings and default labels; those that were given, or what the text tower makes of the labels.
+fn write_classes(
+    request: &ImportRequest,
+    table: Option<(LabelList, Array2<f32>)>,
+    manifest: &mut Manifest,
+    writer: &mut BundleWriter,
+) -> Result<Option<Array2<f32>>> {
+    let labels = request.labels.as_deref().map(read_labels).transpose()?;
+    let (all, embeddings) = match (table, &labels) {
+        (Some(table), _) => table,
+        (None, None) => return Ok(None),
+        (None, Some(labels)) => {
+            let model = TextModel::open(writer.folder(), manifest)?;
+            let prompting = Prompting::Context(manifest.prompt.context.clone());
+            prompting.check()?;
+            (labels.clone(), embed(&model, labels.names(), &prompting)?)
+        }
+    };
+    let chosen = labels.unwrap_or_else(|| all.clone());
+    let row_of = |name: &String| all.names().iter().position(|other| other == name);
+    let rows: Option<Vec<usize>> = chosen.names().iter().map(row_of).collect();
+    let Some(rows) = rows else {
+        let unknown = chosen.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
+        return Err(Error::LabelUnknown { label: unknown, nearest: None });
+    };
+    let names = serde_json::to_string(all.names()).expect("strings are always JSON");
+    let bytes: Vec<u8> = embeddings.iter().flat_map(|value| value.to_le_bytes()).collect();
+    writer.add(CLASSES, &tensor_file("embeddings", embeddings.shape(), &bytes, Some(("names", names))))?;
+    writer.add(LABELS, chosen.to_text().as_bytes())?;
+    manifest.classes = Some(ClassesSection { file: CLASSES.into(), default_labels: LABELS.into() });
+    Ok(Some(embeddings.select(ndarray::Axis(0), &rows)))
+}
+
+/// A safetensors file with one f32 tensor.
+fn tensor_file(name: &str, shape: &[usize], bytes: &[u8], note: Option<(&str, String)>) -> Vec<u8> {
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("the bytes fill the shape");
+    let metadata = note.map(|(key, value)| [(key.to_string(), value)].into());
+    serialize([(name, view)], metadata).expect("one tensor of the right size")
+}
+
+fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
+    Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
+}

@@ -1,0 +1,62 @@
+//! The folder a model is imported from.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::{inside, read_up_to};
+use crate::limits::IMPORT_SMALL_FILE_BYTES_MAX;
+
+/// A folder; nothing outside it is read, by whatever name or link.
+pub struct Source {
+    folder: PathBuf,
+}
+
+impl Source {
+    /// # Errors
+    /// The path is no folder.
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::Import {
+                path: folder.into(),
+                what: "the source".into(),
+                expected: "a folder with a model's files".into(),
+                found: if folder.exists() { "a file".into() } else { "missing".into() },
+            });
+        }
+        Ok(Self { folder: folder.into() })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The first of `names` that is there.
+    ///
+    /// # Errors
+    /// It is a link that leads out of the folder.
+    pub fn find(&self, names: &[&str]) -> Result<Option<PathBuf>> {
+        // A link to nowhere is there, and refused.
+        let there = names.iter().find(|name| self.folder.join(name).symlink_metadata().is_ok());
+        there.map(|name| inside(&self.folder, name)).transpose()
+    }
+
+    /// Path and bytes of a small file, if it is there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not small.
+    pub fn read(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let Some(path) = self.find(&[name])? else { return Ok(None) };
+        let bytes = read_up_to(&path, IMPORT_SMALL_FILE_BYTES_MAX)
+            .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+        if bytes.len() as u64 > IMPORT_SMALL_FILE_BYTES_MAX {
+            return Err(Error::Import {
+                path,
+                what: "its size".into(),
+                expected: format!("at most {IMPORT_SMALL_FILE_BYTES_MAX} bytes"),
+                found: "more".into(),
+            });
+        }
+        Ok(Some((path, bytes)))
+    }
+}

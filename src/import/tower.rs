@@ -1,0 +1,146 @@
+//! The text tower and the projections out of a CLIP checkpoint.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ndarray::Array2;
+
+use super::config::TextConfig;
+use super::source::Source;
+use super::{TOWER, wrong};
+use crate::bundle::{BundleWriter, TextSection};
+use crate::error::{Error, Result};
+use crate::text::{Bpe, Naming, TextTower, Tokenizer, TowerShape, WeightsFile};
+
+/// What checkpoints are called.
+const CHECKPOINTS: [&str; 2] = ["model.safetensors", "open_clip_model.safetensors"];
+/// What OpenAI's list of merges is called.
+const MERGES: [&str; 2] = ["bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt"];
+
+/// A checked text tower.
+pub struct ImportedTower {
+    /// Its sizes, as its tensors have them.
+    pub shape: TowerShape,
+    path: PathBuf,
+    naming: Naming,
+    weights: WeightsFile,
+    tokenizer_name: String,
+    tokenizer: Vec<u8>,
+}
+
+impl ImportedTower {
+    /// Reads checkpoint and tokenizer, and checks them against the configuration and one another.
+    ///
+    /// # Errors
+    /// One is missing or malformed, or sizes contradict one another.
+    pub fn read(source: &Source, config: &TextConfig) -> Result<Self> {
+        let path = source.find(&CHECKPOINTS)?.ok_or_else(|| {
+            let expected =
+                format!("{} (several shards or pytorch_model.bin: save it again as one)", CHECKPOINTS.join(" or "));
+            wrong(source.folder(), "the checkpoint", &expected, "missing")
+        })?;
+        let weights = WeightsFile::open(&path)?;
+        let naming = Naming::of(&weights)?;
+        let shape = shape_of(&weights, naming, config)?;
+        for &(name, expected) in &config.sizes {
+            let found = match name {
+                "width" => shape.width,
+                "layers" => shape.layers,
+                "context length" => shape.context_length,
+                "vocabulary" => shape.vocabulary,
+                _ => shape.embedding,
+            };
+            if found != expected {
+                return Err(wrong(&path, &format!("the {name}"), &format!("{expected} from the configuration"), found));
+            }
+        }
+        // All of it, so that a value that is not finite is found now and not by some label.
+        TextTower::<f32>::load(WeightsFile::open(&path)?, shape)?;
+        weights.matrix::<f32>(&naming.tokens(), [shape.vocabulary, shape.width])?;
+        let (tokenizer_name, tokenizer) = read_tokenizer(source, shape.vocabulary)?;
+        Tokenizer::parse(&tokenizer_name, &tokenizer, shape.vocabulary)?;
+        Ok(Self { shape, path, naming, weights, tokenizer_name, tokenizer })
+    }
+
+    /// `exp` of the checkpoint's `logit_scale`, if it has one.
+    ///
+    /// # Errors
+    /// It is no finite number.
+    pub fn logit_scale(&self) -> Result<Option<f32>> {
+        self.weights.has("logit_scale").then(|| Ok(self.weights.number::<f32>("logit_scale")?.exp())).transpose()
+    }
+
+    /// The projection `[D, X]` of the vision model's pooled output.
+    ///
+    /// # Errors
+    /// The checkpoint has none, or one of another height.
+    pub fn visual_projection(&self) -> Result<Array2<f32>> {
+        let name = "visual_projection.weight";
+        let shape = self.weights.shape(name)?;
+        self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])
+    }
+
+    /// Writes tower and tokenizer into a bundle; the tensors keep their type and names.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, writer: &mut BundleWriter) -> Result<TextSection> {
+        let target = writer.folder().join(TOWER);
+        let kept = self.naming.tensors(&self.weights);
+        let views: HashMap<String, _> = kept.into_iter().map(|name| (name.clone(), self.weights.view(&name))).collect();
+        safetensors::serialize_to_file(views, None, &target).map_err(|error| Error::OutputUnwritable {
+            path: self.path.clone(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        writer.record(TOWER)?;
+        writer.add(&self.tokenizer_name, &self.tokenizer)?;
+        let TowerShape { layers, width, heads, context_length, vocabulary, activation, .. } = self.shape;
+        let (file, tokenizer) = (TOWER.into(), self.tokenizer_name.clone());
+        Ok(TextSection { file, tokenizer, layers, width, heads, context_length, vocabulary, activation })
+    }
+}
+
+fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Result<TowerShape> {
+    let matrix = |name: String| match weights.shape(&name)?[..] {
+        [rows, columns] => Ok([rows, columns]),
+        ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}"))),
+    };
+    let [vocabulary, width] = matrix(naming.tokens())?;
+    let [context_length, _] = matrix(naming.positions())?;
+    let names = weights.names();
+    let layers = (0..).take_while(|&layer| names.iter().any(|name| name.starts_with(&naming.layer(layer)))).count();
+    if layers == 0 || config.heads == 0 || !width.is_multiple_of(config.heads) {
+        let found = format!("{layers} layers of width {width} with {} heads", config.heads);
+        return Err(weights.wrong("the text tower", "at least one layer, and heads that divide its width", found));
+    }
+    let embedding = naming.embedding(weights)?;
+    let TextConfig { heads, activation, .. } = *config;
+    Ok(TowerShape { layers, width, heads, context_length, vocabulary, embedding, activation })
+}
+
+/// Name and bytes of the tokenizer as the bundle will have it.
+fn read_tokenizer(source: &Source, vocabulary: usize) -> Result<(String, Vec<u8>)> {
+    if let Some((_, bytes)) = source.read("tokenizer.json")? {
+        return Ok(("tokenizer.json".into(), bytes));
+    }
+    for name in MERGES {
+        if let Some((_, bytes)) = source.read(name)? {
+            return Ok((name.into(), bytes));
+        }
+    }
+    let (Some((_, merges)), Some((path, vocab))) = (source.read("merges.txt")?, source.read("vocab.json")?) else {
+        let expected = "tokenizer.json, or vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz";
+        return Err(wrong(source.folder(), "the tokenizer", expected, "missing"));
+    };
+    let vocab: HashMap<String, u32> = serde_json::from_slice(&vocab)
+        .map_err(|error| wrong(&path, "the content", "a JSON map of tokens to numbers", error))?;
+    let refused = |problem| Error::Tokenizer { file: "vocab.json".into(), problem };
+    if vocab.len() > vocabulary {
+        return Err(refused(format!("it has {} tokens, the tower's token embedding {vocabulary} rows", vocab.len())));
+    }
+    let bpe =
+        Bpe::parse(&merges, vocabulary).map_err(|problem| Error::Tokenizer { file: "merges.txt".into(), problem })?;
+    // The numbers follow from the merges, which is all that a bundle keeps.
+    bpe.agrees_with(&merges, &vocab).map_err(refused)?;
+    Ok(("merges.txt".into(), merges))
+}
