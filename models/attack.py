@@ -85,13 +85,14 @@ def main():
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--at-model-resolution", action="store_true")
     parser.add_argument("--every", type=int, default=1, help="take every N-th photo")
+    parser.add_argument("--first", type=int, default=0, help="begin with this one, counted from 0")
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
     torch.manual_seed(0)
     labels, table, resolution, scale = load_classes(args.bundle)
     model, *_ = load_checkpoint(args.checkpoint)
     tower = model.image.requires_grad_(False)
-    items = list_folder(args.photos, CALTECH_NAMES)[:: args.every]
+    items = list_folder(args.photos, CALTECH_NAMES)[args.first :: args.every]
     right_before = right_after = 0
     for start in range(0, len(items), args.batch):
         part = items[start : start + args.batch]

@@ -227,6 +227,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The text tower gave NaN, infinity or nothing for a label.
+    #[error(
+        "the text tower gives {label:?} an embedding that is not finite or has no direction; the model is damaged or overflows, run `rtpt bundle check`"
+    )]
+    EmbeddingNotFinite {
+        /// The label.
+        label: String,
+    },
     /// The encoder could not be loaded.
     #[error("the image encoder cannot be {stage}: {source}; the file is damaged or uses operators tract does not run")]
     EncoderLoad {
@@ -398,6 +406,7 @@ impl Error {
             Self::BundleFileDiffers { .. } => (Bundle, "bundle_file_differs"),
             Self::Tensor { .. } => (Bundle, "tensor"),
             Self::Tokenizer { .. } => (Bundle, "tokenizer"),
+            Self::EmbeddingNotFinite { .. } => (Bundle, "embedding_not_finite"),
             Self::EncoderLoad { .. } => (Bundle, "encoder_load"),
             Self::EncoderShape { .. } => (Bundle, "encoder_shape"),
             Self::EncoderRun { .. } => (Bundle, "encoder_run"),

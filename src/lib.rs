@@ -6,12 +6,12 @@
 //!
 //! ```text
 //! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ tuning over a head ─► Z [V,C] ─┐
-//!                                labels ─► T [C,D] ─┘                                 ├─ ensemble ─► answer [C]
+//!                labels ─ text tower ─► T [C,D] ────┘                                 ├─ ensemble ─► answer [C]
 //!                                          F [V,D] ─── reliability ─────► w [V] ─────┘
 //! ```
 //!
-//! Shapes: `V` views, `C` classes, `D` embedding width, `R` input resolution (pixels), `S` selected views. Matrices
-//! are row-major, one item a row.
+//! Shapes: `V` views, `C` classes, `D` embedding width, `R` input resolution (pixels), `S` selected views, `W` text
+//! width, `L` tokens, `M` context tokens, `P` tokens all prompts begin with. Matrices are row-major, one item a row.
 //!
 //! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages.
 //!

@@ -116,7 +116,7 @@ fn without_tower(bundle: &Bundle, list: &LabelList, fits_table: bool) -> Error {
 /// The unit embeddings `[C, D]` of labels: of one prompt each, or the unit mean over templates.
 ///
 /// # Errors
-/// A label cannot be tokenised or does not fit.
+/// A label cannot be tokenised or does not fit, or the tower gives it an embedding without direction.
 pub fn embed(model: &TextModel, names: &[String], prompting: &Prompting) -> Result<Array2<f32>> {
     let mut sum = Array2::zeros((names.len(), model.tower.shape().embedding));
     for template in prompting.templates() {
@@ -125,7 +125,11 @@ pub fn embed(model: &TextModel, names: &[String], prompting: &Prompting) -> Resu
         let prompts = Prompts::read(&model.tower, &tokens)?;
         sum += &model.tower.encode(&model.tower.prefix(prompts.shared()), &prompts);
     }
-    Ok(unit_rows(sum).rows)
+    let embeddings = unit_rows(sum).rows;
+    match embeddings.rows().into_iter().zip(names).find(|(row, _)| !row.iter().all(|value| value.is_finite())) {
+        Some((_, name)) => Err(Error::EmbeddingNotFinite { label: name.clone() }),
+        None => Ok(embeddings),
+    }
 }
 
 /// The prompts of labels under a context, for the head that tunes it.

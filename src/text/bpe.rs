@@ -82,7 +82,7 @@ impl Bpe {
 
     /// The tokens of a text, without the special ones.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        let cleaned = clean(text);
+        let cleaned = clean(text).to_lowercase();
         WORD.find_iter(&cleaned).flat_map(|word| self.encode_word(word.as_str())).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::bpe::Bpe;
+use super::clean::clean;
 use crate::error::{Error, Result};
 
 /// The names of the token that starts a text, in the tokenizers of CLIP models.
@@ -18,9 +19,10 @@ pub struct Tokenizer {
 }
 
 enum Model {
-    /// Hugging Face's `tokenizer.json`, taken as it is.
+    /// Hugging Face's `tokenizer.json`, given text that is cleaned as OpenAI's tokenizer cleans it: that is what CLIP
+    /// models were trained on. `transformers` leaves it out.
     HuggingFace(Box<tokenizers::Tokenizer>),
-    /// OpenAI's list of merges, with OpenAI's cleaning of the text.
+    /// OpenAI's list of merges.
     OpenAi(Box<Bpe>),
 }
 
@@ -73,7 +75,7 @@ impl Tokenizer {
         let refused = |problem: String| Error::TextTokens { text: text.into(), problem };
         let tokens = match &self.model {
             Model::HuggingFace(tokenizer) => {
-                let encoding = tokenizer.encode_fast(text, false).map_err(|error| refused(error.to_string()))?;
+                let encoding = tokenizer.encode_fast(clean(text), false).map_err(|error| refused(error.to_string()))?;
                 encoding.get_ids().to_vec()
             }
             Model::OpenAi(bpe) => {

@@ -47,39 +47,44 @@ pub fn assert_near<'a>(
     assert!(count > 0, "{what} is empty");
 }
 
-#[test]
-fn episodes_agree_with_pytorch_in_f64() {
-    let goldens = Goldens::open("episodes.safetensors");
-    for case in cases(&goldens) {
-        let golden = |part: &str| format!("{}.{part}", case.name);
-        let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
-        let episode = tune(features.view(), classes.view(), case.scale, &HeadModel::ClassShift, &case.settings());
-        assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
-        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
-        assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
-        let tuned = episode.tuned_logits(features.view(), case.scale);
-        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
-        let weights = reliability_weights(features.view());
-        assert_near(&weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
-        let prediction = episode.prediction(weights.view(), features.view(), case.scale);
-        assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
-    }
+/// Compares a golden episode in f64 and in f32, whose tuned logits may be off by `single_tolerance`.
+pub fn assert_episode(
+    goldens: &Goldens,
+    name: &str,
+    scale: f64,
+    settings: &TuningSettings,
+    double: &HeadModel<f64>,
+    single: &HeadModel<f32>,
+    single_tolerance: f64,
+) {
+    let golden = |part: &str| format!("{name}.{part}");
+    let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
+    let episode = tune(features.view(), classes.view(), scale, double, settings);
+    assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
+    assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name}");
+    assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
+    let tuned = episode.tuned_logits(features.view(), scale);
+    assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
+    let weights = reliability_weights(features.view());
+    assert_near(&weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
+    let prediction = episode.prediction(weights.view(), features.view(), scale);
+    assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
+
+    let (features, classes) = (features.mapv(|value| value as f32), classes.mapv(|value| value as f32));
+    let episode = tune(features.view(), classes.view(), scale as f32, single, settings);
+    assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name} in f32");
+    let tuned = episode.tuned_logits(features.view(), scale as f32).mapv(f64::from);
+    assert_near(&tuned, &goldens.matrix(&golden("tuned")), single_tolerance, &golden("tuned"));
+    let weights = reliability_weights(features.view()).mapv(f64::from);
+    assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
 }
 
 #[test]
-fn episodes_agree_with_pytorch_in_f32() {
+fn episodes_agree_with_pytorch() {
     let goldens = Goldens::open("episodes.safetensors");
     for case in cases(&goldens) {
-        let golden = |part: &str| format!("{}.{part}", case.name);
-        let single = |part: &str| goldens.matrix(&golden(part)).mapv(|value| value as f32);
-        let (features, classes) = (single("features"), single("classes"));
-        let episode =
-            tune(features.view(), classes.view(), case.scale as f32, &HeadModel::ClassShift, &case.settings());
-        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
-        let tuned = episode.tuned_logits(features.view(), case.scale as f32).mapv(f64::from);
-        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-3, &golden("tuned"));
-        let weights = reliability_weights(features.view()).mapv(f64::from);
-        assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
+        let (double, single) = (HeadModel::ClassShift, HeadModel::ClassShift);
+        assert_episode(&goldens, &case.name, case.scale, &case.settings(), &double, &single, 1e-3);
     }
 }
 

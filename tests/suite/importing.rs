@@ -439,6 +439,19 @@ fn nothing_outside_the_folder_is_read() {
 }
 
 #[test]
+fn a_tower_that_overflows_is_not_imported() {
+    // Finite weights, but no finite length.
+    assert_refused(&["the text tower gives \"a photo of a dog.\" an embedding that is not finite"], |_, model| {
+        model.tensor("text_projection.weight", |shape, data| {
+            Some((Dtype::F32, shape.to_vec(), 3e38_f32.to_le_bytes().repeat(data.len() / 4)))
+        });
+    });
+    assert_refused(&["an embedding that is not finite or has no direction"], |_, model| {
+        model.tensor("text_projection.weight", |shape, data| Some((Dtype::F32, shape.to_vec(), vec![0; data.len()])));
+    });
+}
+
+#[test]
 fn a_tower_of_the_tests_has_the_shape_it_says() {
     // The helpers of this file and of the tower's tests agree on what a checkpoint is.
     let tensors = toy_tensors(toy_shape());

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Axis, s};
 use rtpt_edge::head::{ClassLowrank, Context, ContextModel, Head, HeadKind, HeadModel, class_basis};
-use rtpt_edge::reliability::reliability_weights;
 use rtpt_edge::rows::{Real, scaled_products};
 use rtpt_edge::text::{Activation, PromptTokens, Prompts, TowerShape};
 use rtpt_edge::tuning::{TuningSettings, mean_entropy, mean_entropy_backward, tune};
 use serde::Deserialize;
 
-use crate::episodes::assert_near;
+use crate::episodes::{assert_episode, assert_near};
 use crate::goldens::Goldens;
 use crate::tower::golden_prompts;
 use crate::toy::toy_tower;
@@ -69,34 +68,12 @@ fn cases(goldens: &Goldens) -> Vec<Case> {
 }
 
 #[test]
-fn episodes_agree_with_pytorch_in_f64() {
+fn episodes_agree_with_pytorch() {
     let goldens = Goldens::open("prompts.safetensors");
     for case in cases(&goldens) {
-        let golden = |part: &str| format!("{}.{part}", case.name);
-        let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
-        let episode = tune(features.view(), classes.view(), case.scale, &case.model(&classes), &case.settings());
-        assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
-        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
-        assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
-        let tuned = episode.tuned_logits(features.view(), case.scale);
-        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
-        let weights = reliability_weights(features.view());
-        let prediction = episode.prediction(weights.view(), features.view(), case.scale);
-        assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
-    }
-}
-
-#[test]
-fn episodes_agree_with_pytorch_in_f32() {
-    let goldens = Goldens::open("prompts.safetensors");
-    for case in cases(&goldens) {
-        let golden = |part: &str| format!("{}.{part}", case.name);
-        let single = |part: &str| goldens.matrix(&golden(part)).mapv(|value| value as f32);
-        let (features, classes, scale) = (single("features"), single("classes"), case.scale as f32);
-        let episode = tune(features.view(), classes.view(), scale, &case.model(&classes), &case.settings());
-        assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{}", case.name);
-        let tuned = episode.tuned_logits(features.view(), scale).mapv(f64::from);
-        assert_near(&tuned, &goldens.matrix(&golden("tuned")), 2e-3, &golden("tuned"));
+        let classes = goldens.matrix(&format!("{}.classes", case.name));
+        let (double, single) = (case.model(&classes), case.model(&classes.mapv(|value| value as f32)));
+        assert_episode(&goldens, &case.name, case.scale, &case.settings(), &double, &single, 2e-3);
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tokens against OpenAI's own tokenizer, and tokenizers that do not fit.
 
 use std::fs;
+use std::io::Read;
 
+use flate2::read::GzDecoder;
 use rtpt_edge::text::{Tokenizer, context_tokens, template_tokens};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::goldens::root;
 
@@ -26,22 +29,48 @@ fn demo() -> Tokenizer {
     Tokenizer::parse("tokenizer.json", &bytes, 1024).unwrap()
 }
 
+/// OpenAI's vocabulary as a `tokenizer.json`: the demo's, which has CLIP's structure, with other merges.
+fn openai_as_json() -> Tokenizer {
+    let mut text = String::new();
+    GzDecoder::new(&openai_merges()[..]).read_to_string(&mut text).unwrap();
+    let merges: Vec<&str> = text.lines().skip(1).collect();
+    let printable = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let symbols = (0..256).filter(printable).chain((0x100..).take(68)).map(|code| char::from_u32(code).unwrap());
+    let symbols: Vec<String> = symbols.map(String::from).collect();
+    let at_end = symbols.iter().map(|symbol| format!("{symbol}</w>"));
+    let merged = merges.iter().map(|merge| merge.replace(' ', ""));
+    let special = ["<|startoftext|>", "<|endoftext|>"].map(String::from);
+    let tokens = symbols.iter().cloned().chain(at_end).chain(merged).chain(special);
+    let vocab: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, Value::from(id))).collect();
+    assert_eq!(vocab.len(), 49408);
+    let mut json: Value =
+        serde_json::from_slice(&fs::read(root().join("models/demo/bundle/tokenizer.json")).unwrap()).unwrap();
+    for (index, id) in [(0, 49406), (1, 49407)] {
+        json["added_tokens"][index]["id"] = id.into();
+    }
+    json["post_processor"] = Value::Null;
+    json["model"]["vocab"] = vocab.into();
+    json["model"]["merges"] = merges.into();
+    Tokenizer::parse("tokenizer.json", json.to_string().as_bytes(), 49408).unwrap()
+}
+
 #[test]
 fn tokens_are_those_of_openais_tokenizer() {
     let goldens: TokenGoldens =
         serde_json::from_str(&fs::read_to_string(root().join("tests/golden/tokens.json")).unwrap()).unwrap();
     assert!(goldens.cases.len() > 2000);
-    let tokenizer = openai();
-    assert_eq!((tokenizer.start(), tokenizer.end()), (49406, 49407));
-    let wrong: Vec<String> = goldens
-        .cases
-        .iter()
-        .filter_map(|(text, expected)| {
+    for (tokenizer, kind) in [(openai(), "merges"), (openai_as_json(), "tokenizer.json")] {
+        assert_eq!((tokenizer.start(), tokenizer.end()), (49406, 49407));
+        let mut wrong = Vec::new();
+        for (text, expected) in &goldens.cases {
             let found = tokenizer.encode(text).unwrap();
-            (found != *expected).then(|| format!("{text:?}: {found:?}, expected {expected:?}"))
-        })
-        .collect();
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), goldens.cases.len(), wrong.join("\n"));
+            // A tokenizer.json puts letter by letter in lower case, so it knows no sigma for the end of a word.
+            if found != *expected && !(kind == "tokenizer.json" && text.contains("ΟΣ")) {
+                wrong.push(format!("{text:?}: {found:?}, expected {expected:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{kind}: {} of {} differ:\n{}", wrong.len(), goldens.cases.len(), wrong.join("\n"));
+    }
 }
 
 #[test]

@@ -76,6 +76,22 @@ fn a_trace_tells_its_settings() {
 }
 
 #[test]
+fn a_learning_rate_belongs_to_its_head() {
+    let bench = Bench::new();
+    let (image, bundle) = (bench.image("rgb.png"), bench.bundle());
+    bundle.manifest(|manifest| manifest["head"]["learning_rate"] = 0.125.into());
+    let rate = |arguments: &[&str]| {
+        let run = bench.rtpt(&[&["trace", "--bundle", bundle.folder(), &image, "-o", "t"], arguments].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        Goldens::read(&bench.path("t")).metadata("learning_rate")
+    };
+    assert_eq!(rate(&[]), "0.125");
+    assert_eq!(rate(&["--head", "class-shift"]), "0.125");
+    assert_eq!(rate(&["--head", "class-lowrank"]), "0.02");
+    assert_eq!(rate(&["--head", "class-lowrank", "--lr", "0.5"]), "0.5");
+}
+
+#[test]
 fn a_trace_of_nothing_or_to_nowhere_is_an_error() {
     let bench = Bench::new();
     let image = bench.image("rgb.png");
