@@ -20,7 +20,7 @@ pub use manifest::{
     ViewsSection,
 };
 pub use tensors::{ClassTable, GoldenTexts, Goldens};
-pub use text::{TextModel, tower_shape};
+pub use text::TextModel;
 pub use writer::BundleWriter;
 
 use crate::classes::{LabelList, parse_labels};

@@ -39,7 +39,7 @@ impl TextModel {
 }
 
 /// The tower's sizes as the manifest has them.
-pub fn tower_shape(section: &TextSection, embedding: usize) -> TowerShape {
+fn tower_shape(section: &TextSection, embedding: usize) -> TowerShape {
     TowerShape {
         layers: section.layers,
         width: section.width,

@@ -6,6 +6,7 @@ use std::path::Path;
 use ndarray::Array2;
 use safetensors::SafeTensors;
 
+use super::wrong;
 use crate::error::{Error, Result};
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, EMBEDDING_MAX, LABEL_SET_BYTES_MAX};
@@ -90,10 +91,6 @@ fn parse_npy(bytes: &[u8]) -> std::result::Result<Array2<f32>, String> {
     };
     let values = data.chunks_exact(width).map(number).collect();
     Ok(Array2::from_shape_vec((rows, columns), values).expect("the number of values was just checked"))
-}
-
-fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
-    Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::source::Source;
-use crate::error::{Error, Result};
+use super::wrong;
+use crate::error::Result;
 use crate::text::Activation;
 
 /// CLIP's mean of each channel (values in 0–1).
@@ -249,8 +250,4 @@ fn read<C: DeserializeOwned>(source: &Source, name: &str) -> Result<Option<(std:
         Ok(config) => Ok(Some((path, config))),
         Err(error) => Err(wrong(&path, "the content", "the JSON of a CLIP model", error)),
     }
-}
-
-fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
-    Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
 }

@@ -288,6 +288,7 @@ fn tensor_file(name: &str, shape: &[usize], bytes: &[u8], note: Option<(&str, St
     serialize([(name, view)], metadata).expect("one tensor of the right size")
 }
 
+/// What is wrong with a file of the model.
 fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
     Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
 }

@@ -68,6 +68,7 @@ fn metadata(classifier: &Classifier, outcome: &Outcome) -> HashMap<String, Strin
         ("logit_scale", classifier.scale().to_string()),
         ("head", tuning.head.name().to_string()),
         ("prompt", prompt),
+        ("classes_origin", format!("{:?}", classifier.labels().origin).to_lowercase()),
         ("rank", tuning.rank.to_string()),
         ("class_cutoff", tuning.class_cutoff.to_string()),
         ("steps", tuning.steps.to_string()),

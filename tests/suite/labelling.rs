@@ -108,6 +108,26 @@ fn the_same_labels_run_no_text_tower_a_second_time() {
 }
 
 #[test]
+fn the_tuned_context_does_not_depend_on_the_number_of_threads() {
+    let bench = Bench::new();
+    // Enough rows for several chunks.
+    let text: String = (0..150).map(|index| format!("thing number {index}\n")).collect();
+    let (labels, photo) = (bench.write("many.txt", text.as_bytes()), photo());
+    let tuned = |threads: &str, origin: &str| {
+        let arguments = ["trace", "--labels", &labels, "--head", "context", "--views", "4", "--batch", "1", &photo];
+        let run = on_demo(&bench, &[&arguments[..], &["--threads", threads, "-o", "t"]].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let trace = Goldens::read(&bench.path("t"));
+        assert_eq!(trace.metadata("classes_origin"), origin);
+        (trace.matrix("classes"), trace.matrix("tuned_logits"))
+    };
+    let one = tuned("1", "computed");
+    assert_eq!(one, tuned("3", "remembered"));
+    fs::remove_dir_all(bench.path("memory")).unwrap();
+    assert_eq!(one, tuned("2", "computed"));
+}
+
+#[test]
 fn ten_thousand_labels_work() {
     let bench = Bench::new();
     let text: String = (0..10_001).map(|index| format!("thing {index}\n")).collect();

@@ -67,6 +67,7 @@ fn a_trace_tells_its_settings() {
         ("selection", "0.1"),
         ("learning_rate", "0.005"),
         ("prompt", r#"["a photo of a {}."]"#),
+        ("classes_origin", "bundle"),
         ("rank", "32"),
         ("class_cutoff", "0"),
     ] {
