@@ -20,7 +20,7 @@ Exit codes:
   0  everything asked for was done
   1  some inputs could not be classified, or an output could not be written
   2  the command line or the labels are wrong
-  3  the bundle is missing, damaged, or fails its own goldens
+  3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
