@@ -75,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     print_info(&mut out, &bundle)?;
     writeln!(out)?;
     print_drifts(&mut out, &drifts)?;
-    writeln!(out, "imported; try: rtpt classify --bundle {} --labels FILE PHOTO", arguments.output.display())?;
+    let labels = if bundle.labels.is_some() { "" } else { "--labels FILE " };
+    writeln!(out, "imported; try: rtpt classify --bundle {} {labels}PHOTO", arguments.output.display())?;
     Ok(Completion::All)
 }

@@ -188,7 +188,8 @@ fn labels_given_at_import_are_the_defaults() {
     Model::new(&bench);
     let (labels, image) = (bench.write("labels.txt", b"n1\tcup\nn2\tdog\n"), bench.image("rgb.png"));
     let import = ["bundle", "import", "model", "-o", "out", "--labels", &labels, "--name", "mine", "--license", "MIT"];
-    assert_eq!(bench.rtpt(&import).code, 0);
+    let run = bench.rtpt(&import);
+    assert!(run.stdout.ends_with("try: rtpt classify --bundle out PHOTO\n"), "{}{}", run.stdout, run.stderr);
     let run = bench.rtpt(&["classify", "--json", "--bundle", "out", &image]);
     let record = &run.records()[0];
     assert!(record["bundle"].as_str().unwrap().starts_with("mine@"));
@@ -203,7 +204,8 @@ fn without_labels_of_its_own_a_bundle_asks_for_some() {
     let bench = Bench::new();
     Model::new(&bench);
     let image = bench.image("rgb.png");
-    assert_eq!(bench.rtpt(&["bundle", "import", "model", "-o", "out"]).code, 0);
+    let run = bench.rtpt(&["bundle", "import", "model", "-o", "out"]);
+    assert!(run.stdout.ends_with("try: rtpt classify --bundle out --labels FILE PHOTO\n"), "{}", run.stdout);
     bench.rtpt(&["classify", "--bundle", "out", &image]).fails_with(2, &["no labels of its own", "--labels FILE"]);
 }
 
