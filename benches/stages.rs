@@ -8,8 +8,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ndarray::{Array2, Array4};
 use rtpt_edge::bundle::{Bundle, locate_bundle};
 use rtpt_edge::encoder::{Encoder, EncoderShape};
+use rtpt_edge::ensemble::{ReliabilitySettings, reliability_weights};
 use rtpt_edge::head::{HeadModel, class_basis};
-use rtpt_edge::reliability::reliability_weights;
 use rtpt_edge::report::png_bytes;
 use rtpt_edge::rows::unit_rows;
 use rtpt_edge::tuning::{TuningSettings, tune};
@@ -70,20 +70,23 @@ fn episodes(criterion: &mut Criterion) {
         let noise = synthetic_rows(VIEWS, width, 2);
         let features = unit_rows(&table.row(0) + &(noise * 0.8)).rows;
         let basis = class_basis(table.view(), 32);
-        for model in [HeadModel::None, HeadModel::ClassShift, HeadModel::ClassLowrank(basis)] {
+        for model in [
+            HeadModel::None,
+            HeadModel::ClassShift,
+            HeadModel::ClassLowrank(basis),
+            HeadModel::ViewShift,
+            HeadModel::Mta,
+            HeadModel::Zero,
+        ] {
             let settings = TuningSettings::of(model.kind());
             group.bench_function(BenchmarkId::new(model.kind().name(), classes), |b| {
-                b.iter(|| {
-                    let episode = tune(features.view(), table.view(), 100.0, &model, &settings);
-                    let weights = reliability_weights(features.view());
-                    episode.prediction(weights.view(), features.view(), 100.0)
-                })
+                b.iter(|| tune(features.view(), table.view(), 100.0, &model, &settings).prediction)
             });
         }
     }
     group.bench_function("reliability", |b| {
         let features = synthetic_rows(VIEWS, width, 3);
-        b.iter(|| reliability_weights(black_box(features.view())))
+        b.iter(|| reliability_weights(black_box(features.view()), ReliabilitySettings::RTPT))
     });
     group.finish();
 }

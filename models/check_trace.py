@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from goldens import reliability
+import methods
 from text_goldens import encode
 from text_tower import TextTower
 
@@ -49,14 +49,8 @@ def image_features(bundle, manifest, views):
     return F.normalize(features, dim=1)
 
 
-def tuned_parameters(head, classes, tower, settings):
-    """The head's parameters at the start, and what makes unit class embeddings of them."""
-    if head == "class-shift":
-        return torch.zeros_like(classes), lambda theta: F.normalize(classes + theta, dim=1)
-    if head == "class-lowrank":
-        rank = min(int(settings["rank"]), len(classes) - 1, classes.shape[1])
-        basis = torch.linalg.svd(classes - classes.mean(0), full_matrices=False).Vh[:rank].T
-        return torch.zeros(len(classes), rank), lambda theta: F.normalize(classes + theta @ basis.T, dim=1)
+def context_parameters(tower, settings):
+    """The context's token embeddings at the start, and what makes unit class embeddings of them."""
     template = json.loads(settings["prompt"])[0]
     ids, count = tower.context_ids(template, json.loads(settings["labels"]))
     start = tower.model.text_model.embeddings.token_embedding.weight[ids[0, 1 : 1 + count]]
@@ -72,30 +66,20 @@ def recompute(traced, settings, bundle, manifest):
         tower = TextTower(bundle, manifest)
         classes = tower.classes(json.loads(settings["prompt"]), json.loads(settings["labels"]))
         stages["classes"] = classes
-    logits = scale * features @ classes.T
-    entropy = lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1)
-    count = max(1, int(len(features) * float(settings["selection"])))
-    check_selection(entropy(logits), traced["selected"], count)
-    selected = traced["selected"]
-    tuned = logits
-    if settings["head"] != "none":
-        theta, classes_of = tuned_parameters(settings["head"], classes, tower, settings)
-        theta.requires_grad_(True)
-        optimizer = torch.optim.AdamW(
-            [theta],
-            float(settings["learning_rate"]),
-            betas=(float(settings["beta1"]), float(settings["beta2"])),
-            eps=float(settings["epsilon"]),
-            weight_decay=float(settings["weight_decay"]),
-        )
-        for _ in range(int(settings["steps"])):
-            optimizer.zero_grad()
-            entropy(scale * features[selected] @ classes_of(theta).T).mean().backward()
-            optimizer.step()
-        tuned = scale * features @ classes_of(theta).detach().T
-    weights = reliability(features)
-    stages |= {"logits": logits, "weights": weights, "tuned_logits": tuned}
-    return stages | {"prediction": weights @ tuned}
+    context = context_parameters(tower, settings) if settings["head"] == "context" else None
+    tuning = methods.Settings(
+        steps=int(settings["steps"]),
+        learning_rate=float(settings["learning_rate"]),
+        selection=float(settings["selection"]),
+        rank=int(settings["rank"]),
+        betas=(float(settings["beta1"]), float(settings["beta2"])),
+        epsilon=float(settings["epsilon"]),
+        weight_decay=float(settings["weight_decay"]),
+    )
+    result = methods.run(settings["head"], features, classes, scale, tuning, context)
+    check_selection(methods.entropy(result.logits), traced["selected"], max(1, int(len(features) * tuning.selection)))
+    stages |= {"logits": result.logits, "weights": result.weights, "tuned_logits": result.tuned}
+    return stages | {"prediction": result.prediction}
 
 
 def main():
@@ -117,7 +101,8 @@ def main():
         if stages["prediction"].argmax() != traced["prediction"].argmax():
             raise SystemExit(f"check_trace.py: {path}: another answer than PyTorch's")
         for name, value in stages.items():
-            difference = (value - traced[name]).abs().max().item()
+            # No votes at all are -inf on both sides.
+            difference = (value - traced[name]).nan_to_num(0, posinf=torch.inf).abs().max().item()
             worst[name] = max(worst[name], difference) if np.isfinite(difference) else float("nan")
     for name, difference in worst.items():
         print(f"{name:12} largest difference {difference:.2e}, tolerance {tolerances[name]:.0e}")

@@ -10,18 +10,14 @@ from PIL import Image
 
 from demo_model import open_rgb
 
-# Caltech-101's folder names as people would say them. `Faces` and `Faces_easy` show the same class, as in the class
-# list of the R-TPT data sets, which has one "face".
-CALTECH_NAMES = {
-    "Faces": "face",
-    "Faces_easy": "face",
-    "Leopards": "leopard",
-    "Motorbikes": "motorbike",
-    "airplanes": "airplane",
-    "car_side": "car",
-    "water_lilly": "water lily",
-    "yin_yang": "yin yang symbol",
-}
+def read_class_names(path):
+    """`{folder: class}` of a file with a folder's name, a tab and its class in each line."""
+    lines = Path(path).read_text().splitlines()
+    return dict(line.split("\t") for line in lines if line and not line.startswith("#"))
+
+
+# `Faces` and `Faces_easy` show the same class, as in the class list of the R-TPT data sets, which has one "face".
+CALTECH_NAMES = read_class_names(Path(__file__).parent / "demo/caltech101-folders.tsv")
 CLOTHING_NAMES = {
     "longsleeve": "long sleeve shirt",
     "outwear": "jacket",

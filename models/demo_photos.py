@@ -1,7 +1,7 @@
 """Picks the demo photos and makes their attacked versions: one of each of COUNT classes, spread over the alphabet.
 
     models/.venv/bin/python models/demo_photos.py --photos DATA/caltech101/test --bundle models/demo/bundle \
-        --checkpoint models/runs/demo.pt --out models/demo/photos
+        --out models/demo/photos
 
 Of a class the first photo is taken that zero-shot classifies rightly while it is clean: a photo that is wrong from
 the start shows nothing about attacks. What R-TPT makes of a photo has no part in the choice.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from attack import load_classes, pgd, to_image, to_unit, zero_shot
+from attack import Target, pgd, to_image, to_unit
 from data_sets import CALTECH_NAMES, list_folder
-from demo_model import load_checkpoint, open_rgb
+from demo_model import open_rgb
 
 ATTRIBUTION = """# Demo photos
 
@@ -35,16 +35,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--eps", type=float, default=4)
     parser.add_argument("--steps", type=int, default=40)
     args = parser.parse_args()
     torch.manual_seed(0)
-    labels, table, resolution, scale = load_classes(args.bundle)
-    model, *_ = load_checkpoint(args.checkpoint)
-    tower = model.image.requires_grad_(False)
+    target = Target(args.bundle)
     by_class = {}
     for path, name in list_folder(args.photos, CALTECH_NAMES):
         by_class.setdefault(name, []).append(path)
@@ -58,12 +55,12 @@ def main():
         # The first class at or after each of COUNT evenly spaced places that has such a photo.
         for name in names[number * len(names) // args.count :]:
             images = [open_rgb(path) for path in by_class[name]]
-            right = (zero_shot(tower, table, images, resolution) == labels.index(name)).nonzero().flatten().tolist()
+            right = (target.answers(images) == target.labels.index(name)).nonzero().flatten().tolist()
             if right:
                 break
         source, image = by_class[name][right[0]], images[right[0]]
-        target = torch.tensor([labels.index(name)])
-        attacked = pgd(tower, table, scale, [to_unit(image)], target, resolution, args.eps / 255, args.steps)
+        truth = torch.tensor([target.labels.index(name)])
+        attacked = pgd(target, [to_unit(image)], truth, args.eps / 255, args.steps, 0)
         stem = name.replace(" ", "-")
         shutil.copyfile(source, args.out / f"{stem}{source.suffix}")
         to_image(attacked[0]).save(args.out / f"{stem}-attacked.png", optimize=True)

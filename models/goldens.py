@@ -14,8 +14,10 @@ import PIL
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import methods
 from demo_model import clip_crop, clip_size, preprocess_u8
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
@@ -111,41 +113,21 @@ def decoding():
     print(len(files), "decoding goldens")
 
 
-def reliability(features):
-    """R-TPT's weights, the view itself left out by index."""
-    cosines = features @ features.T
-    cosines.fill_diagonal_(float("-inf"))
-    neighbours = min(20, len(features) - 1)
-    return torch.softmax(cosines.topk(neighbours, dim=1).values.mean(1) / 0.01, 0)
-
-
-def episode(features, classes, scale, steps, selection=0.1):
-    """R-TPT over class-shift with torch's own autograd and AdamW."""
-    logits = scale * features @ classes.T
-    entropy = lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1)
-    selected = entropy(logits).argsort()[: max(1, int(len(features) * selection))]
+def episode(features, classes, scale, steps):
+    """R-TPT over class-shift with torch's own autograd and AdamW, and its first gradient."""
+    settings = methods.Settings(steps=steps)
+    result = methods.run("class-shift", features, classes, scale, settings)
     shift = torch.zeros_like(classes, requires_grad=True)
-    optimizer = torch.optim.AdamW([shift], 5e-3)
-    gradients, losses = [], []
-    forward = lambda: scale * features @ F.normalize(classes + shift, dim=1).T
-    for _ in range(steps):
-        loss = entropy(forward()[selected]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        gradients.append(shift.grad.clone())
-        losses.append(loss.detach())
-        optimizer.step()
-    tuned = forward().detach()
-    weights = reliability(features)
+    logits = scale * features[result.selected] @ F.normalize(classes + shift, dim=1).T
+    (gradient,) = torch.autograd.grad(methods.entropy(logits).mean(), shift)
     return {
-        "logits": logits,
-        "selected": selected,
-        "gradient": gradients[0],
-        "shift": shift.detach(),
-        "losses": torch.stack(losses),
-        "tuned": tuned,
-        "weights": weights,
-        "prediction": weights @ tuned,
+        "logits": result.logits,
+        "selected": result.selected,
+        "gradient": gradient,
+        "losses": torch.tensor(result.losses, dtype=features.dtype),
+        "tuned": result.tuned,
+        "weights": result.weights,
+        "prediction": result.prediction,
     }
 
 
@@ -167,8 +149,32 @@ def mathematics():
     print(len(cases), "episode goldens")
 
 
+def other_methods():
+    """The methods that tune no classes, on the features of the episodes in `episodes.safetensors`."""
+    tensors, cases = {}, []
+    with safe_open(GOLDEN / "episodes.safetensors", "pt") as file:
+        for case in json.loads(file.metadata()["cases"]):
+            features, table = (file.get_tensor(f"{case['name']}.{part}") for part in ("features", "classes"))
+            for method in ("view-shift", "mta", "zero"):
+                if case["steps"] > 1 and method != "view-shift":
+                    continue
+                settings = methods.Settings.of(method)
+                settings.steps = case["steps"]
+                result = methods.run(method, features, table, case["scale"], settings)
+                name = f"{method}.{case['name']}"
+                cases.append(case | {"name": name, "episode": case["name"], "method": method})
+                parts = {"weights": result.weights, "prediction": result.prediction}
+                if method == "view-shift":
+                    parts["losses"] = torch.tensor(result.losses, dtype=features.dtype)
+                tensors |= {f"{name}.{part}": value.contiguous().numpy() for part, value in parts.items()}
+    metadata = {"made_by": f"models/goldens.py, PyTorch {torch.__version__}", "cases": json.dumps(cases)}
+    save_file(tensors, GOLDEN / "methods.safetensors", metadata)
+    print(len(cases), "goldens of other methods")
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     pillow()
     decoding()
     mathematics()
+    other_methods()

@@ -20,7 +20,8 @@ import transformers
 from safetensors.numpy import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from goldens import GOLDEN, reliability
+from goldens import GOLDEN
+from methods import entropy, reliability
 
 # Merges that OpenAI's tokenizer uses of the 262,144 in the file, after its first line.
 MERGES = 49152 - 256 - 2
@@ -168,7 +169,6 @@ def towers():
     print(len(tensors), "tower goldens")
 
 
-entropy = lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1)
 
 
 def episode(features, theta, classes_of, scale, steps, learning_rate, selection=0.1):

@@ -334,6 +334,24 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A data set is not what it should be; everything that is wrong is listed, up to a bound.
+    #[error("the data set {} cannot be used, nothing was encoded; {count} problem(s):{}", path.display(), listed(shown, *count))]
+    DataSet {
+        /// The file or folder.
+        path: PathBuf,
+        /// How many problems there are.
+        count: usize,
+        /// The first of them, with file and line.
+        shown: Vec<String>,
+    },
+    /// The results of an evaluation cannot be continued or put together.
+    #[error("the results in {} cannot be used: {problem}", path.display())]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// A setting is out of its range.
     #[error("{what} is {found}, expected {expected}")]
     Setting {
@@ -420,6 +438,8 @@ impl Error {
             Self::NoLabels { .. } => (Usage, "no_labels"),
             Self::LabelTooLong { .. } => (Usage, "label_too_long"),
             Self::TextTokens { .. } => (Usage, "text_tokens"),
+            Self::DataSet { .. } => (Usage, "data_set"),
+            Self::Results { .. } => (Usage, "results"),
             Self::Setting { .. } => (Usage, "setting"),
             Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }
@@ -428,4 +448,12 @@ impl Error {
 
 fn suggest(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
+}
+
+fn listed(problems: &[String], count: usize) -> String {
+    let mut text: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    if count > problems.len() {
+        text += &format!("\n  and {} more", count - problems.len());
+    }
+    text
 }

@@ -24,7 +24,7 @@
 //! let mut classifier = Classifier::new(&bundle, LabelSet::of(&bundle)?, settings, None)?;
 //! let bytes = std::fs::read("photo.jpg").expect("a photo");
 //! let outcome = classifier.classify(&bytes)?;
-//! let best = rtpt_edge::rows::argmax(outcome.prediction.view());
+//! let best = rtpt_edge::rows::argmax(outcome.episode.prediction.view());
 //! println!("{}", classifier.labels().names()[best]);
 //! # Ok(())
 //! # }
@@ -33,9 +33,11 @@
 pub mod error;
 pub mod files;
 pub mod limits;
+pub mod metrics;
 pub mod rows;
 
 mod device;
+mod directions;
 
 pub mod views;
 
@@ -47,15 +49,25 @@ pub mod head;
 
 pub mod tuning;
 
-pub mod reliability;
+pub mod ensemble;
+
+pub mod tamper;
 
 pub mod bundle;
 
 pub mod classes;
 
+pub mod cache;
+
+pub mod calibration;
+
+pub mod extractor;
+
 pub mod classifier;
 
 pub mod check;
+
+pub mod eval;
 
 pub mod import;
 
@@ -65,3 +77,4 @@ pub use bundle::Bundle;
 pub use classes::LabelSet;
 pub use classifier::{Classifier, ClassifierSettings, Outcome};
 pub use error::{Error, Result};
+pub use extractor::{Extractor, ExtractorSettings};

@@ -64,8 +64,15 @@ pub const TUNING_STEPS_MAX: usize = 100;
 pub const LEARNING_RATE_MAX: f64 = 1e3;
 /// Classes below this probability may be left out of tuning, and no others.
 pub const CLASS_CUTOFF_MAX: f64 = 0.1;
-/// Neighbours that a view's reliability is averaged over (count; R-TPT's setting).
-pub const RELIABILITY_NEIGHBOURS: usize = 20;
+
+/// Features kept in memory where nothing else is said (bytes).
+pub const CACHE_MEMORY_BYTES: usize = 32 << 20;
+/// Features kept on disk where nothing else is said (bytes).
+pub const CACHE_DISK_BYTES: u64 = 1 << 30;
+/// Pages of the cache on disk that are held in memory (bytes).
+pub const CACHE_PAGES_BYTES: usize = 8 << 20;
+/// Images whose features wait for one write to disk (count).
+pub const CACHE_PENDING_MAX: usize = 32;
 
 /// Most answers listed for one image (count).
 pub const TOP_MAX: usize = 1000;
@@ -73,3 +80,10 @@ pub const TOP_MAX: usize = 1000;
 pub const FILES_MAX: usize = 1_000_000;
 /// Folders nested in one another (count).
 pub const FOLDER_DEPTH_MAX: usize = 64;
+
+/// Largest file that lists a data set, or the results of one (bytes).
+pub const DATA_SET_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Problems of a data set that are written out (count).
+pub const DATA_SET_PROBLEMS_SHOWN: usize = 20;
+/// Parts that an evaluation may be split into (count).
+pub const SHARDS_MAX: usize = 10_000;

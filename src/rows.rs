@@ -99,14 +99,28 @@ pub fn softmax<T: NdFloat>(row: ArrayView1<T>) -> Array1<T> {
 }
 
 /// Index of the largest value; of equals the first, and NaN never wins. 0 for an empty row.
-pub fn argmax(row: ArrayView1<f32>) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
+pub fn argmax<T: NdFloat>(row: ArrayView1<T>) -> usize {
+    let mut best = (0, T::neg_infinity());
     for (index, &value) in row.iter().enumerate() {
         if value > best.1 {
             best = (index, value);
         }
     }
     best.0
+}
+
+/// Entropy (nats) of `softmax(z)`.
+///
+/// With `e = exp(z - max z)` and `S = Σ e`, `H = ln S - Σ e (z - max z) / S`: one exponential a logit and no memory. A
+/// logit of -∞ is a probability of 0 and adds nothing.
+pub fn entropy<T: NdFloat>(logits: ArrayView1<T>) -> T {
+    let largest = logits.iter().fold(T::neg_infinity(), |largest, &z| if z > largest { z } else { largest });
+    let (sum, moment) = logits.iter().fold((T::zero(), T::zero()), |(sum, moment), &z| {
+        let weight = (z - largest).exp();
+        let part = if z == T::neg_infinity() { T::zero() } else { weight * (z - largest) };
+        (sum + weight, moment + part)
+    });
+    sum.ln() - moment / sum
 }
 
 /// The indices of the `count` largest values, largest first; equals in order of index, NaN last.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis};
 
-pub use list::{LabelList, parse_labels, read_labels};
+pub use list::{LabelList, nearest, parse_labels, read_labels};
 
 use crate::bundle::{Bundle, ClassTable, TextModel};
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ fn rows_of(table: &ClassTable, list: &LabelList) -> Option<Array2<f32>> {
 fn without_tower(bundle: &Bundle, list: &LabelList, fits_table: bool) -> Error {
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
         let label = list.names().iter().find(|&name| !table.names.contains(name))?;
-        Some(Error::LabelUnknown { label: label.clone(), nearest: list::nearest(&table.names, label) })
+        Some(Error::LabelUnknown { label: label.clone(), nearest: nearest(&table.names, label) })
     });
     unknown.unwrap_or_else(|| Error::NoTextTower { bundle: bundle.manifest.name.clone() })
 }

@@ -84,17 +84,17 @@ fn measure(arguments: &Arguments) -> rtpt_edge::Result<Report> {
     ]
     .map(|(stage, of)| spread(stage, timings.iter().map(of).collect()))
     .into();
-    let settings = classifier.settings();
+    let views = classifier.extractor().settings().views;
     Ok(Report {
         schema: 1,
-        bundle: classifier.bundle_id().into(),
-        head: settings.tuning.head.name(),
-        views: settings.views.count,
+        bundle: classifier.extractor().bundle_id().into(),
+        head: classifier.tuning().head.name(),
+        views: views.count,
         classes: classifier.labels().names().len(),
-        threads: classifier.threads(),
-        batch: classifier.batch().batch,
+        threads: classifier.extractor().pool().current_num_threads(),
+        batch: classifier.extractor().batch().batch,
         runs: timings.len(),
-        views_per_second: settings.views.count as f64 * 1e3 / stages[2].median_ms,
+        views_per_second: views.count as f64 * 1e3 / stages[2].median_ms,
         stages,
         rss_now_bytes: rss_now(),
         rss_peak_bytes: rss_peak(),

@@ -1,11 +1,10 @@
 //! `rtpt classify`: photos in, answers out.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rtpt_edge::error::{Error, Result};
 use rtpt_edge::files::write_file;
 use rtpt_edge::limits::TOP_MAX;
@@ -15,15 +14,15 @@ use rtpt_edge::{Classifier, Outcome};
 
 use super::Completion;
 use super::inputs::{self, Input};
-use super::settings::SettingsArguments;
-
-/// A progress bar is worth its line from this many images on.
-const BAR_FROM: usize = 4;
+use super::progress_bar;
+use super::settings::{CacheArguments, SettingsArguments};
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
+    #[command(flatten)]
+    cache: CacheArguments,
     /// List the K most probable answers [default: 1 in the table, 5 in JSON]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
@@ -49,7 +48,12 @@ pub fn run(arguments: &Arguments) -> super::Outcome {
         let found = format!("asked for with {} images", inputs.len());
         return Err(Error::Setting { what: "--explain", expected, found }.into());
     }
-    let mut classifier = arguments.settings.classifier()?;
+    // The picture shows the views, which the cache does not keep.
+    let cache = match arguments.explain {
+        Some(_) => None,
+        None => arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir())),
+    };
+    let mut classifier = arguments.settings.classifier()?.with_cache(cache);
     let began = Instant::now();
     let bar = progress_bar(inputs.len());
     let mut printer = Printer::new(arguments, &inputs, &classifier);
@@ -74,16 +78,6 @@ fn classify_one(classifier: &mut Classifier, input: &mut Input, arguments: &Argu
         write_file(path, &png_bytes(&picture))?;
     }
     Ok(outcome)
-}
-
-/// A bar on standard error, if that is a terminal and there is something to wait for.
-fn progress_bar(count: usize) -> ProgressBar {
-    if count < BAR_FROM || !io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left")
-        .expect("the template is a constant and valid");
-    ProgressBar::new(count as u64).with_style(style)
 }
 
 /// Prints results as they come, as a table or as JSON lines.

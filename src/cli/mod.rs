@@ -2,30 +2,34 @@
 
 mod bench;
 mod bundle;
+mod cache;
+mod calibrate;
 mod classify;
 mod demo;
+mod eval;
 mod import;
 mod inputs;
 mod settings;
 mod trace;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rtpt_edge::error::{Category, Error};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything asked for was done
   1  some inputs could not be classified, or an output could not be written
-  2  the command line or the labels are wrong
+  2  the command line, the labels or a data set are wrong, or results do not fit together
   3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
-  XDG_CACHE_HOME  where this device's choices and label embeddings are remembered (default
-                  ~/.cache), in the folder rtpt
+  XDG_CACHE_HOME  where this device's choices, label embeddings and features are remembered
+                  (default ~/.cache), in the folder rtpt
   RUST_LOG        what is logged to standard error: error, warn (default), info, debug";
 
 /// Robust zero-shot image classification on small devices.
@@ -44,8 +48,14 @@ enum Command {
     Trace(trace::Arguments),
     /// Time each stage on this device
     Bench(bench::Arguments),
+    /// Measure methods on labelled images: accuracy, calibration, robustness, time
+    Eval(Box<eval::Arguments>),
+    /// Fit the tamper score's threshold and the probabilities' temperature to your own images
+    Calibrate(calibrate::Arguments),
     /// Look at a model bundle
     Bundle(bundle::Arguments),
+    /// Look at the features remembered on disk, or forget them
+    Cache(cache::Arguments),
     /// Classify the demo photos, clean and attacked
     Demo(demo::Arguments),
 }
@@ -85,6 +95,9 @@ pub fn run() -> ExitCode {
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };
@@ -106,4 +119,17 @@ pub fn run() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// A progress bar is worth its line from this many images on.
+const BAR_FROM: usize = 4;
+
+/// A bar on standard error, if that is a terminal and there is something to wait for.
+fn progress_bar(count: usize) -> ProgressBar {
+    if count < BAR_FROM || !io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left")
+        .expect("the template is a constant and valid");
+    ProgressBar::new(count as u64).with_style(style)
 }

@@ -3,11 +3,11 @@
 //! B `[D, r]` are the directions in which the class embeddings differ most: the top right singular vectors of
 //! `T - mean(T)`. A shift outside that space tells no classes apart; STS (NeurIPS 2025) steers in such a space.
 
-use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::Head;
-use crate::rows::{Real, UnitRows, add_product, length, scaled_products, unit_rows, unit_rows_backward};
+use crate::directions::Directions;
+use crate::rows::{Real, UnitRows, add_product, scaled_products, unit_rows, unit_rows_backward};
 
 /// The head for one label set.
 pub struct ClassLowrank<'a, T> {
@@ -48,36 +48,13 @@ impl<T: Real> Head<T> for ClassLowrank<'_, T> {
 
 /// The top right singular vectors of `classes - mean`, as the columns of B `[D, r]`.
 ///
-/// r is `rank`, or fewer where the classes span fewer directions. The sign of a column is that which makes its largest
-/// component positive; the result of tuning does not depend on it. Computed in f64 from the smaller of the two Gram
-/// matrices.
+/// r is `rank`, or fewer where the classes span fewer directions. The result of tuning does not depend on the sign of a
+/// column.
 pub fn class_basis<T: Real>(classes: ArrayView2<T>, rank: usize) -> Array2<T> {
     let mut centered = classes.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
     let mean = centered.mean_axis(Axis(0)).unwrap_or_default();
     centered -= &mean;
-    let wide = centered.nrows() <= centered.ncols();
-    let rows = if wide { centered.view() } else { centered.t() };
-    let gram = scaled_products(1.0, rows, rows);
-    let size = gram.nrows();
-    let eigen = SymmetricEigen::new(DMatrix::from_fn(size, size, |row, column| gram[[row, column]]));
-    let mut order: Vec<usize> = (0..size).collect();
-    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-    // Below this share of the largest an eigenvalue is rounding, and its vector is no direction of the classes.
-    let least = eigen.eigenvalues[order[0]] * 1e-10;
-    let real = order.into_iter().take(rank).take_while(|&index| eigen.eigenvalues[index] > least);
-    let columns: Vec<_> = real
-        .map(|index| {
-            let vector = eigen.eigenvectors.column(index);
-            let vector = ndarray::Array1::from_iter(vector.iter().copied());
-            let mut column = if wide { centered.t().dot(&vector) } else { vector };
-            let largest = column.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
-            column /= length(column.view()) * largest.signum();
-            column.mapv(|value| T::from(value).expect("a unit vector's component fits in any float"))
-        })
-        .collect();
-    let mut basis = Array2::zeros((classes.ncols(), columns.len()));
-    basis.columns_mut().into_iter().zip(&columns).for_each(|(mut slot, column)| slot.assign(column));
-    basis
+    Directions::of(centered.view()).basis(rank)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const SELECTED: Color = [222, 118, 12];
 
 /// Draws the explanation of the classifier's last image, whose pixels are `image` and whose name is `name`.
 pub fn explain(name: &str, image: &Pixels, classifier: &Classifier, outcome: &Outcome) -> Pixels {
-    let views = outcome.weights.len();
+    let views = outcome.episode.weights.len();
     let columns = ((views as f64).sqrt().ceil() as usize).clamp(4, 12);
     let tile = (WIDTH - 2 * MARGIN + GAP) / columns - GAP;
     let rows = views.div_ceil(columns);
@@ -52,7 +52,7 @@ pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
 
 fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome: &Outcome) {
     let names = classifier.labels().names();
-    let (answer, before) = (argmax(outcome.prediction.view()), argmax(outcome.episode.logits.row(0)));
+    let (answer, before) = (argmax(outcome.episode.prediction.view()), argmax(outcome.episode.logits.row(0)));
     let verdict = if answer == before {
         format!("{}, as zero-shot says too", names[answer])
     } else {
@@ -60,14 +60,14 @@ fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome
     };
     let verdict = canvas.fitted(&verdict, WIDTH - 2 * MARGIN, 34);
     canvas.text(&verdict, MARGIN, 18, 34, INK);
-    let settings = classifier.settings();
+    let views = classifier.extractor().settings().views;
     let line = format!(
         "{name}   ·   head {}   ·   {} views   ·   seed {}   ·   {} classes   ·   bundle {}",
-        settings.tuning.head.name(),
-        settings.views.count,
-        settings.views.seed,
+        classifier.tuning().head.name(),
+        views.count,
+        views.seed,
         names.len(),
-        classifier.bundle_id(),
+        classifier.extractor().bundle_id(),
     );
     let line = canvas.fitted(&line, WIDTH - 2 * MARGIN, 17);
     canvas.text(&line, MARGIN, 60, 17, FAINT);
@@ -111,7 +111,7 @@ fn draw_legend(canvas: &mut Canvas, outcome: &Outcome) {
     let y = HEADER + PANEL + 10;
     let line = format!(
         "Each view with the class it would answer by itself, its probability, and its reliability weight (bar: relative to the largest, {}).",
-        percent(outcome.weights.fold(0.0, |largest, &weight| largest.max(weight)))
+        percent(outcome.episode.weights.fold(0.0, |largest, &weight| largest.max(weight)))
     );
     canvas.text(&line, MARGIN, y, 17, INK);
     let line = format!("■ selected for tuning: the {} most confident views", outcome.episode.selected.len());
@@ -130,12 +130,12 @@ fn draw_view(
         canvas.fill(left - 4, top - 4, tile + 8, tile + CAPTION + 4, SELECTED);
         canvas.fill(left - 1, top + tile, tile + 2, CAPTION - 3, PAPER);
     }
-    let classifier_views = classifier.views();
-    let pixels = view_pixels(classifier_views.index_axis(Axis(0), view), classifier.preprocessing());
+    let classifier_views = classifier.extractor().views();
+    let pixels = view_pixels(classifier_views.index_axis(Axis(0), view), classifier.extractor().preprocessing());
     canvas.picture(&pixels, left, top, tile, tile);
     let logits = outcome.episode.logits.row(view);
     let best = argmax(logits);
-    let color = if best == argmax(outcome.prediction.view()) { RTPT } else { FAINT };
+    let color = if best == argmax(outcome.episode.prediction.view()) { RTPT } else { FAINT };
     let share = percent(softmax(logits)[best]);
     let room = tile - canvas.text_width(&share, 15) - 6;
     let label = canvas.fitted(&classifier.labels().names()[best], room, 15);
@@ -145,8 +145,8 @@ fn draw_view(
 }
 
 fn draw_weight(canvas: &mut Canvas, outcome: &Outcome, view: usize, (left, top, width): (usize, usize, usize)) {
-    let weight = outcome.weights[view];
-    let largest = outcome.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
+    let weight = outcome.episode.weights[view];
+    let largest = outcome.episode.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
     canvas.fill(left, top, width, 6, TRACK);
     canvas.fill(left, top, (weight / largest * width as f32).round() as usize, 6, INK);
     let text = if view == 0 { format!("clean view, w {}", percent(weight)) } else { format!("w {}", percent(weight)) };

@@ -1,10 +1,15 @@
 //! What is shown or written about a result: JSON records, traces and pictures.
 
 mod canvas;
+mod evaluation;
 mod explain;
+mod features;
+mod plots;
 mod record;
 mod trace;
 
+pub use evaluation::evaluation_html;
 pub use explain::{explain, png_bytes};
+pub use features::features_bytes;
 pub use record::{ErrorRecord, ImageRecord, RECORD_SCHEMA};
 pub use trace::trace_bytes;

@@ -9,6 +9,7 @@ use crate::classes::LabelList;
 use crate::classifier::{Classifier, Outcome, Timings};
 use crate::error::Error;
 use crate::rows::{argmax, top};
+use crate::tamper::TamperScore;
 
 /// Version of the records' schema.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -41,6 +42,13 @@ pub struct ImageRecord {
     pub views: usize,
     /// The user's seed.
     pub seed: u64,
+    /// Whether the features were remembered from an earlier time.
+    pub cached: bool,
+    /// How unlike a clean image the views behave; `None` with a single view.
+    pub tamper: Option<TamperRecord>,
+    /// The temperature the probabilities were calibrated by, where one was fitted to these settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
     /// Where the time went.
     pub timings_ms: TimingsRecord,
 }
@@ -55,6 +63,21 @@ pub struct Answer {
     pub id: Option<String>,
     /// Its probability (0–1).
     pub probability: f32,
+}
+
+/// The tamper score, its parts, and what it was compared with; all 0–1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TamperRecord {
+    /// The mean of the parts.
+    pub score: f32,
+    disagreement: f32,
+    isolation: f32,
+    narrowness: f32,
+    /// Whether the score is above the calibrated threshold; `None` where none was calibrated for these views.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspicious: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f32>,
 }
 
 /// Milliseconds per stage, rounded to microseconds.
@@ -87,25 +110,36 @@ impl ImageRecord {
         let labels = &classifier.labels().list;
         let probabilities = outcome.probabilities();
         let zero_shot = outcome.zero_shot();
-        let settings = classifier.settings();
+        let views = classifier.extractor().settings().views;
         // The answer is read off the logits: probabilities of near-certain classes can round to the same value.
-        let best = argmax(outcome.prediction.view());
-        let listed = top(outcome.prediction.view(), top_count);
+        let best = argmax(outcome.episode.prediction.view());
+        let listed = top(outcome.episode.prediction.view(), top_count);
         Self {
             schema: RECORD_SCHEMA,
             path: path.to_string_lossy().into_owned(),
             digest: outcome.digest.to_hex().to_string(),
-            bundle: classifier.bundle_id().into(),
+            bundle: classifier.extractor().bundle_id().into(),
             label: labels.names()[best].clone(),
             id: labels.id(best).map(String::from),
             probability: probabilities[best],
             top: listed.into_iter().map(|class| Answer::of(labels, probabilities.view(), class)).collect(),
             zero_shot: Answer::of(labels, zero_shot.view(), argmax(outcome.episode.logits.row(0))),
-            head: settings.tuning.head.name(),
-            views: settings.views.count,
-            seed: settings.views.seed,
+            head: classifier.tuning().head.name(),
+            views: views.count,
+            seed: views.seed,
+            cached: outcome.cached,
+            tamper: outcome.tamper.map(|score| TamperRecord::new(score, classifier.calibration().threshold)),
+            temperature: classifier.calibration().temperature,
             timings_ms: outcome.timings.into(),
         }
+    }
+}
+
+impl TamperRecord {
+    fn new(tamper: TamperScore, threshold: Option<f32>) -> Self {
+        let TamperScore { score, disagreement, isolation, narrowness } = tamper;
+        let suspicious = threshold.map(|threshold| score > threshold);
+        Self { score, disagreement, isolation, narrowness, suspicious, threshold }
     }
 }
 

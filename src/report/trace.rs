@@ -16,14 +16,16 @@ use crate::classifier::{Classifier, Outcome};
 pub fn trace_bytes(classifier: &Classifier, outcome: &Outcome) -> Vec<u8> {
     let episode = &outcome.episode;
     let selected: Vec<i64> = episode.selected.iter().map(|&view| view as i64).collect();
+    let classes = classifier.labels().embeddings.view();
+    let tuned_logits = episode.tuned_logits(outcome.features.view(), classes, classifier.scale());
     let floats = [
-        Named::floats("views", &classifier.views()),
-        Named::floats("features", &outcome.features),
+        Named::floats("views", &classifier.extractor().views()),
+        Named::floats("features", &*outcome.features),
         Named::floats("classes", &classifier.labels().embeddings),
         Named::floats("logits", &episode.logits),
-        Named::floats("weights", &outcome.weights),
-        Named::floats("tuned_logits", &episode.tuned_logits(outcome.features.view(), classifier.scale())),
-        Named::floats("prediction", &outcome.prediction),
+        Named::floats("weights", &outcome.episode.weights),
+        Named::floats("tuned_logits", &tuned_logits),
+        Named::floats("prediction", &outcome.episode.prediction),
         Named {
             name: "selected",
             dtype: Dtype::I64,
@@ -54,17 +56,16 @@ impl Named {
 }
 
 fn metadata(classifier: &Classifier, outcome: &Outcome) -> HashMap<String, String> {
-    let settings = classifier.settings();
-    let (views, tuning) = (settings.views, settings.tuning);
+    let (views, tuning) = (classifier.extractor().settings().views, classifier.tuning());
     let labels = serde_json::to_string(classifier.labels().names()).expect("strings are always JSON");
     let templates = classifier.labels().prompting.templates();
     let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
-    let choice = classifier.batch();
+    let choice = classifier.extractor().batch();
     let entries = [
         ("labels", labels),
         ("digest", outcome.digest.to_hex().to_string()),
-        ("bundle", classifier.bundle_id().to_string()),
+        ("bundle", classifier.extractor().bundle_id().to_string()),
         ("logit_scale", classifier.scale().to_string()),
         ("head", tuning.head.name().to_string()),
         ("prompt", prompt),

@@ -4,14 +4,17 @@ mod adamw;
 mod entropy;
 mod selection;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 pub use adamw::{AdamW, AdamWSettings};
-pub use entropy::{EntropyTape, entropies, mean_entropy, mean_entropy_backward};
+pub use entropy::{
+    EntropyTape, entropies, mean_entropy, mean_entropy_backward, weighted_entropy, weighted_entropy_backward,
+};
 pub use selection::select_confident;
 
+use crate::ensemble::{ReliabilitySettings, mean_shift, reliability_weights, vote};
 use crate::error::{Error, Result};
-use crate::head::{ClassLowrank, ClassShift, Context, Head, HeadKind, HeadModel};
+use crate::head::{ClassLowrank, ClassShift, Context, Head, HeadKind, HeadModel, ViewShift, view_basis};
 use crate::limits::{CLASS_CUTOFF_MAX, EMBEDDING_MAX, LEARNING_RATE_MAX, TUNING_STEPS_MAX};
 use crate::rows::{Real, scaled_products, softmax, weighted_sum};
 
@@ -22,7 +25,7 @@ pub struct TuningSettings {
     pub head: HeadKind,
     /// Optimiser steps (R-TPT: 1).
     pub steps: usize,
-    /// Fraction of the views, 0–1, that the loss is computed over (R-TPT: 0.1).
+    /// Fraction of the views, 0–1, that the loss is computed over (R-TPT: 0.1) or that vote (ZERO: 0.3).
     pub selection: f64,
     /// Directions of `class-lowrank` (count).
     pub rank: usize,
@@ -33,10 +36,10 @@ pub struct TuningSettings {
 }
 
 impl TuningSettings {
-    /// R-TPT's settings for a head: one step on a tenth of the views.
+    /// The published settings of a head: one step, and R-TPT's tenth of the views or the head's own share.
     pub fn of(head: HeadKind) -> Self {
         let optimizer = AdamWSettings { learning_rate: head.learning_rate(), ..AdamWSettings::default() };
-        Self { head, steps: 1, selection: 0.1, rank: RANK, class_cutoff: 0.0, optimizer }
+        Self { head, steps: 1, selection: head.selection(), rank: RANK, class_cutoff: 0.0, optimizer }
     }
 }
 
@@ -87,35 +90,30 @@ pub struct Episode<T> {
     pub selected: Vec<usize>,
     /// The loss before each step (nats).
     pub losses: Vec<T>,
-    /// T' after the last step, `[C, D]`, unit rows; `None` where the head tunes nothing.
+    /// T' after the last step, `[C, D]`, unit rows; `None` where the classes stay as they are.
     pub tuned_classes: Option<Array2<T>>,
+    /// F' after the last step, `[V, D]`, unit rows; `None` where the features stay as they are.
+    pub tuned_features: Option<Array2<T>>,
+    /// What each view contributes to the answer, `[V]`, summing to 1.
+    pub weights: Array1<T>,
+    /// The answer `[C]`: its softmax are the probabilities.
+    pub prediction: Array1<T>,
 }
 
 impl<T: Real> Episode<T> {
-    /// Z after the last step, `[V, C]`, of the episode's `features` `[V, D]` and logit scale.
-    pub fn tuned_logits(&self, features: ArrayView2<T>, scale: T) -> Array2<T> {
-        match &self.tuned_classes {
-            Some(classes) => scaled_products(scale, features, classes.view()),
-            None => self.logits.clone(),
-        }
-    }
-
-    /// The answer: the ensembled logits `w · Z_tuned`, `[C]`, for reliability weights w `[V]`.
-    ///
-    /// Logits are linear in the features, so `w · (s F T'ᵀ) = s (w · F) T'ᵀ`: the views are added up before they meet
-    /// the classes, and the V rows of Z_tuned are never computed.
-    pub fn prediction(&self, weights: ArrayView1<T>, features: ArrayView2<T>, scale: T) -> Array1<T> {
-        match &self.tuned_classes {
-            Some(classes) => {
-                let pooled = weighted_sum(weights, features).insert_axis(Axis(0));
-                scaled_products(scale, pooled.view(), classes.view()).remove_axis(Axis(0))
+    /// Z after the last step, `[V, C]`, of the episode's `features` `[V, D]`, `classes` `[C, D]` and logit scale.
+    pub fn tuned_logits(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Array2<T> {
+        match (&self.tuned_features, &self.tuned_classes) {
+            (None, None) => self.logits.clone(),
+            (moved, shifted) => {
+                let features = moved.as_ref().map_or(features, |moved| moved.view());
+                scaled_products(scale, features, shifted.as_ref().map_or(classes, |shifted| shifted.view()))
             }
-            None => weighted_sum(weights, self.logits.view()),
         }
     }
 }
 
-/// Runs one episode: select the confident views, minimise their mean entropy.
+/// Runs one episode: select the confident views, minimise their mean entropy, ensemble all views.
 ///
 /// `features` F `[V, D]` and `classes` T `[C, D]` have unit rows, `scale` is s. All state is local: the next image
 /// starts afresh, as R-TPT resets prompt and optimiser. What is tuned is `model`; `settings.head` is not looked at.
@@ -135,13 +133,61 @@ pub fn tune<T: Real>(
     let entropies = entropies(logits.view());
     let as_f64: Vec<f64> = entropies.iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect();
     let selected = select_confident(&as_f64, settings.selection);
-    let mut episode = Episode { logits, entropies, selected, losses: Vec::new(), tuned_classes: None };
+    let mut episode = Episode {
+        logits,
+        entropies,
+        selected,
+        losses: Vec::new(),
+        tuned_classes: None,
+        tuned_features: None,
+        weights: Array1::zeros(0),
+        prediction: Array1::zeros(0),
+    };
+    match model {
+        HeadModel::Mta => {
+            let mode = mean_shift(features, episode.logits.view());
+            episode.prediction = mode.logits(classes, scale);
+            episode.weights = mode.weights;
+        }
+        HeadModel::Zero => {
+            let order = select_confident(&as_f64, 1.0);
+            let result = vote(episode.logits.view(), &order, episode.selected.len());
+            episode.prediction = result.log_shares;
+            episode.weights = result.weights;
+        }
+        HeadModel::ViewShift => shift_views(&mut episode, features, classes, scale, settings),
+        HeadModel::None | HeadModel::ClassShift | HeadModel::ClassLowrank(_) | HeadModel::Context(_) => {
+            tune_classes(&mut episode, features, classes, scale, model, settings);
+            episode.weights = reliability_weights(features, ReliabilitySettings::RTPT);
+            episode.prediction = match &episode.tuned_classes {
+                // Logits are linear in the features, so `w · (s F T'ᵀ) = s (w · F) T'ᵀ`: the views are added up before
+                // they meet the classes, and the V rows of Z_tuned are never computed.
+                Some(classes) => {
+                    let pooled = weighted_sum(episode.weights.view(), features).insert_axis(Axis(0));
+                    scaled_products(scale, pooled.view(), classes.view()).remove_axis(Axis(0))
+                }
+                None => weighted_sum(episode.weights.view(), episode.logits.view()),
+            };
+        }
+    }
+    episode
+}
+
+/// Tunes the classes, if the head does and any may be touched.
+fn tune_classes<T: Real>(
+    episode: &mut Episode<T>,
+    features: ArrayView2<T>,
+    classes: ArrayView2<T>,
+    scale: T,
+    model: &HeadModel<T>,
+    settings: &TuningSettings,
+) {
     if model.kind() == HeadKind::None {
-        return episode;
+        return;
     }
     let chosen = likely_classes(episode.logits.view(), settings.class_cutoff);
     if chosen.as_ref().is_some_and(Vec::is_empty) {
-        return episode;
+        return;
     }
     let picked = chosen.as_ref().map(|chosen| classes.select(Axis(0), chosen));
     let mut descent = Descent {
@@ -154,12 +200,12 @@ pub fn tune<T: Real>(
     };
     let of_chosen = picked.as_ref().map_or(classes, |picked| picked.view());
     let tuned = match model {
-        HeadModel::None => return episode,
         HeadModel::ClassShift => descent.run(&ClassShift { classes: of_chosen }, settings),
         HeadModel::ClassLowrank(basis) => {
             descent.run(&ClassLowrank { classes: of_chosen, basis: basis.view() }, settings)
         }
         HeadModel::Context(model) => descent.run(&Context::new(model, of_chosen, chosen.as_deref()), settings),
+        HeadModel::None | HeadModel::ViewShift | HeadModel::Mta | HeadModel::Zero => return,
     };
     episode.losses = descent.losses;
     episode.tuned_classes = Some(match &chosen {
@@ -170,7 +216,47 @@ pub fn tune<T: Real>(
             all
         }
     });
-    episode
+}
+
+/// T-VSS: minimises the weighted entropy of the selected views by a shift of all, then averages their probabilities.
+///
+/// With every view selected, as is the default, the loss is the paper's `Σ w_i H_i`.
+fn shift_views<T: Real>(
+    episode: &mut Episode<T>,
+    features: ArrayView2<T>,
+    classes: ArrayView2<T>,
+    scale: T,
+    settings: &TuningSettings,
+) {
+    episode.weights = reliability_weights(features, ReliabilitySettings::TVSS);
+    let basis = view_basis(features);
+    let mut logits = episode.logits.clone();
+    if basis.ncols() > 0 {
+        let picked = features.select(Axis(0), &episode.selected);
+        let weights: Array1<T> = episode.selected.iter().map(|&view| episode.weights[view]).collect();
+        let head = ViewShift { features: picked.view(), basis: basis.view() };
+        let mut theta = head.start();
+        let mut optimizer = AdamW::new(settings.optimizer, settings.steps);
+        for _ in 0..settings.steps {
+            let tape = head.forward(&theta);
+            let (loss, entropy_tape) =
+                weighted_entropy(&scaled_products(scale, tape.rows.view(), classes), weights.view());
+            episode.losses.push(loss);
+            let dlogits = weighted_entropy_backward(entropy_tape, weights.view());
+            // dF' = s dZ T.
+            let dfeatures = scaled_products(scale, dlogits.view(), classes.t());
+            let dtheta = head.backward(&tape, dfeatures);
+            optimizer.step(&mut theta, &dtheta);
+        }
+        let moved = ViewShift { features, basis: basis.view() }.forward(&theta).rows;
+        logits = scaled_products(scale, moved.view(), classes);
+        episode.tuned_features = Some(moved);
+    }
+    let mut mixed = Array1::zeros(logits.ncols());
+    for (row, &weight) in logits.rows().into_iter().zip(&episode.weights) {
+        mixed.scaled_add(weight, &softmax(row));
+    }
+    episode.prediction = mixed.mapv(T::ln);
 }
 
 /// The classes whose probability reaches `cutoff` in some view; `None` for all of them.

@@ -37,7 +37,13 @@ fn records_have_the_documented_fields() {
     let timings = &record["timings_ms"];
     let parts: f64 = ["decode", "views", "encode", "tune"].map(|stage| timings[stage].as_f64().unwrap()).iter().sum();
     assert!(parts <= timings["total"].as_f64().unwrap() + 0.01, "{timings}");
-    assert_eq!(record.as_object().unwrap().len(), 12);
+    let tamper = &record["tamper"];
+    let part = |name: &str| tamper[name].as_f64().unwrap();
+    let mean = (part("disagreement") + part("isolation") + part("narrowness")) / 3.0;
+    assert!((part("score") - mean).abs() < 1e-6 && (0.0..=1.0).contains(&mean), "{tamper}");
+    assert!(tamper.get("suspicious").is_none(), "nothing was calibrated: {tamper}");
+    assert_eq!(record["cached"], false);
+    assert_eq!(record.as_object().unwrap().len(), 14);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Tuning, weights and ensemble against PyTorch's autograd and AdamW, and gradients against central differences.
 
 use ndarray::{Array1, Array2, Axis};
-use rtpt_edge::head::{ClassShift, Head, HeadKind, HeadModel};
-use rtpt_edge::reliability::reliability_weights;
+use rtpt_edge::ensemble::{ReliabilitySettings, reliability_weights};
+use rtpt_edge::head::{ClassShift, Head, HeadKind, HeadModel, ViewShift, view_basis};
 use rtpt_edge::rows::scaled_products;
-use rtpt_edge::tuning::{Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune};
+use rtpt_edge::tuning::{
+    Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune, weighted_entropy, weighted_entropy_backward,
+};
 use serde::Deserialize;
 
 use crate::goldens::Goldens;
@@ -63,19 +65,17 @@ pub fn assert_episode(
     assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
     assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name}");
     assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
-    let tuned = episode.tuned_logits(features.view(), scale);
+    let tuned = episode.tuned_logits(features.view(), classes.view(), scale);
     assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
-    let weights = reliability_weights(features.view());
-    assert_near(&weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
-    let prediction = episode.prediction(weights.view(), features.view(), scale);
-    assert_near(&prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
+    assert_near(&episode.weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
+    assert_near(&episode.prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
 
     let (features, classes) = (features.mapv(|value| value as f32), classes.mapv(|value| value as f32));
     let episode = tune(features.view(), classes.view(), scale as f32, single, settings);
     assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name} in f32");
-    let tuned = episode.tuned_logits(features.view(), scale as f32).mapv(f64::from);
+    let tuned = episode.tuned_logits(features.view(), classes.view(), scale as f32).mapv(f64::from);
     assert_near(&tuned, &goldens.matrix(&golden("tuned")), single_tolerance, &golden("tuned"));
-    let weights = reliability_weights(features.view()).mapv(f64::from);
+    let weights = episode.weights.mapv(f64::from);
     assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
 }
 
@@ -154,11 +154,77 @@ fn the_head_none_leaves_the_logits_alone() {
     let classes = goldens.matrix("v9-c3-d8-s1.classes");
     let settings = TuningSettings::of(HeadKind::None);
     let episode = tune(features.view(), classes.view(), 20.0, &HeadModel::None, &settings);
-    assert_eq!(episode.tuned_logits(features.view(), 20.0), episode.logits);
-    let weights = reliability_weights(features.view());
-    let prediction = episode.prediction(weights.view(), features.view(), 20.0);
-    assert_near(&prediction, &weights.dot(&episode.logits), 1e-12, "prediction");
+    assert_eq!(episode.tuned_logits(features.view(), classes.view(), 20.0), episode.logits);
+    let weights = reliability_weights(features.view(), ReliabilitySettings::RTPT);
+    assert_eq!(episode.weights, weights);
+    assert_near(&episode.prediction, &weights.dot(&episode.logits), 1e-12, "prediction");
     assert!(episode.losses.is_empty());
     let expected: Array1<f64> = 20.0 * classes.dot(&features.row(0));
     assert_near(episode.logits.row(0), &expected, 1e-12, "logits");
+}
+
+/// An episode of a method that tunes no classes, as `models/methods.py` computes it.
+#[test]
+fn methods_that_tune_no_classes_agree_with_pytorch() {
+    #[derive(Deserialize)]
+    struct MethodCase {
+        name: String,
+        episode: String,
+        method: HeadKind,
+        steps: usize,
+        scale: f64,
+    }
+    let (goldens, episodes) = (Goldens::open("methods.safetensors"), Goldens::open("episodes.safetensors"));
+    let cases: Vec<MethodCase> = serde_json::from_str(&goldens.metadata("cases")).unwrap();
+    assert_eq!(cases.len(), 24);
+    for case in cases {
+        let golden = |part: &str| format!("{}.{part}", case.name);
+        let input = |part: &str| episodes.matrix(&format!("{}.{part}", case.episode));
+        let (features, classes) = (input("features"), input("classes"));
+        let settings = TuningSettings { steps: case.steps, ..TuningSettings::of(case.method) };
+        let (double, single) = match case.method {
+            HeadKind::ViewShift => (HeadModel::ViewShift, HeadModel::ViewShift),
+            HeadKind::Mta => (HeadModel::Mta, HeadModel::Mta),
+            HeadKind::Zero => (HeadModel::Zero, HeadModel::Zero),
+            other => panic!("{other:?} has goldens of its own"),
+        };
+        let episode = tune(features.view(), classes.view(), case.scale, &double, &settings);
+        assert_near(&episode.weights, &goldens.vector(&golden("weights")), 1e-6, &golden("weights"));
+        // Compared as probabilities: a class without votes has a logarithm of -∞.
+        let probabilities = |logits: Array1<f64>| rtpt_edge::rows::softmax(logits.view());
+        let expected = probabilities(goldens.vector(&golden("prediction")));
+        assert_near(&probabilities(episode.prediction.clone()), &expected, 1e-7, &golden("prediction"));
+        if case.method == HeadKind::ViewShift {
+            assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-8, &golden("losses"));
+        }
+        let (features, classes) = (features.mapv(|value| value as f32), classes.mapv(|value| value as f32));
+        let episode = tune(features.view(), classes.view(), case.scale as f32, &single, &settings);
+        let found = probabilities(episode.prediction.mapv(f64::from));
+        assert_near(&found, &expected, 1e-4, &golden("prediction"));
+    }
+}
+
+#[test]
+fn the_gradient_of_view_shift_agrees_with_central_differences() {
+    let goldens = Goldens::open("episodes.safetensors");
+    let (features, classes) = (goldens.matrix("v9-c3-d8-s1.features"), goldens.matrix("v9-c3-d8-s1.classes"));
+    let weights = reliability_weights(features.view(), ReliabilitySettings::TVSS);
+    let basis = view_basis(features.view());
+    assert!(basis.ncols() >= 3, "{:?}", basis.dim());
+    let head = ViewShift { features: features.view(), basis: basis.view() };
+    let logits = |theta: &Array2<f64>| scaled_products(20.0, head.forward(theta).rows.view(), classes.view());
+    let loss = |theta: &Array2<f64>| weighted_entropy(&logits(theta), weights.view()).0;
+    for theta in [head.start(), Array2::from_shape_fn((1, basis.ncols()), |(_, j)| 0.2 - 0.1 * j as f64)] {
+        let dlogits = weighted_entropy_backward(weighted_entropy(&logits(&theta), weights.view()).1, weights.view());
+        let gradient = head.backward(&head.forward(&theta), 20.0 * dlogits.dot(&classes));
+        for index in ndarray::indices(theta.dim()) {
+            let at = |step: f64| {
+                let mut moved = theta.clone();
+                moved[index] += step;
+                loss(&moved)
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((numeric - gradient[index]).abs() < 1e-8, "{index:?}: {numeric} and {}", gradient[index]);
+        }
+    }
 }

@@ -187,5 +187,5 @@ fn a_cutoff_above_every_class_tunes_nothing() {
     let settings = TuningSettings { class_cutoff: 0.09, ..TuningSettings::of(HeadKind::ClassShift) };
     let episode = tune(features.view(), classes.slice(s![.., ..]), 1.0, &HeadModel::ClassShift, &settings);
     assert!(episode.tuned_classes.is_none() && episode.losses.is_empty());
-    assert_eq!(episode.tuned_logits(features.view(), 1.0), episode.logits);
+    assert_eq!(episode.tuned_logits(features.view(), classes.view(), 1.0), episode.logits);
 }

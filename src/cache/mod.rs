@@ -1,0 +1,149 @@
+//! Image features that were computed before: in memory, and on disk between runs.
+//!
+//! A hit gives the same bits as a miss: the key holds everything the features depend on, and a value that does not
+//! match its checksum is no hit. A cache that cannot be used costs time, not the run: what is wrong with it is
+//! logged as a warning, once, and the classifier goes on without.
+
+mod disk;
+mod memory;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ndarray::Array2;
+
+pub use disk::{DiskUsage, FILE_NAME};
+
+use crate::limits::CACHE_PENDING_MAX;
+use crate::views::{Augment, ViewSettings};
+use disk::DiskCache;
+use memory::MemoryCache;
+
+/// Names the features of one image: its content, and everything else that decides their bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheKey([u8; 32]);
+
+/// What the features depend on besides the image.
+#[derive(Clone, Debug)]
+pub struct CacheScope(blake3::Hasher);
+
+impl CacheScope {
+    /// Of a bundle's digest, the views, the encoder's batch and the device (see [`crate::classifier`]).
+    pub fn new(bundle: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"rtpt-edge features 1");
+        hasher.update(bundle.as_bytes());
+        let augment = match views.augment {
+            Augment::Crop => 0,
+            Augment::Augmix => 1,
+        };
+        for number in [views.count as u64, augment, views.seed, batch as u64, device.len() as u64] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(device.as_bytes());
+        Self(hasher)
+    }
+
+    /// The key of an image file with the BLAKE3 digest `image`.
+    pub fn key(&self, image: &blake3::Hash) -> CacheKey {
+        let mut hasher = self.0.clone();
+        hasher.update(image.as_bytes());
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Features F `[V, D]` by image. Usable from several threads.
+pub struct FeatureCache {
+    memory: Mutex<MemoryCache>,
+    disk: Mutex<Option<DiskCache>>,
+}
+
+impl FeatureCache {
+    /// One that keeps at most `memory_bytes` of features in memory, and none on disk.
+    pub fn in_memory(memory_bytes: usize) -> Self {
+        Self { memory: Mutex::new(MemoryCache::new(memory_bytes)), disk: Mutex::new(None) }
+    }
+
+    /// Also keeps features in `folder`, at most `disk_bytes` of them; the oldest make room for new ones.
+    ///
+    /// If that is not possible a warning says why, and there is no cache on disk.
+    pub fn with_disk(mut self, folder: &Path, disk_bytes: u64) -> Self {
+        let opened = DiskCache::open(folder, disk_bytes);
+        self.disk = Mutex::new(opened.map_err(|problem| warn(folder, &problem)).ok());
+        self
+    }
+
+    /// The features remembered under `key`.
+    pub fn get(&self, key: &CacheKey) -> Option<Arc<Array2<f32>>> {
+        if let Some(found) = self.memory().get(key) {
+            return Some(found);
+        }
+        let mut slot = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let disk = slot.as_mut()?;
+        match disk.get(key) {
+            Ok(found) => {
+                let found = Arc::new(found?);
+                self.memory().put(*key, Arc::clone(&found));
+                Some(found)
+            }
+            Err(problem) => {
+                warn(&disk.folder, &problem);
+                *slot = None;
+                None
+            }
+        }
+    }
+
+    /// Remembers features under `key`.
+    pub fn put(&self, key: &CacheKey, features: &Arc<Array2<f32>>) {
+        self.memory().put(*key, Arc::clone(features));
+        self.with_disk_cache(|disk| {
+            disk.put(*key, features);
+            if disk.pending() >= CACHE_PENDING_MAX { disk.flush() } else { Ok(()) }
+        });
+    }
+
+    /// Writes what is not on disk yet. Also happens when the cache is dropped.
+    pub fn flush(&self) {
+        self.with_disk_cache(DiskCache::flush);
+    }
+
+    fn with_disk_cache(&self, act: impl FnOnce(&mut DiskCache) -> Result<(), String>) {
+        let mut slot = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(disk) = slot.as_mut() else { return };
+        if let Err(problem) = act(disk) {
+            warn(&disk.folder, &problem);
+            *slot = None;
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, MemoryCache> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for FeatureCache {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn warn(folder: &Path, problem: &str) {
+    log::warn!("going on without the feature cache in {}: {problem}", folder.display());
+}
+
+/// What is in the cache in `folder`; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, with the reason in words.
+pub fn disk_usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
+    disk::usage(folder)
+}
+
+/// Removes the cache in `folder` and returns the size (bytes) its file had; 0 if there was none.
+///
+/// # Errors
+/// Another program has it open, or it cannot be removed.
+pub fn clear(folder: &Path) -> Result<u64, String> {
+    disk::clear(folder)
+}

@@ -1,0 +1,70 @@
+//! `rtpt cache`: the features on disk.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use rtpt_edge::cache::{FILE_NAME, clear, disk_usage};
+use rtpt_edge::error::Error;
+
+use super::settings::memory_folder;
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show how much is remembered
+    Info(Folder),
+    /// Forget all of it
+    Clear(Folder),
+}
+
+#[derive(Args)]
+struct Folder {
+    /// Folder of the features on disk [default: the cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+impl Folder {
+    fn path(&self) -> Result<PathBuf, Error> {
+        self.cache_dir.clone().or_else(memory_folder).ok_or_else(|| Error::Setting {
+            what: "the cache folder",
+            expected: "XDG_CACHE_HOME or HOME to be set, or --cache-dir DIR".into(),
+            found: "unknown".into(),
+        })
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let mut out = io::stdout().lock();
+    let unusable = |folder: &Path, problem: String| Error::OutputUnwritable {
+        path: folder.join(FILE_NAME),
+        source: io::Error::other(problem),
+    };
+    match &arguments.command {
+        Command::Info(folder) => {
+            let folder = folder.path()?;
+            match disk_usage(&folder).map_err(|problem| unusable(&folder, problem))? {
+                None => writeln!(out, "no features are remembered in {}", folder.display())?,
+                Some(usage) => {
+                    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+                    let (held, file) = (mebibytes(usage.bytes), mebibytes(usage.file_bytes));
+                    writeln!(out, "{}", folder.join(FILE_NAME).display())?;
+                    writeln!(out, "{} images, {held:.1} MiB of features in a file of {file:.1} MiB", usage.entries)?;
+                }
+            }
+        }
+        Command::Clear(folder) => {
+            let folder = folder.path()?;
+            let bytes = clear(&folder).map_err(|problem| unusable(&folder, problem))?;
+            writeln!(out, "{bytes} bytes freed in {}", folder.display())?;
+        }
+    }
+    Ok(Completion::All)
+}

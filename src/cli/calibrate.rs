@@ -1,0 +1,201 @@
+//! `rtpt calibrate`: the tamper score's threshold and the probabilities' temperature, from a deployment's own images.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use rtpt_edge::bundle::Bundle;
+use rtpt_edge::calibration::{
+    Answered, Calibration, TamperThreshold, Target, Temperature, confidences, fit_temperature, fit_threshold, in_words,
+    labels_digest,
+};
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions};
+use rtpt_edge::metrics::calibration_error;
+use rtpt_edge::rows::argmax;
+use rtpt_edge::{Classifier, ClassifierSettings};
+
+use super::inputs::Input;
+use super::settings::{CacheArguments, SettingsArguments};
+use super::{Completion, Outcome, inputs, progress_bar};
+
+/// Fewer images than this say nothing about a rate.
+const IMAGES_MIN: usize = 20;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    settings: SettingsArguments,
+    #[command(flatten)]
+    cache: CacheArguments,
+    /// Share of clean images (0 to 0.5) that may be called suspicious
+    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
+    fpr: f64,
+    /// The images are not labelled: the temperature is fitted to agree with the answers of the bundle's full number of
+    /// views, which needs fewer --views
+    #[arg(long)]
+    unlabelled: bool,
+    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
+    #[arg(long, value_name = "FILE", conflicts_with = "unlabelled")]
+    class_names: Option<PathBuf>,
+    /// Folder that the paths in a data set's file are below [default: where the file is]
+    #[arg(long, value_name = "DIR", conflicts_with = "unlabelled")]
+    images: Option<PathBuf>,
+    /// Part of a CoOp split file
+    #[arg(long, value_name = "PART", default_value = "train")]
+    split: String,
+    /// Show what would be kept with the bundle, and keep nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Clean images like those of the deployment: a data set as for rtpt eval, or with --unlabelled a file or folder
+    #[arg(value_name = "DATASET")]
+    dataset: PathBuf,
+}
+
+/// What was measured of the images.
+#[derive(Default)]
+struct Measured {
+    tampers: Vec<f32>,
+    answers: Vec<Answered>,
+    failed: usize,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    if !(0.0..=0.5).contains(&arguments.fpr) {
+        let found = arguments.fpr.to_string();
+        return Err(Error::Setting { what: "--fpr", expected: "0 to 0.5".into(), found }.into());
+    }
+    let bundle = arguments.settings.bundle.open()?;
+    let settings = arguments.settings.settings(&bundle);
+    let cache = || arguments.cache.open(true);
+    let (measured, target, classifier) = if arguments.unlabelled {
+        measure_unlabelled(arguments, &bundle, &settings)?
+    } else {
+        let mut classifier = arguments.settings.classifier_of(&bundle)?.with_cache(cache());
+        let options = DataSetOptions { images: arguments.images.clone(), split: arguments.split.clone() };
+        let set = DataSet::open(&arguments.dataset, &options)?;
+        let renamed = arguments.class_names.as_deref().map(ClassNames::read).transpose()?.unwrap_or_default();
+        let truths = set.truths(&classifier.labels().list, &renamed)?;
+        let inputs = set.items.iter().map(|item| Input::file(&item.path)).collect();
+        let measured = measure(&mut classifier, inputs, |place, _| Some(truths[place]))?;
+        (measured, Target::Truth, classifier)
+    };
+    let count = measured.tampers.len();
+    if count < IMAGES_MIN {
+        let expected = format!("at least {IMAGES_MIN} with two views or more");
+        return Err(Error::Setting { what: "the number of clean images", expected, found: count.to_string() }.into());
+    }
+    let mut calibration = Calibration::new(&bundle, &settings.extractor.views);
+    let threshold = fit_threshold(&measured.tampers, arguments.fpr);
+    calibration.tamper = Some(TamperThreshold { threshold, false_positive_rate: arguments.fpr, images: count });
+    if !measured.answers.is_empty() {
+        calibration.temperature = Some(temperature(&measured.answers, target, &settings, &classifier));
+    }
+    print(&calibration)?;
+    let mut out = io::stdout().lock();
+    if arguments.dry_run {
+        writeln!(out, "nothing was kept (--dry-run)")?;
+    } else {
+        calibration.write(&bundle)?;
+        writeln!(out, "kept in {}", Calibration::path(&bundle).display())?;
+    }
+    Ok(if measured.failed == 0 { Completion::All } else { Completion::SomeFailed })
+}
+
+/// Compares the answers of the views asked for with those of the bundle's full number of views.
+fn measure_unlabelled(
+    arguments: &Arguments,
+    bundle: &Bundle,
+    settings: &ClassifierSettings,
+) -> Result<(Measured, Target, Classifier)> {
+    let full = bundle.manifest.views.count;
+    let mut classifier = arguments.settings.classifier_of(bundle)?;
+    let list = || inputs::list(std::slice::from_ref(&arguments.dataset));
+    let measured = if settings.extractor.views.count < full {
+        let mut reference = *settings;
+        reference.extractor.views.count = full;
+        let labels = classifier.labels().clone();
+        let mut reference = Classifier::new(bundle, labels, reference, None)?.with_cache(arguments.cache.open(true));
+        // An image's answer at all views, by the order of the images; what fails here fails below as well.
+        let mut wanted = Vec::new();
+        for mut input in list() {
+            let outcome = input.read().and_then(|bytes| reference.classify(&bytes));
+            wanted.push(outcome.ok().map(|outcome| argmax(outcome.episode.prediction.view())));
+        }
+        measure(&mut classifier, list(), |place, _| wanted[place])?
+    } else {
+        log::warn!(
+            "no temperature is fitted: without labels it needs fewer --views than the {full} whose answers it is fitted to"
+        );
+        measure(&mut classifier, list(), |_, _| None)?
+    };
+    Ok((measured, Target::FullViews, classifier))
+}
+
+/// Classifies the images; `wanted` says which class the answer to the image at a place should be, if that is known.
+fn measure(
+    classifier: &mut Classifier,
+    inputs: Vec<Input>,
+    wanted: impl Fn(usize, &Input) -> Option<usize>,
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let bar = progress_bar(inputs.len());
+    for (place, mut input) in inputs.into_iter().enumerate() {
+        match input.read().and_then(|bytes| classifier.classify(&bytes)) {
+            Ok(outcome) => {
+                measured.tampers.extend(outcome.tamper.map(|tamper| tamper.score));
+                let wanted = wanted(place, &input);
+                measured.answers.extend(wanted.map(|wanted| (outcome.episode.prediction, wanted)));
+            }
+            Err(error) => {
+                bar.suspend(|| eprintln!("rtpt: {}: {error}", input.path.display()));
+                measured.failed += 1;
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(measured)
+}
+
+/// The temperature of all answers, and what it does to answers it was not fitted to.
+fn temperature(
+    answers: &[Answered],
+    target: Target,
+    settings: &ClassifierSettings,
+    classifier: &Classifier,
+) -> Temperature {
+    let half = |parity: usize| -> Vec<Answered> { answers.iter().skip(parity).step_by(2).cloned().collect() };
+    let (even, odd) = (half(0), half(1));
+    let mut after = confidences(&even, fit_temperature(&odd));
+    after.extend(confidences(&odd, fit_temperature(&even)));
+    Temperature {
+        temperature: fit_temperature(answers),
+        tuning: in_words(&settings.tuning),
+        labels: labels_digest(classifier.labels()),
+        target,
+        images: answers.len(),
+        ece_before: calibration_error(&confidences(answers, 1.0)),
+        ece_after: calibration_error(&after),
+    }
+}
+
+fn print(calibration: &Calibration) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if let Some(tamper) = calibration.tamper {
+        let rate = tamper.false_positive_rate * 100.0;
+        writeln!(
+            out,
+            "tamper score: above {:.3} an image is suspicious, as at most {rate} % of {} clean images are",
+            tamper.threshold, tamper.images
+        )?;
+    }
+    if let Some(fitted) = &calibration.temperature {
+        writeln!(
+            out,
+            "temperature: {:.3} ({}), fitted to {} images; ECE {:.3} before, {:.3} after (cross-validated in two halves)",
+            fitted.temperature, fitted.tuning, fitted.images, fitted.ece_before, fitted.ece_after
+        )?;
+    }
+    Ok(())
+}

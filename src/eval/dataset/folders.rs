@@ -1,0 +1,55 @@
+//! A folder of folders, one a class: ImageNet and its variants, and most people's own photos.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{DataSet, Item, Problems, push};
+use crate::error::Result;
+use crate::views::EXTENSIONS;
+
+pub fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
+    let mut items = Vec::new();
+    let folders: Vec<PathBuf> = listed(root, problems).into_iter().filter(|path| path.is_dir()).collect();
+    if folders.is_empty() {
+        problems.add(root, None, "expected one folder of images a class, found no folder");
+    }
+    for folder in folders {
+        let class = name_of(&folder);
+        let before = items.len();
+        for path in listed(&folder, problems).into_iter().filter(|path| is_image_name(path)) {
+            let item = Item { name: format!("{class}/{}", name_of(&path)), path, class: class.clone(), line: None };
+            push(&mut items, item, root, problems);
+        }
+        if items.len() == before {
+            let endings = EXTENSIONS.join(", .");
+            problems.add(&folder, None, format!("the class has no image; expected files ending in .{endings}"));
+        }
+    }
+    Ok(DataSet { path: root.into(), items, classes: None })
+}
+
+/// What is in a folder, in order of name, without what is hidden.
+fn listed(folder: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => {
+            let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+            paths.retain(|path| !name_of(path).starts_with('.'));
+            paths.sort();
+            paths
+        }
+        Err(error) => {
+            problems.add(folder, None, format!("it cannot be read: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn is_image_name(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
+}

@@ -1,0 +1,145 @@
+//! What an evaluation writes: a line about the settings, then a line an image. A promise to other programs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::views::Augment;
+
+/// Version of the lines.
+pub const SCHEMA: u32 = 1;
+
+/// The first line: everything the results depend on. Results of different plans are never mixed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the program.
+    pub version: String,
+    /// The condition's name.
+    pub condition: String,
+    /// Its place among the conditions, from 0: the first is the one others are compared with.
+    pub place: usize,
+    /// The bundle's name and digest.
+    pub bundle: String,
+    /// BLAKE3 of the data set's image names and truths.
+    pub dataset: String,
+    /// Images in the whole data set.
+    pub images: usize,
+    /// The labels, in order: classes are numbers into it.
+    pub labels: Vec<String>,
+    /// What is written around a label.
+    pub prompt: Vec<String>,
+    /// Number of views.
+    pub views: usize,
+    /// How views are made.
+    pub augment: Augment,
+    /// The user's seed.
+    pub seed: u64,
+    /// The encoder's batch.
+    pub batch: usize,
+    /// The methods and their settings.
+    pub methods: Vec<MethodPlan>,
+    /// Fewer views at which the methods are measured as well.
+    pub curve: Vec<usize>,
+    /// The head whose probabilities are also given at a calibrated temperature, and that temperature.
+    pub temperature: Option<(String, f64)>,
+    /// Which part of the data set, as in `2/4`; `None` for all of it.
+    pub shard: Option<String>,
+}
+
+/// A method's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodPlan {
+    /// The method.
+    pub name: String,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Fraction of the views.
+    pub selection: f64,
+    /// Directions of `class-lowrank`.
+    pub rank: usize,
+    /// Classes left out of tuning.
+    pub class_cutoff: f64,
+}
+
+/// The line of one image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Record {
+    /// It was measured.
+    Measured(Measured),
+    /// It could not be.
+    Failed(Failure),
+}
+
+/// One image under every method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Place in the data set, from 0.
+    pub index: usize,
+    /// Path below the data set's folder.
+    pub name: String,
+    /// The file, as it was found.
+    pub path: String,
+    /// BLAKE3 of the file.
+    pub digest: String,
+    /// The class it shows.
+    pub truth: usize,
+    /// The tamper score; `None` with a single view.
+    pub tamper: Option<f32>,
+    /// Whether the features were in the cache.
+    pub cached: bool,
+    /// Milliseconds of decoding (or finding in the cache), of making views, and of encoding.
+    pub ms: [f64; 3],
+    /// A result a method, in the plan's order.
+    pub results: Vec<MethodResult>,
+    /// The answers at each of the plan's smaller numbers of views, a method each.
+    pub curve: Vec<Vec<usize>>,
+}
+
+/// What one method made of one image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodResult {
+    /// The most probable class.
+    pub answer: usize,
+    /// Classes that are more probable than the true one: 0 if the answer is right.
+    pub rank: usize,
+    /// Probability of the answer (0–1).
+    pub confidence: f32,
+    /// ln of the true class's probability, which counts as 1e-12 at least.
+    pub log_truth: f32,
+    /// Entropy of the probabilities (nats).
+    pub entropy: f32,
+    /// Probability of the answer at the calibrated temperature, where there is one for this method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<f32>,
+    /// Milliseconds from features to answer.
+    pub ms: f64,
+}
+
+/// An image that could not be measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// Place in the data set, from 0.
+    pub index: usize,
+    /// Path below the data set's folder.
+    pub name: String,
+    /// Why.
+    pub error: String,
+}
+
+impl Record {
+    /// Place in the data set, from 0.
+    pub fn index(&self) -> usize {
+        match self {
+            Self::Measured(measured) => measured.index,
+            Self::Failed(failure) => failure.index,
+        }
+    }
+}

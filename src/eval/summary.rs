@@ -1,0 +1,249 @@
+//! What an evaluation comes to: a table of methods for each condition.
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::Results;
+use super::record::{Measured, MethodResult, Record};
+use crate::metrics::{auroc, calibration_error, mcnemar, quantile, wilson};
+
+/// Version of the summary's JSON.
+pub const SUMMARY_SCHEMA: u32 = 1;
+
+/// All conditions of one evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// [`SUMMARY_SCHEMA`].
+    pub schema: u32,
+    /// The bundle's name and digest.
+    pub bundle: String,
+    /// Number of labels.
+    pub classes: usize,
+    /// Number of views.
+    pub views: usize,
+    /// Smaller numbers of views at which accuracies are given as well.
+    pub curve: Vec<usize>,
+    /// One a data set, in the order given.
+    pub conditions: Vec<ConditionSummary>,
+}
+
+/// One data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConditionSummary {
+    /// Its name.
+    pub name: String,
+    /// Images measured.
+    pub images: usize,
+    /// Images that could not be.
+    pub failed: usize,
+    /// Milliseconds an image of encoding, where it was not in the cache: the median.
+    pub encode_ms: Option<f64>,
+    /// How well the tamper score tells this condition from the first (area under the ROC curve, 0–1).
+    pub tamper_auroc: Option<f64>,
+    /// One a method.
+    pub methods: Vec<MethodSummary>,
+}
+
+/// One method on one data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MethodSummary {
+    /// The method.
+    pub name: String,
+    /// Right answers.
+    pub right: usize,
+    /// Share of right answers (0–1).
+    pub accuracy: f64,
+    /// Its 95 % interval (Wilson).
+    pub interval: (f64, f64),
+    /// Share of images whose class is among the five most probable (0–1).
+    pub top5: f64,
+    /// Mean entropy of the probabilities (nats).
+    pub entropy: f64,
+    /// Expected calibration error, 15 bins (0–1).
+    pub ece: f64,
+    /// The same at the calibrated temperature, where there is one for this method.
+    pub ece_calibrated: Option<f64>,
+    /// Mean negative logarithm of the true class's probability (nats).
+    pub nll: f64,
+    /// Views the method looks at.
+    pub views: usize,
+    /// Milliseconds from features to answer: median and 95th percentile.
+    pub ms: (f64, f64),
+    /// Paired comparison with zero-shot, where that was measured.
+    pub against_zero_shot: Option<Gap>,
+    /// Share of right answers (0–1) at each smaller number of views.
+    pub curve: Vec<f64>,
+}
+
+/// Two methods on the same images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Images only this method is right on.
+    pub better: usize,
+    /// Images only the other is right on.
+    pub worse: usize,
+    /// Difference of the shares of right answers (0–1).
+    pub difference: f64,
+    /// McNemar's exact two-sided p-value.
+    pub p: f64,
+}
+
+impl Summary {
+    /// Of the results of all conditions, which have bundle, labels and methods in common.
+    pub fn of(conditions: &[Results]) -> Self {
+        let plan = &conditions.first().expect("an evaluation has a condition").plan;
+        let reference = tampers(&conditions[0]);
+        Self {
+            schema: SUMMARY_SCHEMA,
+            bundle: plan.bundle.clone(),
+            classes: plan.labels.len(),
+            views: plan.views,
+            curve: plan.curve.clone(),
+            conditions: (0..).zip(conditions).map(|(place, results)| condition(place, results, &reference)).collect(),
+        }
+    }
+
+    /// The table in Markdown.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
+        for condition in &self.conditions {
+            text += &format!("\n### {}: {} images{}\n\n", condition.name, condition.images, condition.notes());
+            text += &format!("| {} |\n|{}\n", HEADINGS.join(" | "), "---|".repeat(HEADINGS.len()));
+            for method in &condition.methods {
+                text += &format!("| {} |\n", method.cells().join(" | "));
+            }
+        }
+        text
+    }
+
+    /// The table for a terminal.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
+        for condition in &self.conditions {
+            text += &format!("\n{}: {} images{}\n", condition.name, condition.images, condition.notes());
+            let mut rows = vec![HEADINGS.map(String::from)];
+            rows.extend(condition.methods.iter().map(MethodSummary::cells));
+            let widths: Vec<usize> = (0..HEADINGS.len())
+                .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+                .collect();
+            for row in rows {
+                let cells = row.iter().zip(&widths).enumerate();
+                let cells = cells.map(|(column, (cell, &width))| match column {
+                    0 => format!("{cell:width$}"),
+                    _ => format!("{cell:>width$}"),
+                });
+                text += cells.collect::<Vec<_>>().join("  ").trim_end();
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// The columns of the table.
+pub const HEADINGS: [&str; 9] =
+    ["method", "right", "95 % interval", "top 5", "vs zero-shot", "entropy", "ECE", "NLL", "ms (median, 95 %)"];
+
+impl ConditionSummary {
+    /// What the heading says beside name and number.
+    pub fn notes(&self) -> String {
+        let failed = if self.failed == 0 { String::new() } else { format!(", {} failed", self.failed) };
+        let encode = self.encode_ms.map_or(String::new(), |ms| format!(", {ms:.0} ms to encode one"));
+        let tamper = self.tamper_auroc.map_or(String::new(), |area| format!(", tamper score AUROC {area:.3}"));
+        failed + &encode + &tamper
+    }
+}
+
+impl MethodSummary {
+    /// The row of a table.
+    pub fn cells(&self) -> [String; 9] {
+        let percent = |share: f64| format!("{:.1}", share * 100.0);
+        let gap = self.against_zero_shot.map_or(String::new(), |gap| {
+            let p = if gap.p < 0.001 { "p < 0.001".into() } else { format!("p = {:.3}", gap.p) };
+            format!("{:+.1}, {p}", gap.difference * 100.0)
+        });
+        let ece = match self.ece_calibrated {
+            Some(calibrated) => format!("{:.3}, calibrated {calibrated:.3}", self.ece),
+            None => format!("{:.3}", self.ece),
+        };
+        [
+            self.name.clone(),
+            format!("{} %", percent(self.accuracy)),
+            format!("{}–{}", percent(self.interval.0), percent(self.interval.1)),
+            format!("{} %", percent(self.top5)),
+            gap,
+            format!("{:.2}", self.entropy),
+            ece,
+            format!("{:.2}", self.nll),
+            format!("{:.2}, {:.2}", self.ms.0, self.ms.1),
+        ]
+    }
+}
+
+fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSummary {
+    let measured: Vec<&Measured> = measured(results).collect();
+    let encoded: Vec<f64> = measured.iter().filter(|one| !one.cached).map(|one| one.ms[2]).collect();
+    let methods = &results.plan.methods;
+    let zero_shot = methods.iter().position(|method| method.name == "zero-shot");
+    ConditionSummary {
+        name: results.plan.condition.clone(),
+        images: measured.len(),
+        failed: results.records.len() - measured.len(),
+        encode_ms: (!encoded.is_empty()).then(|| quantile(&encoded, 0.5)),
+        tamper_auroc: if place == 0 { None } else { auroc(reference, &tampers(results)) },
+        methods: (0..methods.len()).map(|method| summary_of(method, zero_shot, results, &measured)).collect(),
+    }
+}
+
+fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
+    let of: Vec<&MethodResult> = measured.iter().map(|one| &one.results[method]).collect();
+    let count = of.len();
+    let share = |hits: usize| hits as f64 / count.max(1) as f64;
+    let mean =
+        |value: fn(&MethodResult) -> f64| of.iter().map(|result| value(result)).sum::<f64>() / count.max(1) as f64;
+    let right = of.iter().filter(|result| result.rank == 0).count();
+    let confidences: Vec<(f32, bool)> = of.iter().map(|result| (result.confidence, result.rank == 0)).collect();
+    let calibrated: Option<Vec<(f32, bool)>> =
+        of.iter().map(|result| Some((result.calibrated?, result.rank == 0))).collect();
+    let times: Vec<f64> = of.iter().map(|result| result.ms).collect();
+    let name = results.plan.methods[method].name.clone();
+    let at_views = |place: usize| measured.iter().filter(|one| one.curve[place][method] == one.truth).count();
+    let against_zero_shot = zero_shot.filter(|&other| other != method).map(|other| {
+        let differ = |ours: bool| {
+            let one_sided = |one: &&&Measured| {
+                let (this, that) = (one.results[method].rank == 0, one.results[other].rank == 0);
+                this != that && this == ours
+            };
+            measured.iter().filter(one_sided).count()
+        };
+        let (better, worse) = (differ(true), differ(false));
+        let difference = (better as f64 - worse as f64) / count.max(1) as f64;
+        Gap { better, worse, difference, p: mcnemar(better, worse) }
+    });
+    MethodSummary {
+        right,
+        accuracy: share(right),
+        interval: wilson(right, count),
+        top5: share(of.iter().filter(|result| result.rank < 5).count()),
+        entropy: mean(|result| f64::from(result.entropy)),
+        ece: calibration_error(&confidences),
+        ece_calibrated: calibrated.filter(|answers| !answers.is_empty()).map(|answers| calibration_error(&answers)),
+        nll: mean(|result| -f64::from(result.log_truth)),
+        views: if name == "zero-shot" { 1 } else { results.plan.views },
+        ms: (quantile(&times, 0.5), quantile(&times, 0.95)),
+        against_zero_shot,
+        curve: (0..results.plan.curve.len()).map(|place| share(at_views(place))).collect(),
+        name,
+    }
+}
+
+/// The images that were measured.
+pub fn measured(results: &Results) -> impl Iterator<Item = &Measured> {
+    results.records.values().filter_map(|record| match record {
+        Record::Measured(measured) => Some(measured),
+        Record::Failed(_) => None,
+    })
+}
+
+fn tampers(results: &Results) -> Vec<f32> {
+    measured(results).filter_map(|one| one.tamper).collect()
+}

@@ -1,0 +1,210 @@
+//! The plots of an evaluation's report, as SVG.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::metrics::Bin;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// Colours that people with the common kinds of colour blindness can tell apart (Okabe and Ito 2008), darkened a little.
+const COLORS: [RGBColor; 8] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(190, 100, 150),
+    RGBColor(150, 120, 0),
+    RGBColor(60, 160, 210),
+    RGBColor(90, 90, 90),
+    RGBColor(200, 140, 0),
+];
+const WIDTH: u32 = 900;
+const FONT: (&str, u32) = ("sans-serif", 14);
+
+/// A named row of values: one series of a plot.
+pub struct Series {
+    /// Its name.
+    pub name: String,
+    /// Its values.
+    pub values: Vec<f64>,
+}
+
+/// Groups of bars, in percent: a group a name, in each a bar a series.
+pub fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
+    drawn(WIDTH, 340, |area| {
+        let count = groups.len() as f64;
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(46)
+            .y_label_area_size(46)
+            .build_cartesian_2d(0.0..count, 0.0..100.0)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(0)
+            .y_desc("right answers (%)")
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        let width = 0.84 / series.len() as f64;
+        for (place, one) in series.iter().enumerate() {
+            let color = COLORS[place % COLORS.len()];
+            let bar = |(group, value): (usize, &f64)| {
+                let left = group as f64 + 0.08 + place as f64 * width;
+                Rectangle::new([(left, 0.0), (left + width * 0.92, value * 100.0)], color.filled())
+            };
+            chart
+                .draw_series(one.values.iter().enumerate().map(bar))?
+                .label(&one.name)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
+        }
+        legend(&mut chart, SeriesLabelPosition::UpperRight)?;
+        for (group, name) in groups.iter().enumerate() {
+            let (x, y) = chart.backend_coord(&(group as f64 + 0.5, 0.0));
+            let style = TextStyle::from(FONT.into_font()).pos(plotters::style::text_anchor::Pos::new(
+                plotters::style::text_anchor::HPos::Center,
+                plotters::style::text_anchor::VPos::Top,
+            ));
+            area.draw(&Text::new(name.clone(), (x, y + 8), style))?;
+        }
+        Ok(())
+    })
+}
+
+/// Accuracy (0–1) against the number of views, a line a series.
+pub fn against_views(views: &[usize], series: &[Series]) -> String {
+    drawn(WIDTH, 340, |area| {
+        let ends = (views.iter().min().copied().unwrap_or(1) as f64, views.iter().max().copied().unwrap_or(2) as f64);
+        let values = || series.iter().flat_map(|one| &one.values).map(|value| value * 100.0);
+        let low = values().fold(100.0, f64::min).min(90.0) - 2.0;
+        let high = values().fold(0.0, f64::max) + 2.0;
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(46)
+            .y_label_area_size(46)
+            .build_cartesian_2d((ends.0..ends.1 * 1.001).log_scale().base(2.0), low.max(0.0)..high.min(100.0))?;
+        chart
+            .configure_mesh()
+            .x_desc("views")
+            .y_desc("right answers (%)")
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        for (place, one) in series.iter().enumerate() {
+            let color = COLORS[place % COLORS.len()];
+            let points: Vec<(f64, f64)> =
+                views.iter().zip(&one.values).map(|(&count, value)| (count as f64, value * 100.0)).collect();
+            chart
+                .draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3))?
+                .label(&one.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(3)));
+        }
+        legend(&mut chart, SeriesLabelPosition::LowerRight)
+    })
+}
+
+/// A reliability diagram: how often answers of a confidence are right, beside the diagonal of perfect calibration.
+pub fn reliability(bins: &[Bin]) -> String {
+    drawn(430, 380, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(46)
+            .y_label_area_size(46)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+        chart
+            .configure_mesh()
+            .x_desc("confidence")
+            .y_desc("share of right answers")
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        let width = 1.0 / bins.len() as f64;
+        let total = bins.iter().map(|bin| bin.count).max().unwrap_or(1).max(1) as f64;
+        let bars = bins.iter().enumerate().filter(|(_, bin)| bin.count > 0).map(|(place, bin)| {
+            let left = place as f64 * width;
+            // The fuller the bin, the darker its bar.
+            let shade = COLORS[0].mix(0.25 + 0.75 * bin.count as f64 / total);
+            Rectangle::new([(left, 0.0), (left + width * 0.94, bin.accuracy)], shade.filled())
+        });
+        chart.draw_series(bars)?;
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], BLACK.stroke_width(1)))?;
+        Ok(())
+    })
+}
+
+/// How many images took how long (milliseconds), a line a series, over a logarithmic axis.
+pub fn latencies(series: &[Series]) -> String {
+    const BINS: usize = 40;
+    drawn(WIDTH, 320, |area| {
+        let values = || series.iter().flat_map(|one| &one.values).copied().filter(|value| *value > 0.0);
+        let low = values().fold(f64::INFINITY, f64::min).clamp(1e-3, 1.0);
+        let high = values().fold(0.0, f64::max).max(low * 2.0);
+        let step = (high / low).ln() / BINS as f64;
+        let histogram = |one: &Series| {
+            let mut counts = vec![0_usize; BINS];
+            for value in one.values.iter().filter(|value| **value > 0.0) {
+                counts[(((value / low).ln() / step) as usize).min(BINS - 1)] += 1;
+            }
+            counts
+        };
+        let histograms: Vec<Vec<usize>> = series.iter().map(histogram).collect();
+        let most = histograms.iter().flatten().copied().max().unwrap_or(1).max(1);
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(46)
+            .y_label_area_size(56)
+            .build_cartesian_2d((low..high).log_scale(), 0.0..most as f64 * 1.05)?;
+        chart
+            .configure_mesh()
+            .x_desc("milliseconds from features to answer")
+            .y_desc("images")
+            .x_label_formatter(&|x| format!("{x}"))
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        for (place, (one, counts)) in series.iter().zip(&histograms).enumerate() {
+            let color = COLORS[place % COLORS.len()];
+            let at = |bin: usize| low * (step * bin as f64).exp();
+            let steps = counts
+                .iter()
+                .enumerate()
+                .flat_map(|(bin, &count)| [(at(bin), count as f64), (at(bin + 1).min(high), count as f64)]);
+            chart
+                .draw_series(LineSeries::new(steps, color.stroke_width(2)))?
+                .label(&one.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(3)));
+        }
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
+    })
+}
+
+fn legend<'a, 'b, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, C>,
+    position: SeriesLabelPosition,
+) -> Drawn
+where
+    'b: 'a,
+{
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.85))
+        .label_font(FONT)
+        .draw()
+        .map_err(|error| error.to_string().into())
+}
+
+/// Draws into a string; a plot that cannot be drawn is left out, with a note.
+fn drawn(width: u32, height: u32, draw: impl FnOnce(&Area) -> Drawn) -> String {
+    let mut svg = String::new();
+    let result = {
+        let area = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+        draw(&area).and_then(|()| Ok(area.present()?))
+    };
+    match result {
+        Ok(()) => svg,
+        Err(error) => format!("<p>This plot could not be drawn: {}</p>", htmlize::escape_text(error.to_string())),
+    }
+}
