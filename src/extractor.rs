@@ -154,6 +154,18 @@ impl Extractor {
         Ok(Extracted { digest, features, cached: false, decode: 0.0, views: views_done, encode })
     }
 
+    /// The features F `[V, D]` of decoded pixels, from any thread: as [`Self::extract_pixels`], in memory of its own.
+    ///
+    /// # Errors
+    /// As [`Self::extract_pixels`].
+    pub fn features(&self, image: &Pixels, digest: &blake3::Hash) -> Result<Array2<f32>> {
+        let mut views = Array4::zeros(self.views.dim());
+        self.pool.install(|| {
+            make_views(image, digest.as_bytes(), &self.preprocessing, &self.settings.views, views.view_mut());
+            self.encoder.encode(views.view())
+        })
+    }
+
     /// The views of the last image that was not in the cache, `[V, 3, R, R]`.
     pub fn views(&self) -> ArrayView4<'_, f32> {
         self.views.view()

@@ -69,6 +69,8 @@ pub mod check;
 
 pub mod eval;
 
+pub mod attack;
+
 pub mod import;
 
 pub mod report;

@@ -31,7 +31,7 @@ pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    measure: Option<Measure>,
+    measure: Measure,
 }
 
 #[derive(Subcommand)]
@@ -72,7 +72,7 @@ pub struct Measure {
     curve: Vec<usize>,
     /// Folder for results and report; an interrupted evaluation goes on from what is there
     #[arg(long, value_name = "DIR", required = true)]
-    report: PathBuf,
+    report: Option<PathBuf>,
     /// Measure only part I of N, as in 2/4
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
@@ -98,10 +98,9 @@ pub struct Measure {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
-    match (&arguments.command, &arguments.measure) {
-        (Some(Command::Merge(arguments)), _) => merge_parts(arguments),
-        (None, Some(arguments)) => measure(arguments),
-        (None, None) => unreachable!("clap requires a data set or a subcommand"),
+    match &arguments.command {
+        Some(Command::Merge(arguments)) => merge_parts(arguments),
+        None => measure(&arguments.measure),
     }
 }
 
@@ -113,6 +112,7 @@ struct Condition {
 }
 
 fn measure(arguments: &Measure) -> Outcome {
+    let folder = arguments.report.as_deref().expect("the command line requires it");
     let part = arguments.shard.as_deref().map(parse_shard).transpose()?;
     let bundle = arguments.bundle.open()?;
     // Everything that can be wrong with the data is found before anything is encoded.
@@ -136,16 +136,15 @@ fn measure(arguments: &Measure) -> Outcome {
         conditions.push(Condition { name, set, truths });
     }
     let mut evaluation = evaluation(arguments, &bundle, list)?;
-    fs::create_dir_all(&arguments.report)
-        .map_err(|source| Error::OutputUnwritable { path: arguments.report.clone(), source })?;
+    fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
     let mut results = Vec::new();
     for (place, condition) in conditions.iter().enumerate() {
-        results.push(measure_one(&mut evaluation, (place, condition), part, &arguments.report)?);
+        results.push(measure_one(&mut evaluation, (place, condition), part, folder)?);
         if arguments.save_features {
-            save_features(&mut evaluation, condition, &arguments.report)?;
+            save_features(&mut evaluation, condition, folder)?;
         }
     }
-    report(&arguments.report, &results, bundle.manifest.head.default.name())
+    report(folder, &results, bundle.manifest.head.default.name())
 }
 
 /// The labels: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the data sets' own classes.

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, thin over the library.
 
+mod attack;
 mod bench;
 mod bundle;
 mod cache;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Measure methods on labelled images: accuracy, calibration, robustness, time
     Eval(Box<eval::Arguments>),
+    /// Make altered copies of labelled images: attacks by queries, and common corruptions
+    Attack(Box<attack::Arguments>),
     /// Fit the tamper score's threshold and the probabilities' temperature to your own images
     Calibrate(calibrate::Arguments),
     /// Look at a model bundle
@@ -96,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Cache(arguments) => cache::run(&arguments),
         Command::Bundle(arguments) => bundle::run(&arguments),

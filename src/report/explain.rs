@@ -1,9 +1,14 @@
 //! A picture that shows why: the input, the top classes before and after, and every view with its say.
 
+use std::fs;
+use std::path::Path;
+
 use ndarray::Axis;
 
 use super::canvas::{Canvas, Color};
 use crate::classifier::{Classifier, Outcome};
+use crate::error::{Error, Result};
+use crate::files::write_file;
 use crate::rows::{argmax, softmax, top};
 use crate::views::{Pixels, encode_png, view_pixels};
 
@@ -48,6 +53,17 @@ pub fn explain(name: &str, image: &Pixels, classifier: &Classifier, outcome: &Ou
 /// A picture as the bytes of a PNG file.
 pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
     encode_png(picture)
+}
+
+/// Writes a picture as a PNG file, and the folders it lies in.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_png(path: &Path, picture: &Pixels) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
+    }
+    write_file(path, &encode_png(picture))
 }
 
 fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome: &Outcome) {

@@ -9,7 +9,8 @@ mod record;
 mod trace;
 
 pub use evaluation::evaluation_html;
-pub use explain::{explain, png_bytes};
+pub use explain::{explain, png_bytes, write_png};
 pub use features::features_bytes;
+pub use plots::success_curve;
 pub use record::{ErrorRecord, ImageRecord, RECORD_SCHEMA};
 pub use trace::trace_bytes;

@@ -180,6 +180,39 @@ pub fn latencies(series: &[Series]) -> String {
     })
 }
 
+/// How many of the images are misled after how many queries; an entry an image, `None` where it never is.
+pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize, name: &str) -> String {
+    drawn(WIDTH, 340, |area| {
+        let end = (queries as f64).max(2.0);
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(46)
+            .y_label_area_size(46)
+            .build_cartesian_2d((1.0..end).log_scale(), 0.0..100.0)?;
+        chart
+            .configure_mesh()
+            .x_desc("queries")
+            .y_desc("images misled (%)")
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        let mut successes: Vec<usize> = queries_to_success.iter().copied().flatten().collect();
+        successes.sort_unstable();
+        let percent = |count: usize| count as f64 / queries_to_success.len().max(1) as f64 * 100.0;
+        let steps = successes
+            .iter()
+            .enumerate()
+            .flat_map(|(before, &at)| [(at as f64, percent(before)), (at as f64, percent(before + 1))]);
+        let line = [(1.0, 0.0)].into_iter().chain(steps).chain([(end, percent(successes.len()))]);
+        chart
+            .draw_series(LineSeries::new(line, COLORS[0].stroke_width(2)))?
+            .label(name)
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], COLORS[0].stroke_width(3)));
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)
+    })
+}
+
 fn legend<'a, 'b, C: CoordTranslate>(
     chart: &mut ChartContext<'a, SVGBackend<'b>, C>,
     position: SeriesLabelPosition,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use augment::random_resized_crop;
 pub use decode::{EXTENSIONS, decode};
-pub use encode::encode_png;
+pub use encode::{encode_jpeg, encode_png};
 pub use geometry::{Affine, affine, rotate};
 pub use pixels::{Pixels, Region};
 pub use resize::{Filter, resize, resize_window};
@@ -79,11 +79,7 @@ pub fn make_views(
 
 /// View 0: CLIP's preprocessing. Fills `view` `[3, R, R]`.
 pub fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
-    let side = preprocessing.resolution;
-    let (width, height) = short_side_to(image.width(), image.height(), side);
-    let window =
-        Region { left: central_offset(width, side), top: central_offset(height, side), width: side, height: side };
-    let crop = resize_window(image, image.whole(), (width, height), window, Filter::Bicubic);
+    let crop = clean_view_pixels(image, preprocessing.resolution);
     write_bytes(&crop, preprocessing, &mut view);
 }
 
@@ -141,6 +137,14 @@ pub fn view_pixels(view: ArrayView3<f32>, preprocessing: &Preprocessing) -> Pixe
         out.bytes_mut()[(y * side + x) * 3 + channel] = (level * 255.0).round().clamp(0.0, 255.0) as u8;
     }
     out
+}
+
+/// View 0 before normalisation: the image as the model sees it, `side`×`side` pixels.
+pub fn clean_view_pixels(image: &Pixels, side: usize) -> Pixels {
+    let (width, height) = short_side_to(image.width(), image.height(), side);
+    let window =
+        Region { left: central_offset(width, side), top: central_offset(height, side), width: side, height: side };
+    resize_window(image, image.whole(), (width, height), window, Filter::Bicubic)
 }
 
 /// The clean view of an image as an array of its own, `[3, R, R]`.

@@ -15,6 +15,8 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// The resampling kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
+    /// The mean of what a pixel covers, support 1/2.
+    Box,
     /// Triangle, support 1; torchvision's default for RandomResizedCrop.
     Bilinear,
     /// Cubic convolution with a = -0.5, support 2; CLIP's choice for the clean view.
@@ -139,14 +141,19 @@ fn fixed_point(weight: f64) -> i32 {
 impl Filter {
     fn support(self) -> f64 {
         match self {
+            Self::Box => 0.5,
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
         }
     }
 
     fn weight(self, x: f64) -> f64 {
+        if self == Self::Box {
+            return if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 };
+        }
         let x = x.abs();
         match self {
+            Self::Box => 0.0,
             Self::Bilinear => (1.0 - x).max(0.0),
             Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,

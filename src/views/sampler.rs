@@ -35,6 +35,24 @@ impl Sampler {
         self.0.next_u64() >> 63 == 1
     }
 
+    /// Standard normal, by the method of Box and Muller.
+    pub fn normal(&mut self) -> f64 {
+        // 1 - u is above 0.
+        let radius = (-2.0 * (1.0 - self.uniform(0.0, 1.0)).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform(0.0, 1.0)).cos()
+    }
+
+    /// A count of mean `rate`, from Poisson's distribution (Knuth's method, for rates up to a few hundred).
+    pub fn poisson(&mut self, rate: f64) -> f64 {
+        let limit = (-rate).exp();
+        let (mut count, mut product) = (0.0, self.uniform(0.0, 1.0));
+        while product > limit {
+            count += 1.0;
+            product *= self.uniform(0.0, 1.0);
+        }
+        count
+    }
+
     /// Three weights from Dirichlet(1, 1, 1): the gaps that two uniform points leave in the unit interval.
     pub fn dirichlet3(&mut self) -> [f64; 3] {
         let (a, b) = (self.uniform(0.0, 1.0), self.uniform(0.0, 1.0));
@@ -49,6 +67,26 @@ mod tests {
 
     fn sampler(view: usize) -> Sampler {
         Sampler::new(&[7; 32], 3, view)
+    }
+
+    #[test]
+    fn normals_and_counts_have_their_moments() {
+        let mut sampler = sampler(9);
+        let mut moments = |draw: &mut dyn FnMut(&mut Sampler) -> f64| {
+            let values: Vec<f64> = (0..20_000).map(|_| draw(&mut sampler)).collect();
+            let mean = values.iter().sum::<f64>() / 2e4;
+            (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 2e4)
+        };
+        let (mean, variance) = moments(&mut Sampler::normal);
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.04, "{mean} {variance}");
+        for rate in [0.0, 0.4, 30.0] {
+            let (mean, variance) = moments(&mut |sampler| sampler.poisson(rate));
+            let tolerance = 0.05 * rate + 1e-9;
+            assert!(
+                (mean - rate).abs() < tolerance && (variance - rate).abs() < tolerance,
+                "{rate}: {mean} {variance}"
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod toy;
 mod architecture;
 mod bundles;
 mod classifying;
+mod corruptions;
 mod decoding;
 mod encoding;
 mod episodes;

@@ -1,0 +1,386 @@
+//! `rtpt attack`: altered copies of labelled images, and how often they mislead.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use rayon::prelude::*;
+use rtpt_edge::attack::corruptions::Corruption;
+use rtpt_edge::attack::{AttackOutcome, Budget, Query, Target, random_signs, spsa, square};
+use rtpt_edge::bundle::Bundle;
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions, Item};
+use rtpt_edge::eval::{Method, MethodRunner};
+use rtpt_edge::extractor::Extractor;
+use rtpt_edge::files::{read_up_to, write_file};
+use rtpt_edge::limits::IMAGE_BYTES_MAX;
+use rtpt_edge::metrics::wilson;
+use rtpt_edge::report::{success_curve, write_png};
+use rtpt_edge::rows::argmax;
+use rtpt_edge::views::{Pixels, Sampler, clean_view_pixels, decode};
+use serde::Serialize;
+
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, memory_folder};
+use super::{Completion, Outcome, progress_bar};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Square Attack: squares of changed colour, kept where they lower the true answer's lead
+    Square(Queries),
+    /// A gradient guessed from random differences
+    Spsa(Queries),
+    /// Random noise: the baseline
+    Noise(Queries),
+    /// The fifteen corruptions of ImageNet-C at five severities
+    Corruptions(Corruptions),
+}
+
+#[derive(Args)]
+struct Common {
+    #[command(flatten)]
+    bundle: BundleArgument,
+    #[command(flatten)]
+    labels: LabelArguments,
+    #[command(flatten)]
+    extractor: ExtractorArguments,
+    /// Who is attacked: zero-shot, or a method of rtpt eval
+    #[arg(long, value_name = "METHOD", default_value = "zero-shot")]
+    target: String,
+    /// Folder for the altered images, a folder a class, and the results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Alter the image as the model sees it, R×R pixels, instead of the whole file
+    #[arg(long)]
+    at_model_resolution: bool,
+    /// Take only N images, evenly spaced
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
+    #[arg(long, value_name = "FILE")]
+    class_names: Option<PathBuf>,
+    /// Folder that the paths in a data set's file are below [default: where the file is]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Part of a CoOp split file
+    #[arg(long, value_name = "PART", default_value = "test")]
+    split: String,
+    /// The images, as for rtpt eval
+    #[arg(value_name = "DATASET")]
+    dataset: PathBuf,
+}
+
+#[derive(Args)]
+struct Queries {
+    #[command(flatten)]
+    common: Common,
+    /// Largest change of a value, as a fraction of its range
+    #[arg(long, value_name = "EPS", default_value = "4/255")]
+    eps: String,
+    /// Answers that the attacker may ask for, an image
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    queries: usize,
+}
+
+#[derive(Args)]
+struct Corruptions {
+    #[command(flatten)]
+    common: Common,
+    /// Which corruptions [default: all fifteen]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    kinds: Vec<String>,
+    /// Which severities, 1 to 5
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [1, 2, 3, 4, 5])]
+    severities: Vec<usize>,
+}
+
+/// The attacks with a budget of queries.
+#[derive(Clone, Copy, ValueEnum)]
+enum Attack {
+    Square,
+    Spsa,
+    Noise,
+}
+
+impl Attack {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Square => "square",
+            Self::Spsa => "spsa",
+            Self::Noise => "noise",
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::Square(arguments) => with_queries(Attack::Square, arguments),
+        Command::Spsa(arguments) => with_queries(Attack::Spsa, arguments),
+        Command::Noise(arguments) => with_queries(Attack::Noise, arguments),
+        Command::Corruptions(arguments) => corrupt(arguments),
+    }
+}
+
+/// The images and whom they are tried on.
+struct Scene {
+    target: Target,
+    items: Vec<Item>,
+    truths: Vec<usize>,
+    at_model_resolution: bool,
+    seed: u64,
+}
+
+impl Common {
+    fn open(&self) -> Result<Scene> {
+        let bundle = self.bundle.open()?;
+        let method = Method::named(&self.target).ok_or_else(|| Error::Setting {
+            what: "--target",
+            expected: format!("one of {}", Method::all().into_iter().map(Method::name).collect::<Vec<_>>().join(", ")),
+            found: self.target.clone(),
+        })?;
+        let options = DataSetOptions { images: self.images.clone(), split: self.split.clone() };
+        let set = DataSet::open(&self.dataset, &options)?;
+        let renamed = self.class_names.as_deref().map(ClassNames::read).transpose()?.unwrap_or_default();
+        let list = match self.labels.list(&bundle)? {
+            Some(list) => list,
+            None => set.labels(&renamed)?,
+        };
+        let truths = set.truths(&list, &renamed)?;
+        let target = self.target(&bundle, method, list)?;
+        let places = spread(set.items.len(), self.count);
+        Ok(Scene {
+            items: places.iter().map(|&place| set.items[place].clone()).collect(),
+            truths: places.iter().map(|&place| truths[place]).collect(),
+            at_model_resolution: self.at_model_resolution,
+            seed: self.extractor.settings(&bundle).views.seed,
+            target,
+        })
+    }
+
+    fn target(&self, bundle: &Bundle, method: Method, list: rtpt_edge::classes::LabelList) -> Result<Target> {
+        let mut settings = self.extractor.settings(bundle);
+        if method == Method::ZeroShot {
+            // The clean view alone; one at a time, on as many threads as there are images at work.
+            settings.views.count = 1;
+            settings.batch = settings.batch.or(Some(1));
+        }
+        let labels = self.labels.embed(bundle, Some(list), settings.threads)?;
+        let extractor = Extractor::new(bundle, settings, memory_folder().as_deref())?;
+        let tuning = MethodRunner::settings_of(bundle, method);
+        let method = extractor.pool().install(|| MethodRunner::new(bundle, &labels, method, tuning))?;
+        Ok(Target { extractor, method, labels, scale: bundle.manifest.logit_scale })
+    }
+}
+
+impl Scene {
+    fn image(&self, item: &Item) -> Result<Pixels> {
+        let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
+            .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
+        let image = decode(&bytes)?;
+        Ok(match self.at_model_resolution {
+            true => clean_view_pixels(&image, self.target.extractor.preprocessing().resolution),
+            false => image,
+        })
+    }
+
+    /// Random numbers of one image: they depend on its pixels and the seed, not on the order of the images.
+    fn draws(&self, image: &Pixels, stream: usize) -> Sampler {
+        Sampler::new(blake3::hash(image.bytes()).as_bytes(), self.seed, stream)
+    }
+
+    /// Runs `act` on every image, on all threads; failures are printed and counted.
+    fn each<T: Send>(&self, act: impl Fn(usize, &Item) -> Result<T> + Sync) -> (Vec<T>, usize) {
+        let bar = progress_bar(self.items.len());
+        let one = |(place, item): (usize, &Item)| {
+            let result = act(place, item);
+            bar.inc(1);
+            result.map_err(|error| bar.suspend(|| eprintln!("rtpt: {}: {error}", item.path.display()))).ok()
+        };
+        let results: Vec<Option<T>> =
+            self.target.extractor.pool().install(|| self.items.par_iter().enumerate().map(one).collect());
+        bar.finish_and_clear();
+        let failed = results.iter().filter(|result| result.is_none()).count();
+        (results.into_iter().flatten().collect(), failed)
+    }
+}
+
+/// What is written about an attack.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: u32,
+    attack: &'a str,
+    target: &'a str,
+    bundle: &'a str,
+    eps: &'a str,
+    queries: usize,
+    images: usize,
+    failed: usize,
+    right_before: usize,
+    right_after: usize,
+    /// Queries it took to mislead the target, for each image that was right before; `null` where it was not misled.
+    queries_to_success: Vec<Option<usize>>,
+}
+
+fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
+    let levels = parse_eps(&arguments.eps)? * 255.0;
+    if arguments.queries == 0 {
+        let found = "0".to_string();
+        return Err(Error::Setting { what: "--queries", expected: "at least 1".into(), found }.into());
+    }
+    let common = &arguments.common;
+    let scene = common.open()?;
+    let budget = Budget { levels, queries: arguments.queries };
+    let (outcomes, failed) = scene.each(|place, item| {
+        let image = scene.image(item)?;
+        let mut query = Query::new(&image, scene.truths[place], budget, |image| scene.target.answer(image))?;
+        let mut draws = scene.draws(&image, 0);
+        match attack {
+            Attack::Square => square(&mut query, &mut draws)?,
+            Attack::Spsa => spsa(&mut query, &mut draws)?,
+            Attack::Noise => random_signs(&mut query, &mut draws)?,
+        }
+        let outcome = query.outcome();
+        write_png(&png_path(&common.out, item), &outcome.image)?;
+        Ok(outcome)
+    });
+    let needed = |outcome: &AttackOutcome| (!outcome.wrong_before).then_some(outcome.misled.then_some(outcome.queries));
+    let report = Report {
+        schema: 1,
+        attack: attack.name(),
+        target: &common.target,
+        bundle: scene.target.extractor.bundle_id(),
+        eps: &arguments.eps,
+        queries: arguments.queries,
+        images: outcomes.len(),
+        failed,
+        right_before: outcomes.iter().filter(|outcome| !outcome.wrong_before).count(),
+        right_after: outcomes.iter().filter(|outcome| !outcome.misled).count(),
+        queries_to_success: outcomes.iter().filter_map(needed).collect(),
+    };
+    let mut json = serde_json::to_string(&report).expect("a report is always JSON");
+    json.push('\n');
+    write_file(&common.out.join("attack.json"), json.as_bytes())?;
+    let plot = success_curve(&report.queries_to_success, arguments.queries, attack.name());
+    write_file(&common.out.join("success.svg"), plot.as_bytes())?;
+    print_success(&report)?;
+    writeln!(io::stdout(), "images, attack.json and success.svg: {}", common.out.display())?;
+    Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
+}
+
+fn print_success(report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let share = |count: usize| {
+        let (low, high) = wilson(count, report.images);
+        let percent = |share: f64| share * 100.0;
+        let of = percent(count as f64 / report.images.max(1) as f64);
+        format!("{of:.1} % ({:.1}–{:.1})", percent(low), percent(high))
+    };
+    writeln!(out, "{} against {}, eps {}, {} images", report.attack, report.target, report.eps, report.images)?;
+    writeln!(out, "right before: {}", share(report.right_before))?;
+    writeln!(out, "right after:  {}", share(report.right_after))?;
+    writeln!(out, "{:>10} {:>10}", "queries", "misled")?;
+    let mut budget = 1;
+    while budget < report.queries * 10 {
+        let at = budget.min(report.queries);
+        let misled = report.queries_to_success.iter().flatten().filter(|&&queries| queries <= at).count();
+        let percent = misled as f64 / report.queries_to_success.len().max(1) as f64 * 100.0;
+        writeln!(out, "{at:>10} {percent:>8.1} %")?;
+        budget *= 10;
+    }
+    Ok(())
+}
+
+fn corrupt(arguments: &Corruptions) -> Outcome {
+    let kinds: Vec<Corruption> = match &arguments.kinds[..] {
+        [] => Corruption::ALL.into(),
+        names => names.iter().map(|name| named_corruption(name)).collect::<Result<_>>()?,
+    };
+    if let Some(found) = arguments.severities.iter().find(|severity| !(1..=5).contains(*severity)) {
+        let found = found.to_string();
+        return Err(Error::Setting { what: "--severities", expected: "numbers from 1 to 5".into(), found }.into());
+    }
+    let common = &arguments.common;
+    let scene = common.open()?;
+    let (right, failed) = scene.each(|place, item| {
+        let image = scene.image(item)?;
+        let mut right = Vec::new();
+        for (number, kind) in Corruption::ALL.into_iter().enumerate().filter(|(_, kind)| kinds.contains(kind)) {
+            for &severity in &arguments.severities {
+                let corrupted = kind.apply(&image, severity, &mut scene.draws(&image, number * 5 + severity));
+                let folder = common.out.join(kind.name()).join(severity.to_string());
+                write_png(&png_path(&folder, item), &corrupted)?;
+                right.push(argmax(scene.target.answer(&corrupted)?.view()) == scene.truths[place]);
+            }
+        }
+        Ok(right)
+    });
+    let mut out = io::stdout().lock();
+    writeln!(out, "right answers (%) of {} to {} images, by severity", common.target, right.len())?;
+    let heading: String = arguments.severities.iter().map(|severity| format!("{severity:>8}")).collect();
+    writeln!(out, "{:18}{heading}{:>8}", "corruption", "mean")?;
+    let mut table = Vec::new();
+    let ordered = Corruption::ALL.into_iter().filter(|kind| kinds.contains(kind));
+    for (row, kind) in ordered.enumerate() {
+        let share = |column: usize| {
+            let place = row * arguments.severities.len() + column;
+            right.iter().filter(|image| image[place]).count() as f64 / right.len().max(1) as f64 * 100.0
+        };
+        let shares: Vec<f64> = (0..arguments.severities.len()).map(share).collect();
+        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        let cells: String = shares.iter().chain([&mean]).map(|share| format!("{share:8.1}")).collect();
+        writeln!(out, "{:18}{cells}", kind.name())?;
+        table.push(serde_json::json!({"corruption": kind.name(), "right_percent": shares}));
+    }
+    let report = serde_json::json!({
+        "schema": 1, "target": common.target, "bundle": scene.target.extractor.bundle_id(), "images": right.len(),
+        "failed": failed, "severities": arguments.severities, "corruptions": table,
+    });
+    write_file(&common.out.join("corruptions.json"), format!("{report}\n").as_bytes())?;
+    writeln!(out, "images and corruptions.json: {}", common.out.display())?;
+    Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
+}
+
+fn named_corruption(name: &str) -> Result<Corruption> {
+    Corruption::named(name).ok_or_else(|| Error::Setting {
+        what: "--kinds",
+        expected: format!("some of {}", Corruption::ALL.map(Corruption::name).join(", ")),
+        found: name.into(),
+    })
+}
+
+/// Where an image's altered copy goes: a folder a class, as the data set calls it.
+fn png_path(out: &Path, item: &Item) -> PathBuf {
+    let safe = |text: &str| text.replace(['/', '\\', '\0'], "_").trim_start_matches('.').to_string();
+    // Images of one class may lie in several folders: the whole name keeps their copies apart.
+    let stem = item.name.strip_prefix(&format!("{}/", item.class)).unwrap_or(&item.name);
+    let stem = Path::new(stem).with_extension("");
+    out.join(safe(&item.class)).join(format!("{}.png", safe(&stem.to_string_lossy())))
+}
+
+/// `count` places of 0..`length`, evenly spaced, or all.
+fn spread(length: usize, count: Option<usize>) -> Vec<usize> {
+    match count {
+        Some(count) if count < length => (0..count).map(|place| place * length / count).collect(),
+        _ => (0..length).collect(),
+    }
+}
+
+/// A fraction such as 4/255, or a number, above 0 and up to 1.
+fn parse_eps(text: &str) -> Result<f64> {
+    let value = match text.split_once('/') {
+        Some((above, below)) => {
+            above.trim().parse::<f64>().ok().zip(below.trim().parse::<f64>().ok()).map(|(a, b)| a / b)
+        }
+        None => text.parse().ok(),
+    };
+    value.filter(|value| *value > 0.0 && *value <= 1.0).ok_or_else(|| Error::Setting {
+        what: "--eps",
+        expected: "a fraction such as 4/255, or a number, above 0 and up to 1".into(),
+        found: text.into(),
+    })
+}
