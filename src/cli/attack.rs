@@ -1,5 +1,6 @@
 //! `rtpt attack`: altered copies of labelled images, and how often they mislead.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -131,6 +132,8 @@ struct Scene {
     target: Target,
     items: Vec<Item>,
     truths: Vec<usize>,
+    /// Where the altered copies go, below the output folder.
+    copies: Vec<PathBuf>,
     at_model_resolution: bool,
     seed: u64,
 }
@@ -153,8 +156,10 @@ impl Common {
         let truths = set.truths(&list, &renamed)?;
         let target = self.target(&bundle, method, list)?;
         let places = spread(set.items.len(), self.count);
+        let items: Vec<Item> = places.iter().map(|&place| set.items[place].clone()).collect();
         Ok(Scene {
-            items: places.iter().map(|&place| set.items[place].clone()).collect(),
+            copies: copy_names(&items),
+            items,
             truths: places.iter().map(|&place| truths[place]).collect(),
             at_model_resolution: self.at_model_resolution,
             seed: self.extractor.settings(&bundle).views.seed,
@@ -245,7 +250,7 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
             Attack::Noise => random_signs(&mut query, &mut draws)?,
         }
         let outcome = query.outcome();
-        write_png(&png_path(&common.out, item), &outcome.image)?;
+        write_png(&common.out.join(&scene.copies[place]), &outcome.image)?;
         Ok(outcome)
     });
     let needed = |outcome: &AttackOutcome| (!outcome.wrong_before).then_some(outcome.misled.then_some(outcome.queries));
@@ -313,7 +318,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
             for &severity in &arguments.severities {
                 let corrupted = kind.apply(&image, severity, &mut scene.draws(&image, number * 5 + severity));
                 let folder = common.out.join(kind.name()).join(severity.to_string());
-                write_png(&png_path(&folder, item), &corrupted)?;
+                write_png(&folder.join(&scene.copies[place]), &corrupted)?;
                 right.push(argmax(scene.target.answer(&corrupted)?.view()) == scene.truths[place]);
             }
         }
@@ -353,13 +358,19 @@ fn named_corruption(name: &str) -> Result<Corruption> {
     })
 }
 
-/// Where an image's altered copy goes: a folder a class, as the data set calls it.
-fn png_path(out: &Path, item: &Item) -> PathBuf {
+/// Where the images' altered copies go below the output folder: a folder a class, as the data set calls it.
+///
+/// Files that differ only in how their names end keep that end: `a.jpg` and `a.png` become `a.jpg.png` and `a.png.png`.
+fn copy_names(items: &[Item]) -> Vec<PathBuf> {
     let safe = |text: &str| text.replace(['/', '\\', '\0'], "_").trim_start_matches('.').to_string();
-    // Images of one class may lie in several folders: the whole name keeps their copies apart.
-    let stem = item.name.strip_prefix(&format!("{}/", item.class)).unwrap_or(&item.name);
-    let stem = Path::new(stem).with_extension("");
-    out.join(safe(&item.class)).join(format!("{}.png", safe(&stem.to_string_lossy())))
+    let name = |item: &Item, keep_end: bool| {
+        let name = item.name.strip_prefix(&format!("{}/", item.class)).unwrap_or(&item.name);
+        let stem = if keep_end { PathBuf::from(name) } else { Path::new(name).with_extension("") };
+        PathBuf::from(safe(&item.class)).join(format!("{}.png", safe(&stem.to_string_lossy())))
+    };
+    let mut uses: HashMap<PathBuf, usize> = HashMap::new();
+    items.iter().for_each(|item| *uses.entry(name(item, false)).or_default() += 1);
+    items.iter().map(|item| name(item, uses[&name(item, false)] > 1)).collect()
 }
 
 /// `count` places of 0..`length`, evenly spaced, or all.

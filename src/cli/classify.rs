@@ -130,11 +130,12 @@ impl Printer {
         let mark = if record.label == record.zero_shot.label { ' ' } else { '≠' };
         writeln!(
             out,
-            "{:path_width$}  {}  {mark} {}  {:6.0} ms",
+            "{:path_width$}  {}  {mark} {}  {:6.0} ms{}",
             clipped(&shown(Path::new(&record.path)), path_width),
             answer(&record.label, record.probability, label_width),
             answer(&record.zero_shot.label, record.zero_shot.probability, label_width),
             record.timings_ms.total(),
+            if record.tamper.is_some_and(|tamper| tamper.suspicious == Some(true)) { "  tampered?" } else { "" },
         )?;
         for (rank, next) in record.top.iter().enumerate().skip(1) {
             let rank = format!("{}.", rank + 1);

@@ -82,11 +82,15 @@ fn densities<T: Real>(features: ArrayView2<T>, mode: ArrayView1<T>, bandwidths: 
 fn squared_bandwidths<T: Real>(features: ArrayView2<T>) -> Array1<T> {
     let views = features.nrows();
     let count = ((views.saturating_sub(1) as f64 * NEIGHBOURS) as usize).max(1);
-    let half = real::<T>(0.5);
+    let (half, two) = (real::<T>(0.5), real::<T>(2.0));
+    let products = scaled_products(T::one(), features, features);
     let of_view = |view: usize| {
         let others = (0..views).filter(|&other| other != view);
-        let mut distances: Vec<T> =
-            others.map(|other| squared_distance(features.row(view), features.row(other))).collect();
+        // |a - b|² = |a|² + |b|² - 2 a·b, which rounding may bring below 0.
+        let distance = |other: usize| {
+            (products[[view, view]] + products[[other, other]] - two * products[[view, other]]).max(T::zero())
+        };
+        let mut distances: Vec<T> = others.map(distance).collect();
         distances.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
         let nearest = &distances[..count.min(distances.len())];
         let mean = nearest.iter().fold(T::zero(), |sum, &distance| sum + distance) / real(nearest.len().max(1) as f64);

@@ -52,7 +52,7 @@ fn corruptions_agree_with_imagecorruptions() {
         let (largest, mean) = difference(&found, &goldens.pixels(&case));
         // The package computes in f32 here and there and cuts to whole levels. Its JPEG encoder halves the colour's
         // resolution, ours does not.
-        let (most, average) = if name == "jpeg-compression" { (140, 14.0) } else { (1, 0.1) };
+        let (most, average) = if name == "jpeg-compression" { (160, 16.0) } else { (1, 0.1) };
         assert!(largest <= most && mean <= average, "{case}: {largest} levels, {mean} on average");
     }
 }

@@ -5,12 +5,16 @@ mod program;
 mod toy;
 
 mod architecture;
+mod attacking;
 mod bundles;
+mod caching;
+mod calibrating;
 mod classifying;
 mod corruptions;
 mod decoding;
 mod encoding;
 mod episodes;
+mod evaluating;
 mod explaining;
 mod importing;
 mod inputs;

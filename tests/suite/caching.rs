@@ -1,0 +1,123 @@
+//! Features on disk as a user meets them: hits, their bits, and every way a cache can be unusable.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::evaluating::photos;
+use crate::program::{Bench, Run};
+
+/// Records without what a clock or the cache decides.
+fn answers(run: &Run) -> Vec<Value> {
+    let mut records = run.records();
+    for record in &mut records {
+        let record = record.as_object_mut().unwrap();
+        record.remove("timings_ms");
+        record.remove("cached");
+    }
+    records
+}
+
+fn cached(run: &Run) -> usize {
+    run.records().iter().filter(|record| record["cached"] == true).count()
+}
+
+#[test]
+fn a_hit_has_the_bits_of_a_miss_for_any_labels_and_head() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let off = |more: &[&str]| bench.rtpt(&[&["classify", "--json", "--cache", "off", &photos], more].concat());
+    let on = |more: &[&str]| bench.rtpt(&[&["classify", "--json", &photos], more].concat());
+    let (first, second) = (on(&[]), on(&[]));
+    assert_eq!((first.code, cached(&first), cached(&second)), (0, 0, 7), "folders are remembered on disk");
+    assert_eq!(answers(&first), answers(&off(&[])));
+    assert_eq!(answers(&second), answers(&first));
+    let labels = bench.write("labels.txt", b"watch\nyin yang\n");
+    for more in [&["--labels", &labels][..], &["--head", "mta"], &["--threads", "1", "--head", "zero"]] {
+        let run = on(more);
+        assert_eq!(cached(&run), 7, "{more:?}: {}", run.stderr);
+        assert_eq!(answers(&run), answers(&off(more)), "{more:?}");
+    }
+    for more in [["--views", "9"], ["--seed", "1"], ["--augment", "crop"], ["--batch", "3"]] {
+        assert_eq!(cached(&on(&more)), 0, "{more:?} makes other features");
+    }
+    let one = format!("{photos}/red/rgb.png");
+    assert_eq!(cached(&bench.rtpt(&["classify", "--json", &one])), 0, "a single file is not looked up");
+    assert_eq!(cached(&bench.rtpt(&["classify", "--json", "--cache", "disk", &one])), 1);
+    let twice = bench.rtpt(&["classify", "--json", "--cache", "memory", "--seed", "5", &one, &one]);
+    assert_eq!(cached(&twice), 1, "memory lasts for one run");
+    let report = bench.path("report");
+    assert_eq!(bench.rtpt(&["eval", &photos, "--report", report.to_str().unwrap()]).code, 0);
+    let results = fs::read_to_string(report.join("photos.jsonl")).unwrap();
+    assert_eq!(results.matches("\"cached\":true").count(), 7, "an evaluation asks the same cache");
+}
+
+#[test]
+fn the_cache_is_shown_bounded_and_cleared() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let folder = bench.path("features").to_str().unwrap().to_string();
+    let classify =
+        |more: &[&str]| bench.rtpt(&[&["classify", "--json", "--cache-dir", &folder, &photos], more].concat());
+    let info = || bench.rtpt(&["cache", "info", "--cache-dir", &folder]).stdout;
+    assert!(info().contains("no features are remembered"), "{}", info());
+    classify(&[]);
+    assert!(info().contains("7 images"), "{}", info());
+    // 16 views of 8 numbers are 512 bytes an image, so that 0 MiB keep none.
+    classify(&["--seed", "1", "--cache-max-mb", "0"]);
+    assert!(info().contains("0 images"), "{}", info());
+    let cleared = bench.rtpt(&["cache", "clear", "--cache-dir", &folder]);
+    assert!(cleared.code == 0 && cleared.stdout.contains("bytes freed"), "{}", cleared.stdout);
+    assert!(info().contains("no features are remembered"));
+    assert_eq!(bench.rtpt(&["cache", "clear"]).code, 0, "nothing to clear is no failure");
+}
+
+#[test]
+fn a_cache_that_cannot_be_used_is_a_warning_and_a_working_classifier() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let expected = answers(&bench.rtpt(&["classify", "--json", "--cache", "off", &photos]));
+    let works_with = |name: &str, parts: &[&str]| {
+        let folder = bench.path(name).to_str().unwrap().to_string();
+        let run = bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos]);
+        run.fails_with(0, parts);
+        assert_eq!(answers(&run), expected, "{name}");
+        assert_eq!(run.stderr.matches("going on without").count(), 1, "one warning: {}", run.stderr);
+    };
+    bench.write("foreign/features.redb", &[b'x'; 5000]);
+    works_with("foreign", &["going on without the feature cache", "rtpt cache clear"]);
+    fs::create_dir_all(bench.path("folder/features.redb")).unwrap();
+    works_with("folder", &["going on without the feature cache"]);
+    bench.write("file", b"in the way");
+    works_with("file", &["going on without the feature cache"]);
+    works_with("../../../../../../proc/nowhere", &["going on without the feature cache"]);
+
+    // Locked by another program.
+    let folder = bench.path("locked").to_str().unwrap().to_string();
+    bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos]);
+    let holder = redb::Database::open(bench.path("locked/features.redb")).unwrap();
+    works_with("locked", &["another program has it open", "--cache-dir"]);
+    bench.rtpt(&["cache", "clear", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
+    bench.rtpt(&["cache", "info", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
+    drop(holder);
+    assert_eq!(cached(&bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos])), 7, "it is whole still");
+}
+
+#[test]
+fn a_full_disk_is_a_warning() {
+    // A file system of its own needs rights that a test may not have; a limit on file sizes does the same to a write.
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" classify --json --batch 1 \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_rtpt"))
+        .arg(&photos)
+        .env("RTPT_BUNDLE", crate::program::tiny())
+        .env("XDG_CACHE_HOME", bench.path("memory"));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 7);
+    assert!(stderr.contains("going on without the feature cache"), "{stderr}");
+}
