@@ -4,13 +4,16 @@
 RUST_MIN := 1.91
 CARGO ?= cargo
 RTPT := $(or $(CARGO_TARGET_DIR),target)/release/rtpt
+# Photos the demo model was held out from, laid out as models/README.md says; without them eval-demo measures fewer.
+DATA ?= ../shared/data
+EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build demo test check fmt clippy docs bench
+.PHONY: help needs build demo eval-demo test check fmt clippy docs bench
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 needs:
 	@cross/needs.sh $(RUST_MIN)
@@ -20,6 +23,9 @@ build: needs ## Build the program: target/release/rtpt
 
 demo: build ## Classify the demo photos, clean and attacked, and draw why
 	@$(RTPT) demo --explain $(EXPLAIN)
+
+eval-demo: build ## Measure the demo bundle: on its photos, and on those in DATA, if they are there (an hour)
+	@models/eval_demo.sh $(RTPT) $(EVALUATION) $(DATA)
 
 test: needs ## Run all tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from blake3 import blake3
 from safetensors.numpy import save_file
 
+import methods
 from demo_model import CLIP_MEAN, CLIP_STD, preprocess_u8
 
 FORMAT = 1
@@ -63,7 +64,7 @@ def golden_results(tower, image, resolution, mean, std, table, scale, text):
 
 
 def write_bundle(folder, *, name, description, license, tower, resolution, scale, image, classes=None, labels=None, text=None,
-                 mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="class-shift"):
+                 mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift"):
     """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `text` is a TextPart.
     A bundle needs classes or a text tower."""
     folder = Path(folder)
@@ -86,6 +87,7 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
         (folder / text.tokenizer[0]).write_bytes(text.tokenizer[1])
         section = {"file": "text_encoder.safetensors", "tokenizer": text.tokenizer[0], **text.sizes}
     record = lambda path: {"size": path.stat().st_size, "blake3": blake3(path.read_bytes()).hexdigest()}
+    tuning = methods.Settings.of(head)
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -104,7 +106,13 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
         "prompt": {"context": context},
         "classes": {"file": "classes.safetensors", "default_labels": "labels.txt"} if classes else None,
         "views": {"count": views, "augment": augment},
-        "head": {"default": head, "steps": 1, "selection": 0.1, "learning_rate": 0.005, "weight_decay": 0.01},
+        "head": {
+            "default": head,
+            "steps": tuning.steps,
+            "selection": tuning.selection,
+            "learning_rate": tuning.learning_rate,
+            "weight_decay": tuning.weight_decay,
+        },
         "goldens": "goldens.safetensors",
         "files": {path.name: record(path) for path in sorted(folder.iterdir())},
     }

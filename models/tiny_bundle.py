@@ -47,6 +47,7 @@ def main():
         labels=names[:4],
         image=test_image(37, 23, 11),
         views=16,
+        head="class-shift",
     )
 
 

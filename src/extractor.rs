@@ -107,7 +107,7 @@ impl Extractor {
             batch_origin: choice.origin,
             bundle_id: bundle.id(),
             pool: Arc::new(worker_pool(settings.threads)?),
-            scope: CacheScope::new(&bundle.digest, &settings.views, choice.batch, &device_key()),
+            scope: CacheScope::new(&bundle.encoder_digest(), &settings.views, choice.batch, &device_key()),
             cache: None,
             views: Array4::zeros((settings.views.count, 3, side, side)),
         })

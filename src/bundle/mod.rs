@@ -109,6 +109,19 @@ impl Bundle {
         Ok(self.text.get_or_init(|| model).clone())
     }
 
+    /// BLAKE3 of everything that decides an image's features: preprocessing, and the files of the encoder.
+    ///
+    /// Bundles that differ in labels, text tower or defaults alone have it in common.
+    pub fn encoder_digest(&self) -> blake3::Hash {
+        let image = &self.manifest.image;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&serde_json::to_vec(image).expect("a section of a manifest is always JSON"));
+        for name in std::iter::once(&image.file).chain(&image.projection) {
+            hasher.update(self.manifest.files[name].blake3.as_bytes());
+        }
+        hasher.finalize()
+    }
+
     /// How the bundle is named in results: `name@` and the first 16 hex digits of its digest.
     pub fn id(&self) -> String {
         format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])

@@ -28,11 +28,11 @@ pub struct CacheKey([u8; 32]);
 pub struct CacheScope(blake3::Hasher);
 
 impl CacheScope {
-    /// Of a bundle's digest, the views, the encoder's batch and the device (see [`crate::classifier`]).
-    pub fn new(bundle: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
+    /// Of the digest of a bundle's encoder, the views, the encoder's batch, and what names the device.
+    pub fn new(encoder: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"rtpt-edge features 1");
-        hasher.update(bundle.as_bytes());
+        hasher.update(encoder.as_bytes());
         let augment = match views.augment {
             Augment::Crop => 0,
             Augment::Augmix => 1,

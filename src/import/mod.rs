@@ -128,7 +128,7 @@ pub fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
 fn blank_manifest(request: &ImportRequest) -> Manifest {
     let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
     let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
-    let tuning = TuningSettings::of(HeadKind::ClassShift);
+    let tuning = TuningSettings::of(HeadKind::ViewShift);
     Manifest {
         format: FORMAT,
         name: request.name.clone().unwrap_or_else(|| folder.clone()),

@@ -121,3 +121,23 @@ fn a_full_disk_is_a_warning() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 7);
     assert!(stderr.contains("going on without the feature cache"), "{stderr}");
 }
+
+#[test]
+fn bundles_share_features_as_far_as_their_encoders_are_the_same() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let bundle = bench.bundle();
+    let run = || bench.rtpt(&["classify", "--json", "--batch", "4", "--bundle", bundle.folder(), &photos]);
+    assert_eq!((cached(&run()), cached(&run())), (0, 7));
+    bundle.manifest(|manifest| manifest["description"] = "another sentence".into());
+    assert_eq!(cached(&run()), 7, "what decides no feature may change");
+    bundle.manifest(|manifest| manifest["image"]["mean"][0] = 0.25.into());
+    assert_eq!(cached(&run()), 0, "the preprocessing decides");
+    bundle.forge("image_encoder.onnx", |bytes| {
+        // A comment of the exporter: the model computes the same, but only its bytes are known.
+        let place = bytes.windows(7).position(|window| window == b"pytorch").unwrap();
+        bytes[place] = b'P';
+    });
+    let run = run();
+    assert_eq!((run.code, cached(&run)), (0, 0), "{}", run.stderr);
+}

@@ -31,7 +31,7 @@ struct Calibrated {
 impl Calibrated {
     fn new() -> Self {
         let bench = Bench::new();
-        let bundle = bench.bundle().folder.to_str().unwrap().to_string();
+        let bundle = bench.bundle().folder().to_string();
         let images = many(&bench);
         Self { bench, bundle, images }
     }

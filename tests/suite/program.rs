@@ -127,7 +127,7 @@ fn run(mut command: Command, input: &[u8]) -> Run {
 
 /// A bundle whose files can be changed with and without the manifest knowing.
 pub struct BrokenBundle {
-    pub folder: PathBuf,
+    folder: PathBuf,
 }
 
 impl BrokenBundle {
