@@ -10,7 +10,7 @@ use rtpt_edge::attack::corruptions::Corruption;
 use rtpt_edge::attack::{AttackOutcome, Budget, Query, Target, random_signs, spsa, square};
 use rtpt_edge::bundle::Bundle;
 use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions, Item};
+use rtpt_edge::eval::dataset::Item;
 use rtpt_edge::eval::{Method, MethodRunner};
 use rtpt_edge::extractor::Extractor;
 use rtpt_edge::files::{read_up_to, write_file};
@@ -21,7 +21,7 @@ use rtpt_edge::rows::argmax;
 use rtpt_edge::views::{Pixels, Sampler, clean_view_pixels, decode};
 use serde::Serialize;
 
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, memory_folder};
+use super::settings::{BundleArgument, DataSetArguments, ExtractorArguments, LabelArguments, memory_folder};
 use super::{Completion, Outcome, progress_bar};
 
 #[derive(Args)]
@@ -62,15 +62,8 @@ struct Common {
     /// Take only N images, evenly spaced
     #[arg(long, value_name = "N")]
     count: Option<usize>,
-    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
-    #[arg(long, value_name = "FILE")]
-    class_names: Option<PathBuf>,
-    /// Folder that the paths in a data set's file are below [default: where the file is]
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
-    /// Part of a CoOp split file
-    #[arg(long, value_name = "PART", default_value = "test")]
-    split: String,
+    #[command(flatten)]
+    data: DataSetArguments,
     /// The images, as for rtpt eval
     #[arg(value_name = "DATASET")]
     dataset: PathBuf,
@@ -146,9 +139,8 @@ impl Common {
             expected: format!("one of {}", Method::all().into_iter().map(Method::name).collect::<Vec<_>>().join(", ")),
             found: self.target.clone(),
         })?;
-        let options = DataSetOptions { images: self.images.clone(), split: self.split.clone() };
-        let set = DataSet::open(&self.dataset, &options)?;
-        let renamed = self.class_names.as_deref().map(ClassNames::read).transpose()?.unwrap_or_default();
+        let set = self.data.open(&self.dataset, "test")?;
+        let renamed = self.data.class_names()?;
         let list = match self.labels.list(&bundle)? {
             Some(list) => list,
             None => set.labels(&renamed)?,
@@ -270,7 +262,7 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let mut json = serde_json::to_string(&report).expect("a report is always JSON");
     json.push('\n');
     write_file(&common.out.join("attack.json"), json.as_bytes())?;
-    let plot = success_curve(&report.queries_to_success, arguments.queries, attack.name());
+    let plot = success_curve(&report.queries_to_success, arguments.queries);
     write_file(&common.out.join("success.svg"), plot.as_bytes())?;
     print_success(&report)?;
     writeln!(io::stdout(), "images, attack.json and success.svg: {}", common.out.display())?;

@@ -10,13 +10,12 @@ use rtpt_edge::calibration::{
     labels_digest,
 };
 use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions};
 use rtpt_edge::metrics::calibration_error;
 use rtpt_edge::rows::argmax;
 use rtpt_edge::{Classifier, ClassifierSettings};
 
 use super::inputs::Input;
-use super::settings::{CacheArguments, SettingsArguments};
+use super::settings::{CacheArguments, DataSetArguments, SettingsArguments};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Fewer images than this say nothing about a rate.
@@ -35,15 +34,8 @@ pub struct Arguments {
     /// views, which needs fewer --views
     #[arg(long)]
     unlabelled: bool,
-    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
-    #[arg(long, value_name = "FILE", conflicts_with = "unlabelled")]
-    class_names: Option<PathBuf>,
-    /// Folder that the paths in a data set's file are below [default: where the file is]
-    #[arg(long, value_name = "DIR", conflicts_with = "unlabelled")]
-    images: Option<PathBuf>,
-    /// Part of a CoOp split file
-    #[arg(long, value_name = "PART", default_value = "train")]
-    split: String,
+    #[command(flatten)]
+    data: DataSetArguments,
     /// Show what would be kept with the bundle, and keep nothing
     #[arg(long)]
     dry_run: bool,
@@ -72,10 +64,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         measure_unlabelled(arguments, &bundle, &settings)?
     } else {
         let mut classifier = arguments.settings.classifier_of(&bundle)?.with_cache(cache());
-        let options = DataSetOptions { images: arguments.images.clone(), split: arguments.split.clone() };
-        let set = DataSet::open(&arguments.dataset, &options)?;
-        let renamed = arguments.class_names.as_deref().map(ClassNames::read).transpose()?.unwrap_or_default();
-        let truths = set.truths(&classifier.labels().list, &renamed)?;
+        let set = arguments.data.open(&arguments.dataset, "train")?;
+        let truths = set.truths(&classifier.labels().list, &arguments.data.class_names()?)?;
         let inputs = set.items.iter().map(|item| Input::file(&item.path)).collect();
         let measured = measure(&mut classifier, inputs, |place, _| Some(truths[place]))?;
         (measured, Target::Truth, classifier)

@@ -9,7 +9,7 @@ use rtpt_edge::bundle::Bundle;
 use rtpt_edge::calibration::Calibration;
 use rtpt_edge::classes::LabelList;
 use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions, read_subset};
+use rtpt_edge::eval::dataset::{ClassNames, DataSet, read_subset};
 use rtpt_edge::eval::{
     Evaluation, Journal, Method, MethodRunner, Record, Results, Summary, merge, read_results, shard, write_all,
 };
@@ -19,7 +19,9 @@ use rtpt_edge::limits::SHARDS_MAX;
 use rtpt_edge::report::{evaluation_html, features_bytes};
 use rtpt_edge::tuning::TuningSettings;
 
-use super::settings::{BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, memory_folder};
+use super::settings::{
+    BundleArgument, CacheArguments, DataSetArguments, ExtractorArguments, LabelArguments, memory_folder,
+};
 use super::{Completion, Outcome, progress_bar};
 
 /// What the names of a folder's result files end in.
@@ -76,18 +78,11 @@ pub struct Measure {
     /// Measure only part I of N, as in 2/4
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
-    /// What the data sets' classes are called among the labels: lines of a class, a tab and a label
-    #[arg(long, value_name = "FILE")]
-    class_names: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataSetArguments,
     /// The places in --labels, from 0, that a variant of ImageNet uses
     #[arg(long, value_name = "FILE", requires = "labels")]
     subset: Option<PathBuf>,
-    /// Folder that the paths in a data set's file are below [default: where the file is]
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
-    /// Part of a CoOp split file
-    #[arg(long, value_name = "PART", default_value = "test")]
-    split: String,
     /// Also write each data set's features and truths to NAME.safetensors in the report's folder
     #[arg(long)]
     save_features: bool,
@@ -116,8 +111,7 @@ fn measure(arguments: &Measure) -> Outcome {
     let part = arguments.shard.as_deref().map(parse_shard).transpose()?;
     let bundle = arguments.bundle.open()?;
     // Everything that can be wrong with the data is found before anything is encoded.
-    let options = DataSetOptions { images: arguments.images.clone(), split: arguments.split.clone() };
-    let renamed = arguments.class_names.as_deref().map(ClassNames::read).transpose()?.unwrap_or_default();
+    let renamed = arguments.data.class_names()?;
     let mut sets = Vec::new();
     for argument in &arguments.datasets {
         let (name, path) = named(argument);
@@ -127,7 +121,7 @@ fn measure(arguments: &Measure) -> Outcome {
                 Error::Setting { what: "the name of a data set", expected, found: format!("{name:?} twice") }.into()
             );
         }
-        sets.push((name, DataSet::open(&path, &options)?));
+        sets.push((name, arguments.data.open(&path, "test")?));
     }
     let list = labels_of(arguments, &bundle, &sets, &renamed)?;
     let mut conditions = Vec::new();

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use htmlize::escape_text;
 
-use super::plots::{Series, accuracy_bars, against_views, latencies, reliability};
+use super::plots::{Series, accuracy_bars, against_views, latencies, legend, reliability};
 use crate::eval::{ConditionSummary, HEADINGS, Measured, Results, Summary, measured};
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
@@ -43,7 +43,7 @@ pub fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -
             values: condition.methods.iter().map(|method| method.accuracy).collect(),
         })
         .collect();
-    body += &accuracy_bars(&methods, &accuracies);
+    body += &(accuracy_bars(&methods, &accuracies) + &legend(accuracies.iter().map(|one| one.name.as_str())));
     for condition in &summary.conditions {
         body += &table(condition);
     }
@@ -60,7 +60,8 @@ pub fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -
         body += &diagram(results, shown);
     }
     body += "</div><h2>Time</h2>";
-    body += &latencies(&times(conditions));
+    let times = times(conditions);
+    body += &(latencies(&times) + &legend(times.iter().map(|one| one.name.as_str())));
     body += &format!("<h2>The worst mistakes of {}</h2>", escape_text(shown));
     body += "<p class=\"note\">Wrong answers of the highest confidence.</p>";
     for results in conditions {
@@ -103,7 +104,7 @@ fn views_plot(summary: &Summary, condition: &ConditionSummary) -> String {
             Series { name: method.name.clone(), values: counts.iter().map(value).collect() }
         })
         .collect();
-    against_views(&views, &series)
+    against_views(&views, &series) + &legend(series.iter().map(|one| one.name.as_str()))
 }
 
 /// The place of a method in a plan; the first where it was not measured.

@@ -41,6 +41,7 @@ pub fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
             .build_cartesian_2d(0.0..count, 0.0..100.0)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .disable_x_mesh()
             .x_labels(0)
             .y_desc("right answers (%)")
@@ -54,12 +55,8 @@ pub fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
                 let left = group as f64 + 0.08 + place as f64 * width;
                 Rectangle::new([(left, 0.0), (left + width * 0.92, value * 100.0)], color.filled())
             };
-            chart
-                .draw_series(one.values.iter().enumerate().map(bar))?
-                .label(&one.name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
+            chart.draw_series(one.values.iter().enumerate().map(bar))?;
         }
-        legend(&mut chart, SeriesLabelPosition::UpperRight)?;
         for (group, name) in groups.iter().enumerate() {
             let (x, y) = chart.backend_coord(&(group as f64 + 0.5, 0.0));
             let style = TextStyle::from(FONT.into_font()).pos(plotters::style::text_anchor::Pos::new(
@@ -86,6 +83,7 @@ pub fn against_views(views: &[usize], series: &[Series]) -> String {
             .build_cartesian_2d((ends.0..ends.1 * 1.001).log_scale().base(2.0), low.max(0.0)..high.min(100.0))?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("views")
             .y_desc("right answers (%)")
             .x_label_formatter(&|x| format!("{x:.0}"))
@@ -96,12 +94,9 @@ pub fn against_views(views: &[usize], series: &[Series]) -> String {
             let color = COLORS[place % COLORS.len()];
             let points: Vec<(f64, f64)> =
                 views.iter().zip(&one.values).map(|(&count, value)| (count as f64, value * 100.0)).collect();
-            chart
-                .draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3))?
-                .label(&one.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(3)));
+            chart.draw_series(LineSeries::new(points, color.stroke_width(2)).point_size(3))?;
         }
-        legend(&mut chart, SeriesLabelPosition::LowerRight)
+        Ok(())
     })
 }
 
@@ -115,6 +110,7 @@ pub fn reliability(bins: &[Bin]) -> String {
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("confidence")
             .y_desc("share of right answers")
             .label_style(FONT)
@@ -158,30 +154,28 @@ pub fn latencies(series: &[Series]) -> String {
             .build_cartesian_2d((low..high).log_scale(), 0.0..most as f64 * 1.05)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("milliseconds from features to answer")
             .y_desc("images")
             .x_label_formatter(&|x| format!("{x}"))
             .label_style(FONT)
             .axis_desc_style(FONT)
             .draw()?;
-        for (place, (one, counts)) in series.iter().zip(&histograms).enumerate() {
+        for (place, counts) in histograms.iter().enumerate() {
             let color = COLORS[place % COLORS.len()];
             let at = |bin: usize| low * (step * bin as f64).exp();
             let steps = counts
                 .iter()
                 .enumerate()
                 .flat_map(|(bin, &count)| [(at(bin), count as f64), (at(bin + 1).min(high), count as f64)]);
-            chart
-                .draw_series(LineSeries::new(steps, color.stroke_width(2)))?
-                .label(&one.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(3)));
+            chart.draw_series(LineSeries::new(steps, color.stroke_width(2)))?;
         }
-        legend(&mut chart, SeriesLabelPosition::UpperRight)
+        Ok(())
     })
 }
 
 /// How many of the images are misled after how many queries; an entry an image, `None` where it never is.
-pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize, name: &str) -> String {
+pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> String {
     drawn(WIDTH, 340, |area| {
         let end = (queries as f64).max(2.0);
         let mut chart = ChartBuilder::on(area)
@@ -191,6 +185,7 @@ pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize, name:
             .build_cartesian_2d((1.0..end).log_scale(), 0.0..100.0)?;
         chart
             .configure_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc("queries")
             .y_desc("images misled (%)")
             .x_label_formatter(&|x| format!("{x:.0}"))
@@ -205,28 +200,18 @@ pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize, name:
             .enumerate()
             .flat_map(|(before, &at)| [(at as f64, percent(before)), (at as f64, percent(before + 1))]);
         let line = [(1.0, 0.0)].into_iter().chain(steps).chain([(end, percent(successes.len()))]);
-        chart
-            .draw_series(LineSeries::new(line, COLORS[0].stroke_width(2)))?
-            .label(name)
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], COLORS[0].stroke_width(3)));
-        legend(&mut chart, SeriesLabelPosition::UpperLeft)
+        chart.draw_series(LineSeries::new(line, COLORS[0].stroke_width(2)))?;
+        Ok(())
     })
 }
 
-fn legend<'a, 'b, C: CoordTranslate>(
-    chart: &mut ChartContext<'a, SVGBackend<'b>, C>,
-    position: SeriesLabelPosition,
-) -> Drawn
-where
-    'b: 'a,
-{
-    chart
-        .configure_series_labels()
-        .position(position)
-        .background_style(WHITE.mix(0.85))
-        .label_font(FONT)
-        .draw()
-        .map_err(|error| error.to_string().into())
+/// What the colours of a plot stand for, in HTML: beside the plot it hides nothing of it.
+pub fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let entry = |(place, name): (usize, &str)| {
+        let RGBColor(red, green, blue) = COLORS[place % COLORS.len()];
+        format!("<span style=\"color:#{red:02x}{green:02x}{blue:02x}\">■</span> {}&emsp;", htmlize::escape_text(name))
+    };
+    format!("<p>{}</p>", names.enumerate().map(entry).collect::<String>())
 }
 
 /// Draws into a string; a plot that cannot be drawn is left out, with a note.
