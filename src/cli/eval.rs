@@ -11,7 +11,8 @@ use rtpt_edge::classes::LabelList;
 use rtpt_edge::error::{Error, Result};
 use rtpt_edge::eval::dataset::{ClassNames, DataSet, read_subset};
 use rtpt_edge::eval::{
-    Evaluation, Journal, Method, MethodRunner, Record, Results, Summary, merge, read_results, shard, write_all,
+    Evaluation, Journal, Measurement, Method, MethodRunner, Record, Results, Summary, Task, merge, read_results, shard,
+    write_all,
 };
 use rtpt_edge::extractor::Extractor;
 use rtpt_edge::files::write_file;
@@ -202,7 +203,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: LabelList) -> Result<E
         Some((head.name().to_string(), f64::from(applicable.temperature?)))
     });
     let extractor = extractor.with_cache(arguments.cache.open(true));
-    Ok(Evaluation { extractor, labels, scale: bundle.manifest.logit_scale, methods, curve, temperature })
+    Evaluation::new(extractor, labels, bundle.manifest.logit_scale, Measurement { methods, curve, temperature })
 }
 
 /// The methods asked for; or all that the bundle and the prompt allow.
@@ -277,16 +278,19 @@ fn measure_one(
         bar.reset_eta();
     }
     bar.set_message(name.clone());
-    for place in places {
-        if journal.results.records.contains_key(&place) {
-            continue;
+    let open: Vec<Task> = places
+        .into_iter()
+        .filter(|place| !journal.results.records.contains_key(place))
+        .map(|place| (place, &set.items[place], truths[place]))
+        .collect();
+    for group in open.chunks(evaluation.group()) {
+        for record in evaluation.measure(group) {
+            if let Record::Failed(failure) = &record {
+                bar.suspend(|| eprintln!("rtpt: {name}: {}: {}", failure.name, failure.error));
+            }
+            journal.add(record)?;
+            bar.inc(1);
         }
-        let record = evaluation.measure(place, &set.items[place], truths[place]);
-        if let Record::Failed(failure) = &record {
-            bar.suspend(|| eprintln!("rtpt: {name}: {}: {}", failure.name, failure.error));
-        }
-        journal.add(record)?;
-        bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(journal.results)
@@ -296,14 +300,12 @@ fn measure_one(
 fn save_features(evaluation: &mut Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
-        let bytes =
-            fs::read(&item.path).map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
-        all.push(evaluation.extractor.extract(&bytes)?.features);
+        all.push(evaluation.extract(item)?.features);
     }
-    let classes = evaluation.labels.embeddings.view();
+    let (classes, scale) = evaluation.classes();
     write_file(
         &folder.join(format!("{}.safetensors", condition.name)),
-        &features_bytes(&all, &condition.truths, classes, evaluation.scale),
+        &features_bytes(&all, &condition.truths, classes, scale),
     )
 }
 

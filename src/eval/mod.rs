@@ -10,5 +10,5 @@ mod summary;
 pub use journal::{Journal, Results, merge, read_results, write_all};
 pub use methods::{Method, MethodRunner};
 pub use record::{Failure, Measured, MethodPlan, MethodResult, Plan, Record};
-pub use run::{Evaluation, shard};
+pub use run::{Evaluation, Measurement, Task, shard};
 pub use summary::{ConditionSummary, Gap, HEADINGS, MethodSummary, SUMMARY_SCHEMA, Summary, measured};

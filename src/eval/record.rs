@@ -118,7 +118,7 @@ pub struct MethodResult {
     /// Probability of the answer at the calibrated temperature, where there is one for this method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<f32>,
-    /// Milliseconds from features to answer.
+    /// Milliseconds from features to answer, on one thread.
     pub ms: f64,
 }
 

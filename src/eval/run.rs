@@ -1,29 +1,37 @@
 //! One image after another: features once, then every method.
 
+use std::thread;
 use std::time::Instant;
 
 use ndarray::{ArrayView1, ArrayView2, s};
+use rayon::ThreadPool;
 
 use super::dataset::Item;
 use super::methods::MethodRunner;
 use super::record::{Failure, Measured, MethodResult, Plan, Record, SCHEMA};
 use crate::classes::LabelSet;
 use crate::error::{Error, Result};
-use crate::extractor::{Extractor, milliseconds_since};
+use crate::extractor::{Extracted, Extractor, milliseconds_since, worker_pool};
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::metrics::PROBABILITY_MIN;
 use crate::rows::{argmax, entropy, scaled_products, softmax};
 use crate::tamper::tamper_score;
 
-/// Everything that is needed to measure an image.
+/// Everything that is needed to measure images.
 pub struct Evaluation {
-    /// Makes features.
-    pub extractor: Extractor,
-    /// The labels.
-    pub labels: LabelSet,
-    /// The logit scale.
-    pub scale: f32,
+    extractor: Extractor,
+    labels: LabelSet,
+    scale: f32,
+    methods: Vec<MethodRunner>,
+    curve: Vec<usize>,
+    temperature: Option<(String, f64)>,
+    /// One worker each: an image's methods run on one thread, as many images at a time as there are threads.
+    workers: Vec<ThreadPool>,
+}
+
+/// What is measured.
+pub struct Measurement {
     /// The methods.
     pub methods: Vec<MethodRunner>,
     /// Fewer views at which the methods are measured as well; each less than the extractor's.
@@ -32,7 +40,21 @@ pub struct Evaluation {
     pub temperature: Option<(String, f64)>,
 }
 
+/// An image of a data set: its place, itself, and the class it shows.
+pub type Task<'a> = (usize, &'a Item, usize);
+
 impl Evaluation {
+    /// Prepares to measure with features from `extractor`.
+    ///
+    /// # Errors
+    /// The system cannot start the threads.
+    pub fn new(extractor: Extractor, labels: LabelSet, scale: f32, measurement: Measurement) -> Result<Self> {
+        let threads = extractor.pool().current_num_threads();
+        let workers = (0..threads).map(|_| worker_pool(Some(1))).collect::<Result<_>>()?;
+        let Measurement { methods, curve, temperature } = measurement;
+        Ok(Self { extractor, labels, scale, methods, curve, temperature, workers })
+    }
+
     /// What the results of a data set will depend on.
     pub fn plan(
         &self,
@@ -63,24 +85,51 @@ impl Evaluation {
         }
     }
 
-    /// Measures one image of a data set; what fails is recorded, not returned.
-    pub fn measure(&mut self, index: usize, item: &Item, truth: usize) -> Record {
-        match self.try_measure(index, item, truth) {
-            Ok(measured) => Record::Measured(measured),
-            Err(error) => Record::Failed(Failure { index, name: item.name.clone(), error: error.to_string() }),
+    /// Measures a group of images; what fails is recorded, not returned.
+    ///
+    /// The features are made one image after the other, on all threads; then each image's methods run on one.
+    pub fn measure(&mut self, tasks: &[Task]) -> Vec<Record> {
+        let features: Vec<Result<Extracted>> = tasks.iter().map(|(_, item, _)| self.extract(item)).collect();
+        let this = &*self;
+        let mut records = Vec::with_capacity(tasks.len());
+        for (tasks, features) in tasks.chunks(this.workers.len()).zip(features.chunks(this.workers.len())) {
+            thread::scope(|scope| {
+                let one =
+                    |((worker, &task), extracted)| scope.spawn(move || worker_record(this, worker, task, extracted));
+                let running: Vec<_> = this.workers.iter().zip(tasks).zip(features).map(one).collect();
+                records.extend(running.into_iter().map(|handle| handle.join().expect("a method does not panic")));
+            });
         }
+        records
     }
 
-    fn try_measure(&mut self, index: usize, item: &Item, truth: usize) -> Result<Measured> {
+    /// Images that are best measured at once.
+    pub fn group(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The features of an image.
+    ///
+    /// # Errors
+    /// It cannot be read, decoded or encoded.
+    pub fn extract(&mut self, item: &Item) -> Result<Extracted> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
             .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
-        let extracted = self.extractor.extract(&bytes)?;
+        self.extractor.extract(&bytes)
+    }
+
+    /// The class embeddings `[C, D]` and the logit scale.
+    pub fn classes(&self) -> (ArrayView2<'_, f32>, f32) {
+        (self.labels.embeddings.view(), self.scale)
+    }
+
+    fn measured(&self, (index, item, truth): Task, extracted: &Extracted) -> Measured {
         let features = extracted.features.view();
         let results = self.methods.iter().map(|method| self.result(method, features, truth)).collect();
         let curve = self.curve.iter().map(|&views| self.answers(features.slice(s![..views, ..]))).collect();
         let logits = scaled_products(self.scale, features, self.labels.embeddings.view());
         let rounded = |milliseconds: f64| (milliseconds * 1e3).round() / 1e3;
-        Ok(Measured {
+        Measured {
             index,
             name: item.name.clone(),
             path: item.path.to_string_lossy().into_owned(),
@@ -91,7 +140,7 @@ impl Evaluation {
             ms: [extracted.decode, extracted.views, extracted.encode].map(rounded),
             results,
             curve,
-        })
+        }
     }
 
     fn result(&self, method: &MethodRunner, features: ArrayView2<f32>, truth: usize) -> MethodResult {
@@ -118,8 +167,17 @@ impl Evaluation {
     }
 
     fn run(&self, method: &MethodRunner, features: ArrayView2<f32>) -> ndarray::Array1<f32> {
-        let classes = self.labels.embeddings.view();
-        self.extractor.pool().install(|| method.answer(features, classes, self.scale))
+        method.answer(features, self.labels.embeddings.view(), self.scale)
+    }
+}
+
+fn worker_record(evaluation: &Evaluation, worker: &ThreadPool, task: Task, extracted: &Result<Extracted>) -> Record {
+    match extracted {
+        Ok(extracted) => Record::Measured(worker.install(|| evaluation.measured(task, extracted))),
+        Err(error) => {
+            let (index, item, _) = task;
+            Record::Failed(Failure { index, name: item.name.clone(), error: error.to_string() })
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub struct MethodSummary {
     pub nll: f64,
     /// Views the method looks at.
     pub views: usize,
-    /// Milliseconds from features to answer: median and 95th percentile.
+    /// Milliseconds from features to answer, on one thread: median and 95th percentile.
     pub ms: (f64, f64),
     /// Paired comparison with zero-shot, where that was measured.
     pub against_zero_shot: Option<Gap>,

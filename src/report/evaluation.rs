@@ -48,7 +48,7 @@ pub fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -
         body += &table(condition);
     }
     body += "<p class=\"note\">Intervals are Wilson's at 95 %. “vs zero-shot” is the difference in points on the same \
-        images, with the p-value of McNemar's exact test. ECE has 15 bins. Milliseconds are from features to answer.</p>";
+        images, with the p-value of McNemar's exact test. ECE has 15 bins. Milliseconds are from features to answer, on one thread.</p>";
     if !summary.curve.is_empty() {
         body += "<h2>Right answers against the number of views</h2>";
         for condition in &summary.conditions {
