@@ -48,5 +48,5 @@ list yes > "$out/originals.csv"
 list no > "$out/others.csv"
 
 "$rtpt" eval --bundle $bundle --class-names $names --report "$out/held-out" --curve 4,8,16,32 --save-features \
-    photos="$out/originals.csv" clean="$out/clean" pgd-1="$out/pgd1" pgd-4="$out/pgd4" square="$out/square" eot="$out/eot"
+    clean="$out/clean" photos="$out/originals.csv" pgd-1="$out/pgd1" pgd-4="$out/pgd4" square="$out/square" eot="$out/eot"
 models/.venv/bin/python models/check_eval.py "$out/held-out" --bundle $bundle
