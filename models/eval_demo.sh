@@ -13,6 +13,7 @@ for column in 1 2; do
     name=$([ $column = 1 ] && echo clean || echo attacked)
     awk -F '\t' -v column=$column 'BEGIN { print "path,label" } !/^#/ { print $column "," $3 }' $photos/photos.tsv > "$out/$name.csv"
 done
+rm -rf "$out/photos"
 "$rtpt" eval --bundle $bundle --images $photos --report "$out/photos" --curve 4,8,16,32 \
     clean="$out/clean.csv" attacked="$out/attacked.csv"
 

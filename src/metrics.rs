@@ -124,6 +124,9 @@ mod tests {
         let expected = (2.0 * (0.5_f64 - 0.35).abs() + 3.0 * (2.0 / 3.0 - 2.9 / 3.0_f64).abs()) / 5.0;
         assert!((calibration_error(&answers) - expected).abs() < 1e-7);
         assert_eq!(calibration_error(&[]), 0.0);
+        for (confidence, place) in [(0.0, 0), (0.01, 0), (0.9, 13), (0.94, 14), (1.0, 14)] {
+            assert_eq!(bins(&[(confidence, true)])[place].count, 1, "{confidence}");
+        }
     }
 
     #[test]

@@ -60,6 +60,18 @@ fn every_method_is_measured_and_right_answers_are_those_of_classify() {
     let names: Vec<&str> = methods.iter().map(|method| method["name"].as_str().unwrap()).collect();
     // The tiny bundle has no text tower, and so no context to tune.
     assert_eq!(names, ["zero-shot", "none", "class-shift", "class-lowrank", "view-shift", "mta", "zero"]);
+    let ranks: Vec<Vec<u64>> = lines(&format!("{out}/photos.jsonl"))[1..]
+        .iter()
+        .map(|line| line["results"].as_array().unwrap().iter().map(|result| result["rank"].as_u64().unwrap()).collect())
+        .collect();
+    for (place, method) in methods.iter().enumerate().skip(1) {
+        let count = |ours: bool| {
+            let differs = |ranks: &&Vec<u64>| (ranks[place] == 0) == ours && (ranks[0] == 0) != ours;
+            ranks.iter().filter(differs).count()
+        };
+        let gap = &method["against_zero_shot"];
+        assert_eq!((&gap["better"], &gap["worse"]), (&json!(count(true)), &json!(count(false))), "{}", method["name"]);
+    }
     let truth = |path: &str| {
         ["red", "sea horse", "watch"]
             .into_iter()
@@ -113,6 +125,8 @@ fn an_interrupted_evaluation_goes_on_and_other_settings_are_not_mixed_in() {
     eval(&["--seed", "9"]).fails_with(2, &["photos.jsonl", "seed was 0, now it is 9", "another folder"]);
     eval(&["--set", "class-shift.lr=0.5"]).fails_with(2, &["methods was"]);
     assert_eq!(lines(&results), whole, "nothing was lost");
+    fs::write(&results, text.replacen("\"index\":0", "\"index\":99", 1)).unwrap();
+    eval(&[]).fails_with(2, &["line 2 is damaged", "image 99 is not expected there"]);
     fs::write(&results, text.replacen("\"truth\":", "\"truht\":", 1)).unwrap();
     eval(&[]).fails_with(2, &["line 2 is damaged", "photos.jsonl"]);
 }
@@ -179,6 +193,8 @@ fn what_is_wrong_with_a_data_set_is_said_before_anything_is_encoded() {
     );
     eval(&write("zebra.csv", "path,label\nphotos/red/rgb.png,red\nphotos/red/rgb.jpg,se horse\n"))
         .fails_with(2, &["zebra.csv:3: the class \"se horse\" is none of the 4 labels; did you mean \"sea horse\"?"]);
+    eval(&write("mixed.csv", "path,label\nphotos/red/rgb.png,red\nphotos/red/rgb.jpg,1\n"))
+        .fails_with(2, &["mixed.csv:3: the class \"1\" is none of the 4 labels"]);
     eval(&write("columns.csv", "file,label\na.png,red\n")).fails_with(2, &["columns.csv:1:", "path and label"]);
     eval(&write("nothing.csv", "path,label\n")).fails_with(2, &["it lists no image"]);
     eval(&write("ragged.csv", "path,label\nphotos/red/rgb.png\n")).fails_with(2, &["ragged.csv:"]);
