@@ -11,7 +11,7 @@ pub const SCHEMA: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// [`SCHEMA`].
+    /// Version of the lines.
     pub schema: u32,
     /// Version of the program.
     pub version: String,
