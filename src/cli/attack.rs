@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use rayon::prelude::*;
 use rtpt_edge::attack::corruptions::Corruption;
 use rtpt_edge::attack::{AttackOutcome, Budget, Query, Target, random_signs, spsa, square};
@@ -94,7 +94,7 @@ struct Corruptions {
 }
 
 /// The attacks with a budget of queries.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy)]
 enum Attack {
     Square,
     Spsa,
@@ -141,10 +141,7 @@ impl Common {
         })?;
         let set = self.data.open(&self.dataset, "test")?;
         let renamed = self.data.class_names()?;
-        let list = match self.labels.list(&bundle)? {
-            Some(list) => list,
-            None => set.labels(&renamed)?,
-        };
+        let list = self.labels.list_for(&bundle, &[&set], &renamed)?;
         let truths = set.truths(&list, &renamed)?;
         let target = self.target(&bundle, method, list)?;
         let places = spread(set.items.len(), self.count);

@@ -9,7 +9,7 @@ use rtpt_edge::bundle::Bundle;
 use rtpt_edge::calibration::Calibration;
 use rtpt_edge::classes::LabelList;
 use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, read_subset};
+use rtpt_edge::eval::dataset::{DataSet, read_subset};
 use rtpt_edge::eval::{
     Evaluation, Journal, Measurement, Method, MethodRunner, Record, Results, Summary, Task, merge, read_results, shard,
     write_all,
@@ -124,7 +124,13 @@ fn measure(arguments: &Measure) -> Outcome {
         }
         sets.push((name, arguments.data.open(&path, "test")?));
     }
-    let list = labels_of(arguments, &bundle, &sets, &renamed)?;
+    let list = match (&arguments.labels.labels, &arguments.subset) {
+        (Some(labels), Some(subset)) => read_subset(labels, subset)?,
+        _ => {
+            let sets: Vec<&DataSet> = sets.iter().map(|(_, set)| set).collect();
+            arguments.labels.list_for(&bundle, &sets, &renamed)?
+        }
+    };
     let mut conditions = Vec::new();
     for (name, set) in sets {
         let truths = set.truths(&list, &renamed)?;
@@ -140,32 +146,6 @@ fn measure(arguments: &Measure) -> Outcome {
         }
     }
     report(folder, &results, bundle.manifest.head.default.name())
-}
-
-/// The labels: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the data sets' own classes.
-fn labels_of(
-    arguments: &Measure,
-    bundle: &Bundle,
-    sets: &[(String, DataSet)],
-    renamed: &ClassNames,
-) -> Result<LabelList> {
-    match (&arguments.labels.labels, &arguments.subset) {
-        (Some(labels), Some(subset)) => return read_subset(labels, subset),
-        (Some(_), None) => {
-            return arguments.labels.list(bundle).map(|list| list.expect("labels were given"));
-        }
-        (None, _) => {}
-    }
-    let first = &sets[0].1;
-    if first.classes.is_some() {
-        return first.labels(renamed);
-    }
-    match &bundle.labels {
-        Some(list) if bundle.manifest.text.is_none() || sets.iter().all(|(_, set)| set.fits(list, renamed)) => {
-            Ok(list.clone())
-        }
-        _ => first.labels(renamed),
-    }
 }
 
 fn evaluation(arguments: &Measure, bundle: &Bundle, list: LabelList) -> Result<Evaluation> {

@@ -259,6 +259,23 @@ impl LabelArguments {
         }
     }
 
+    /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
+    /// set's own classes.
+    pub fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<LabelList> {
+        if let Some(path) = &self.labels {
+            return read_labels(path);
+        }
+        match &bundle.labels {
+            Some(list)
+                if sets[0].classes.is_none()
+                    && (bundle.manifest.text.is_none() || sets.iter().all(|set| set.fits(list, renamed))) =>
+            {
+                Ok(list.clone())
+            }
+            _ => sets[0].labels(renamed),
+        }
+    }
+
     /// Labels with their embeddings, under the prompt asked for.
     pub fn embed(&self, bundle: &Bundle, list: Option<LabelList>, threads: Option<usize>) -> Result<LabelSet> {
         let Some(list) = list else { return LabelSet::of(bundle) };

@@ -144,6 +144,17 @@ fn corruptions_are_written_by_kind_and_severity() {
 }
 
 #[test]
+fn a_split_file_brings_its_own_labels() {
+    let bench = Bench::new();
+    photos(&bench);
+    let split = b"{\"test\": [[\"red/rgb.png\", 0, \"umbrella\"], [\"sea_horse/grey.png\", 1, \"sea_horse\"]]}";
+    let set = bench.write("split_zhou_Two.json", split);
+    let out = bench.path("out").to_str().unwrap().to_string();
+    let run = bench.rtpt(&["attack", "noise", &set, "--out", &out, "--queries", "2"]);
+    assert_eq!(run.code, 0, "umbrella is a class of the bundle, though no label by default: {}", run.stderr);
+}
+
+#[test]
 fn what_cannot_be_attacked_is_said() {
     let bench = Bench::new();
     let (photos, out) = (photos(&bench), bench.path("out").to_str().unwrap().to_string());
