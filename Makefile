@@ -10,7 +10,7 @@ EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build demo eval-demo test check fmt clippy docs bench
+.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,7 +27,10 @@ demo: build ## Classify the demo photos, clean and attacked, and draw why
 eval-demo: build ## Measure the demo bundle: on its photos, and on those in DATA, if they are there (an hour)
 	@models/eval_demo.sh $(RTPT) $(EVALUATION) $(DATA)
 
-test: needs ## Run all tests
+test-needs: needs
+	@tests/setup.sh
+
+test: test-needs ## Run all tests; installs ffmpeg and Chromium for them, or says how
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run --locked; \
 	else \

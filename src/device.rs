@@ -1,15 +1,45 @@
-//! What names this device: choices and results that hold for one kind of processor are remembered under its name.
+//! What names this device, and how it is: memory and temperature.
 
-/// 16 hex digits that stand for this version of the program and the processor's model and features.
+use std::fs;
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// 16 hex digits that stand for this version of the program and the processor's model and features: choices and results
+/// that hold for one kind of processor are remembered under its name.
 pub fn device_key() -> String {
     let mut device = blake3::Hasher::new();
     device.update(env!("CARGO_PKG_VERSION").as_bytes());
     device.update(std::env::consts::ARCH.as_bytes());
     // Without the lines that change from moment to moment.
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let lasting = ["model name", "flags", "Features", "CPU part", "CPU implementer", "Hardware", "Model"];
     for line in cpu.lines().filter(|line| lasting.iter().any(|name| line.starts_with(name))) {
         device.update(line.as_bytes());
     }
     device.finalize().to_hex()[..16].to_string()
+}
+
+/// Resident memory now (bytes), where the kernel tells.
+pub fn rss_now() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// The most resident memory so far (bytes).
+pub fn rss_peak() -> Option<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// The hottest of the device's temperature sensors (°C), where there is one.
+pub fn temperature() -> Option<f64> {
+    let zones = fs::read_dir("/sys/class/thermal").ok()?;
+    let readings = zones.filter_map(|zone| {
+        let millidegrees = fs::read_to_string(zone.ok()?.path().join("temp")).ok()?;
+        let celsius = millidegrees.trim().parse::<f64>().ok()? / 1e3;
+        // Sensors that are switched off say nonsense.
+        (-50.0..200.0).contains(&celsius).then_some(celsius)
+    });
+    readings.max_by(f64::total_cmp)
 }

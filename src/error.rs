@@ -117,6 +117,10 @@ pub enum Error {
         view: usize,
     },
 
+    /// Nobody waits for the result any more.
+    #[error("the work was cancelled: the client hung up or its deadline passed")]
+    Cancelled,
+
     /// No bundle was named and none was found.
     #[error("no bundle found; give one with --bundle DIR or RTPT_BUNDLE (looked in: {})", tried.join(", "))]
     BundleNotFound {
@@ -363,6 +367,78 @@ pub enum Error {
         found: String,
     },
 
+    /// A label is no words.
+    #[error("the label {label:?} {problem}; a label is words, such as \"sea horse\"")]
+    LabelNotWords {
+        /// The label.
+        label: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A configuration file cannot be used.
+    #[error("the configuration {} {problem}", path.display())]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// What was named as a source of frames is none.
+    #[error("the source {spec:?} {problem}")]
+    SourceSpec {
+        /// As it was given.
+        spec: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A recording cannot be used.
+    #[error("the recording in {} {problem}", path.display())]
+    Recording {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+
+    /// Another daemon has a socket or a folder.
+    #[error("another daemon has {}{}; stop it, or give this one its own with {flag}", path.display(), by(holder))]
+    InUse {
+        /// The socket or folder.
+        path: PathBuf,
+        /// The other's process.
+        holder: Option<String>,
+        /// The flag that names another.
+        flag: &'static str,
+    },
+    /// A daemon cannot listen.
+    #[error(
+        "cannot listen on {address}: {source}; check the folder and its permissions, or whether another program has it"
+    )]
+    Listen {
+        /// Socket file or TCP address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No daemon answers.
+    #[error("no daemon answers on {}: {problem}; start one with `rtpt serve`, or name its socket with --socket", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// A daemon refused a request.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its name of the error.
+        kind: String,
+        /// Its message.
+        message: String,
+    },
+
     /// A file could not be written.
     #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
     OutputUnwritable {
@@ -384,6 +460,8 @@ pub enum Category {
     Bundle,
     /// Something could not be written.
     Output,
+    /// The daemon: there is one already, or none.
+    Daemon,
 }
 
 impl Error {
@@ -398,7 +476,7 @@ impl Error {
     }
 
     fn class(&self) -> (Category, &'static str) {
-        use Category::{Bundle, Input, Output, Usage};
+        use Category::{Bundle, Daemon, Input, Output, Usage};
         match self {
             Self::InputUnreadable { .. } => (Input, "input_unreadable"),
             Self::FolderWithoutImages { .. } => (Input, "folder_without_images"),
@@ -413,6 +491,7 @@ impl Error {
             Self::ImageCorrupt { .. } => (Input, "image_corrupt"),
             Self::FeaturesNotFinite { .. } => (Input, "features_not_finite"),
             Self::FeaturesZero { .. } => (Input, "features_zero"),
+            Self::Cancelled => (Input, "cancelled"),
             Self::BundleNotFound { .. } => (Bundle, "bundle_not_found"),
             Self::BundleNotFolder { .. } => (Bundle, "bundle_not_folder"),
             Self::BundleFileUnreadable { .. } => (Bundle, "bundle_file_unreadable"),
@@ -441,6 +520,14 @@ impl Error {
             Self::DataSet { .. } => (Usage, "data_set"),
             Self::Results { .. } => (Usage, "results"),
             Self::Setting { .. } => (Usage, "setting"),
+            Self::LabelNotWords { .. } => (Usage, "label_not_words"),
+            Self::Configuration { .. } => (Usage, "configuration"),
+            Self::SourceSpec { .. } => (Usage, "source"),
+            Self::Recording { .. } => (Usage, "recording"),
+            Self::InUse { .. } => (Daemon, "in_use"),
+            Self::Listen { .. } => (Daemon, "listen"),
+            Self::Unreachable { .. } => (Daemon, "unreachable"),
+            Self::Refused { .. } => (Input, "refused"),
             Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }
     }
@@ -448,6 +535,10 @@ impl Error {
 
 fn suggest(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
+}
+
+fn by(holder: &Option<String>) -> String {
+    holder.as_ref().map_or(String::new(), |holder| format!(" ({holder})"))
 }
 
 fn listed(problems: &[String], count: usize) -> String {

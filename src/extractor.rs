@@ -14,6 +14,7 @@ use crate::device::device_key;
 use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
 use crate::error::{Error, Result};
 use crate::limits::{BATCH_MAX, THREADS_MAX, VIEWS_MAX};
+use crate::pulse::Pulse;
 use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
 
 /// Everything a user may choose of how features are made.
@@ -61,16 +62,28 @@ pub struct Extractor {
     batch_origin: BatchOrigin,
     bundle_id: String,
     pool: Arc<ThreadPool>,
-    scope: CacheScope,
-    cache: Option<FeatureCache>,
+    encoder_digest: blake3::Hash,
+    device: String,
+    cache: Option<Arc<FeatureCache>>,
     /// The views of the image at hand, `[V, 3, R, R]`; reused from image to image.
     views: Array4<f32>,
+}
+
+/// Whether features are looked up and remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheUse {
+    /// They are, if there is a cache.
+    Ask,
+    /// They are not.
+    Bypass,
 }
 
 /// The features of one image, and where they came from.
 pub struct Extracted {
     /// BLAKE3 of the image file.
     pub digest: blake3::Hash,
+    /// The views it was seen in.
+    pub settings: ViewSettings,
     /// F `[V, D]`, unit rows.
     pub features: Arc<Array2<f32>>,
     /// Whether they were in the cache.
@@ -107,14 +120,15 @@ impl Extractor {
             batch_origin: choice.origin,
             bundle_id: bundle.id(),
             pool: Arc::new(worker_pool(settings.threads)?),
-            scope: CacheScope::new(&bundle.encoder_digest(), &settings.views, choice.batch, &device_key()),
+            encoder_digest: bundle.encoder_digest(),
+            device: device_key(),
             cache: None,
             views: Array4::zeros((settings.views.count, 3, side, side)),
         })
     }
 
     /// Looks features up in `cache` first, and remembers them there.
-    pub fn with_cache(mut self, cache: Option<FeatureCache>) -> Self {
+    pub fn with_cache(mut self, cache: Option<Arc<FeatureCache>>) -> Self {
         self.cache = cache;
         self
     }
@@ -124,17 +138,36 @@ impl Extractor {
     /// # Errors
     /// The image cannot be decoded (see [`decode`]), or the encoder fails or gives features that are not finite.
     pub fn extract(&mut self, bytes: &[u8]) -> Result<Extracted> {
+        let views = self.settings.views;
+        self.extract_as(bytes, &views, CacheUse::Ask, &Pulse::default())
+    }
+
+    /// As [`Self::extract`], in other views, as long as nobody cancels it.
+    ///
+    /// # Errors
+    /// As [`Self::extract`], or `pulse` was cancelled.
+    pub fn extract_as(
+        &mut self,
+        bytes: &[u8],
+        settings: &ViewSettings,
+        cache: CacheUse,
+        pulse: &Pulse,
+    ) -> Result<Extracted> {
+        let asked = self.cache.as_ref().filter(|_| cache == CacheUse::Ask).map(Arc::clone);
         let began = Instant::now();
+        pulse.beat()?;
         let digest = blake3::hash(bytes);
-        let key = self.scope.key(&digest);
-        if let Some(features) = self.cache.as_ref().and_then(|cache| cache.get(&key)) {
+        let scope = CacheScope::new(&self.encoder_digest, settings, self.encoder.batch(), &self.device);
+        let key = scope.key(&digest);
+        if let Some(features) = asked.as_ref().and_then(|cache| cache.get(&key)) {
             let decode = milliseconds_since(began);
-            return Ok(Extracted { digest, features, cached: true, decode, views: 0.0, encode: 0.0 });
+            let settings = *settings;
+            return Ok(Extracted { digest, settings, features, cached: true, decode, views: 0.0, encode: 0.0 });
         }
         let image = decode(bytes)?;
         let decode = milliseconds_since(began);
-        let extracted = Extracted { decode, ..self.extract_pixels(&image, digest)? };
-        if let Some(cache) = &self.cache {
+        let extracted = Extracted { decode, ..self.extract_pixels_as(&image, digest, settings, pulse)? };
+        if let Some(cache) = &asked {
             cache.put(&key, &extracted.features);
         }
         Ok(extracted)
@@ -145,13 +178,32 @@ impl Extractor {
     /// # Errors
     /// As [`Self::extract`], less decoding.
     pub fn extract_pixels(&mut self, image: &Pixels, digest: blake3::Hash) -> Result<Extracted> {
+        let views = self.settings.views;
+        self.extract_pixels_as(image, digest, &views, &Pulse::default())
+    }
+
+    fn extract_pixels_as(
+        &mut self,
+        image: &Pixels,
+        digest: blake3::Hash,
+        settings: &ViewSettings,
+        pulse: &Pulse,
+    ) -> Result<Extracted> {
         let began = Instant::now();
-        let Self { encoder, preprocessing, settings, pool, views, .. } = self;
-        pool.install(|| make_views(image, digest.as_bytes(), preprocessing, &settings.views, views.view_mut()));
+        let Self { encoder, preprocessing, pool, views, .. } = self;
+        pulse.beat()?;
+        let side = preprocessing.resolution;
+        if views.dim().0 != settings.count {
+            // The old ones go first: two sets of views may not fit.
+            *views = Array4::zeros((0, 3, side, side));
+            *views = Array4::zeros((settings.count, 3, side, side));
+        }
+        pool.install(|| make_views(image, digest.as_bytes(), preprocessing, settings, views.view_mut()));
         let views_done = milliseconds_since(began);
-        let features = Arc::new(pool.install(|| encoder.encode(views.view()))?);
+        let features = Arc::new(pool.install(|| encoder.encode_watched(views.view(), pulse))?);
         let encode = milliseconds_since(began) - views_done;
-        Ok(Extracted { digest, features, cached: false, decode: 0.0, views: views_done, encode })
+        let settings = *settings;
+        Ok(Extracted { digest, settings, features, cached: false, decode: 0.0, views: views_done, encode })
     }
 
     /// The features F `[V, D]` of decoded pixels, from any thread: as [`Self::extract_pixels`], in memory of its own.

@@ -18,12 +18,24 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut writer = BufWriter::new(file);
         writer.write_all(bytes)?;
         writer.into_inner()?.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Some file systems cannot, and the file is there all the same.
+        let _ = sync_folder(folder.unwrap_or(Path::new(".")));
+        Ok(())
     });
     written.map_err(|source| {
         let _ = fs::remove_file(&temporary);
         failed(source)
     })
+}
+
+/// Has the system write down which files a folder has: a new name outlasts a power cut only then.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Reads at most `limit + 1` bytes of a file: one more than the limit says that there are more.

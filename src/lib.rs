@@ -34,9 +34,11 @@ pub mod error;
 pub mod files;
 pub mod limits;
 pub mod metrics;
+pub mod pulse;
 pub mod rows;
 
-mod device;
+pub mod device;
+
 mod directions;
 
 pub mod views;
@@ -63,6 +65,8 @@ pub mod calibration;
 
 pub mod extractor;
 
+pub mod answerer;
+
 pub mod classifier;
 
 pub mod check;
@@ -75,8 +79,17 @@ pub mod import;
 
 pub mod report;
 
+pub mod source;
+
+pub mod stream;
+
+pub mod recording;
+
+pub mod daemon;
+
+pub use answerer::{Answerer, Outcome};
 pub use bundle::Bundle;
 pub use classes::LabelSet;
-pub use classifier::{Classifier, ClassifierSettings, Outcome};
+pub use classifier::{Classifier, ClassifierSettings};
 pub use error::{Error, Result};
 pub use extractor::{Extractor, ExtractorSettings};

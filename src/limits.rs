@@ -87,3 +87,72 @@ pub const DATA_SET_FILE_BYTES_MAX: u64 = 1 << 30;
 pub const DATA_SET_PROBLEMS_SHOWN: usize = 20;
 /// Parts that an evaluation may be split into (count).
 pub const SHARDS_MAX: usize = 10_000;
+
+/// Largest frame of a camera (bytes); a stream with a longer one is not made of JPEGs.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Largest frame of a camera that sends raw pixels (pixels a side).
+pub const CAMERA_SIDE_MAX: u32 = 4096;
+/// Frames in a row that cannot be decoded before a source is opened again (count).
+pub const BAD_FRAMES_MAX: u32 = 8;
+/// First and longest wait before a lost source is opened again (milliseconds).
+pub const REOPEN_MS: (u64, u64) = (250, 10_000);
+/// A source that gave frames for this long is opened again without a longer wait (milliseconds).
+pub const SETTLED_MS: u64 = 5_000;
+/// How long a command that is a source may take to end by itself before it is killed (milliseconds).
+pub const COMMAND_END_MS: u64 = 1_000;
+/// Bounds of the time without a frame after which a source counts as lost (seconds).
+pub const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
+
+/// Requests that wait for the encoder where nothing else is said, and at most (count).
+pub const QUEUE: (usize, usize) = (16, 1024);
+/// Connections open at once (count); a further one gets 503.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Clients that watch events at once (count).
+pub const WATCHERS_MAX: usize = 32;
+/// Headers of one request (count).
+pub const HEADERS_MAX: usize = 64;
+/// All headers of one request together (bytes).
+pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Headers (count) and request head (bytes) past which a connection is ended before the request is looked at.
+pub const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
+/// Bodies that are held in memory at once, over all requests (bytes).
+pub const BODIES_BYTES_MAX: usize = 192 << 20;
+/// Largest label list sent over HTTP (bytes).
+pub const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
+/// How long a client may take over the head of a request (milliseconds).
+pub const HEAD_MS: u64 = 10_000;
+/// How long a client may take over a body (milliseconds).
+pub const BODY_MS: u64 = 30_000;
+/// How long a client may not take what is written to it (milliseconds).
+pub const WRITE_STALL_MS: u64 = 30_000;
+/// How long a request waits for its answer where nothing else is said, and at most (milliseconds).
+pub const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
+/// How long running requests may take after SIGTERM (milliseconds).
+pub const SHUTDOWN_MS: u64 = 10_000;
+/// Views that a request may ask for (count), unless the daemon itself uses more.
+pub const REQUEST_VIEWS_MAX: usize = 256;
+/// Heads kept ready for requests (count).
+pub const HEADS_KEPT: usize = 4;
+/// Points of the history that the live page plots (count), and the least time between two (milliseconds).
+pub const HISTORY: (usize, u64) = (600, 500);
+/// Longest token (bytes), and the shortest.
+pub const TOKEN_BYTES: (usize, usize) = (16, 1024);
+/// Largest configuration file (bytes).
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Largest answer of a daemon that a client reads (bytes).
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Least and most room for a recording (MiB).
+pub const RECORD_MB: (u64, u64) = (1, 1 << 20);
+/// A recording is cut into this many parts, of which the oldest goes first (count).
+pub const RECORD_PARTS: u64 = 8;
+/// Decisions that wait to be recorded (count); further ones are not recorded, and counted.
+pub const RECORD_PENDING_MAX: usize = 8;
+/// Longest line of a recording (bytes): the labels of a part are one line.
+pub const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
+/// How long what is recorded may not be on the disk (milliseconds).
+pub const RECORD_SYNC_MS: u64 = 1_000;
+/// How long a recording rests that could not be written (milliseconds).
+pub const RECORD_RETRY_MS: u64 = 30_000;
+/// How long cached features may not be on the disk (milliseconds).
+pub const CACHE_FLUSH_MS: u64 = 5_000;

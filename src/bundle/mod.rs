@@ -109,6 +109,11 @@ impl Bundle {
         Ok(self.text.get_or_init(|| model).clone())
     }
 
+    /// Lets go of the encoder's bytes, once an encoder is loaded: they are as large as the encoder.
+    pub fn forget_encoder(&mut self) {
+        self.encoder.onnx = Vec::new();
+    }
+
     /// BLAKE3 of everything that decides an image's features: preprocessing, and the files of the encoder.
     ///
     /// Bundles that differ in labels, text tower or defaults alone have it in common.

@@ -18,7 +18,7 @@ impl LabelList {
     /// Checks labels, and as many identifiers if there are any.
     ///
     /// # Errors
-    /// Fewer than two labels or too many; a label that is empty or too long; an identifier given twice, or a label
+    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters; an identifier given twice, or a label
     /// given twice without identifiers that tell the two apart (ImageNet has such labels).
     pub fn new(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
@@ -27,6 +27,9 @@ impl LabelList {
         if let Some(found) = names.iter().map(String::len).find(|length| !(1..=LABEL_BYTES_MAX).contains(length)) {
             let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
             return Err(Error::Setting { what: "the length of a label", expected, found: found.to_string() });
+        }
+        if let Some((label, problem)) = names.iter().find_map(|name| Some((name.clone(), not_words(name)?))) {
+            return Err(Error::LabelNotWords { label, problem });
         }
         let mut seen = HashMap::new();
         for (entry, key) in ids.as_ref().unwrap_or(&names).iter().enumerate() {
@@ -51,10 +54,24 @@ impl LabelList {
         self.names.iter().enumerate().map(line).collect()
     }
 
+    /// The identifiers, if labels have any.
+    pub fn ids(&self) -> Option<&[String]> {
+        self.ids.as_deref()
+    }
+
     /// The identifier of a label, if labels have identifiers.
     pub fn id(&self, label: usize) -> Option<&str> {
         self.ids.as_ref().map(|ids| ids[label].as_str())
     }
+}
+
+/// What keeps a label from being words: what came from a mistaken paste would otherwise reach terminals and pages.
+fn not_words(label: &str) -> Option<&'static str> {
+    if label.chars().any(char::is_control) {
+        return Some("has control characters");
+    }
+    let climbs = label.split(['/', '\\']).any(|part| part == "..");
+    (climbs || label.starts_with(['/', '\\'])).then_some("is a path")
 }
 
 /// Reads a labels file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
@@ -171,6 +188,17 @@ mod tests {
             let message = parse_labels(&bytes, Path::new("x")).unwrap_err().to_string();
             assert!(message.contains(problem), "{message}");
         }
+        for (text, problem) in [
+            ("cup\n../../etc/passwd", "is a path"),
+            ("/etc/passwd\ncup", "is a path"),
+            ("cup\na\\..\\b", "is a path"),
+            ("cup\nbell\u{7}", "has control characters"),
+            ("cup\nnul\0", "has control characters"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(error, Error::LabelNotWords { .. }) && error.to_string().contains(problem), "{error}");
+        }
+        assert!(parse("men's t-shirt / top\nand/or...\nU.S.A.").is_ok());
         let longest = format!("cup\n{}", "x".repeat(LABEL_BYTES_MAX));
         assert!(parse(&longest).is_ok());
     }

@@ -1,11 +1,10 @@
 //! `rtpt bench`: where the time goes on this device.
 
-use std::fs;
 use std::io::{self, Write};
 
 use clap::Args;
-use nix::sys::resource::{UsageWho, getrusage};
-use rtpt_edge::classifier::Timings;
+use rtpt_edge::answerer::Timings;
+use rtpt_edge::device::{rss_now, rss_peak};
 use rtpt_edge::error::Error;
 use serde::Serialize;
 
@@ -121,17 +120,4 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{:.1} views a second through the encoder", report.views_per_second)?;
     let mebibytes = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.1} MiB", b as f64 / 1048576.0));
     writeln!(out, "memory: {} now, {} at most", mebibytes(report.rss_now_bytes), mebibytes(report.rss_peak_bytes))
-}
-
-/// Resident memory now (bytes), where the kernel tells.
-fn rss_now() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
-}
-
-/// The most resident memory so far (bytes).
-fn rss_peak() -> Option<u64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
 }

@@ -105,7 +105,7 @@ fn classify(classifier: &mut Classifier, folder: &Path, name: &str) -> Result<(V
     let path = folder.join(name);
     let bytes = inputs::Input::file(&path).read()?;
     let outcome = classifier.classify(&bytes)?;
-    let record = ImageRecord::new(&path, classifier, &outcome, 1);
+    let record = ImageRecord::new(&path, classifier.extractor().bundle_id(), classifier.answerer(), &outcome, 1);
     Ok((bytes, record, outcome))
 }
 

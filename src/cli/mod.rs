@@ -1,18 +1,28 @@
 //! The command line: one file a subcommand, thin over the library.
 
+mod ask;
 mod attack;
 mod bench;
 mod bundle;
 mod cache;
 mod calibrate;
 mod classify;
+mod client;
+mod config;
 mod demo;
 mod eval;
 mod import;
 mod inputs;
+mod labels;
+mod printer;
+mod replay;
+mod serve;
 mod settings;
+mod status;
 mod trace;
+mod watch;
 
+use std::env;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -26,6 +36,7 @@ Exit codes:
   1  some inputs could not be classified, or an output could not be written
   2  the command line, the labels or a data set are wrong, or results do not fit together
   3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
+  4  another daemon has the socket or the folder, or no daemon answers
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
@@ -36,7 +47,7 @@ Environment:
 /// Robust zero-shot image classification on small devices.
 #[derive(Parser)]
 #[command(name = "rtpt", version, about, after_help = EXIT_CODES, max_term_width = 100)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -61,6 +72,18 @@ enum Command {
     Cache(cache::Arguments),
     /// Classify the demo photos, clean and attacked
     Demo(demo::Arguments),
+    /// Run as a daemon: classify a camera's frames and clients' images, and show a live page
+    Serve(Box<serve::Arguments>),
+    /// Have a running daemon classify images
+    Ask(ask::Arguments),
+    /// Show how a running daemon is
+    Status(status::Arguments),
+    /// Show or change the labels of a running daemon
+    Labels(labels::Arguments),
+    /// Follow a running daemon's decisions, a line each
+    Watch(watch::Arguments),
+    /// Decide a recording's frames again, and say which decisions differ
+    Replay(replay::Arguments),
 }
 
 /// Why a command stopped before its end.
@@ -92,19 +115,43 @@ enum Completion {
 
 type Outcome = Result<Completion, Failure>;
 
-/// Parses the arguments, runs the command and says how it went.
-pub fn run() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Classify(arguments) => classify::run(&arguments),
-        Command::Trace(arguments) => trace::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Attack(arguments) => attack::run(&arguments),
-        Command::Calibrate(arguments) => calibrate::run(&arguments),
-        Command::Cache(arguments) => cache::run(&arguments),
-        Command::Bundle(arguments) => bundle::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-    };
+impl Cli {
+    /// What is logged if the environment says nothing: a daemon tells what happens to it.
+    pub fn log_level(&self) -> &'static str {
+        if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" }
+    }
+}
+
+/// Parses the arguments, those in a configuration file among them.
+///
+/// # Errors
+/// They are wrong, or only help was asked for; the exit code is given and the rest is said.
+pub fn parse() -> Result<Cli, ExitCode> {
+    config::parse(env::args_os().collect()).map_err(|error| finish(Err(error.into())))
+}
+
+/// Runs the command and says how it went.
+pub fn run(program: &Cli) -> ExitCode {
+    finish(match &program.command {
+        Command::Classify(arguments) => classify::run(arguments),
+        Command::Trace(arguments) => trace::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Attack(arguments) => attack::run(arguments),
+        Command::Calibrate(arguments) => calibrate::run(arguments),
+        Command::Cache(arguments) => cache::run(arguments),
+        Command::Bundle(arguments) => bundle::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Ask(arguments) => ask::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Labels(arguments) => labels::run(arguments),
+        Command::Watch(arguments) => watch::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
+    })
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(Completion::All) => ExitCode::SUCCESS,
         Ok(Completion::SomeFailed) => ExitCode::from(1),
@@ -114,6 +161,7 @@ pub fn run() -> ExitCode {
                 Category::Input | Category::Output => 1,
                 Category::Usage => 2,
                 Category::Bundle => 3,
+                Category::Daemon => 4,
             })
         }
         // Whoever reads our output has seen enough: `rtpt … | head` is no failure.

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use rtpt_edge::bundle::{Bundle, locate_bundle};
@@ -116,9 +117,17 @@ enum CacheChoice {
 
 impl CacheArguments {
     /// The cache asked for; `lasting` says whether the disk is used if nothing was said.
-    pub fn open(&self, lasting: bool) -> Option<FeatureCache> {
-        let choice = self.cache.unwrap_or(if lasting { CacheChoice::Disk } else { CacheChoice::Off });
-        match choice {
+    pub fn open(&self, lasting: bool) -> Option<Arc<FeatureCache>> {
+        self.open_as(self.cache.unwrap_or(if lasting { CacheChoice::Disk } else { CacheChoice::Off }))
+    }
+
+    /// The cache asked for, in memory if nothing was said.
+    pub fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
+        self.open_as(self.cache.unwrap_or(CacheChoice::Memory))
+    }
+
+    fn open_as(&self, choice: CacheChoice) -> Option<Arc<FeatureCache>> {
+        let cache = match choice {
             CacheChoice::Off => None,
             CacheChoice::Memory => Some(FeatureCache::in_memory(CACHE_MEMORY_BYTES)),
             CacheChoice::Disk => {
@@ -133,7 +142,8 @@ impl CacheArguments {
                     }
                 }
             }
-        }
+        };
+        cache.map(Arc::new)
     }
 
     /// Where features on disk are.
@@ -182,8 +192,9 @@ pub struct SettingsArguments {
     pub extractor: ExtractorArguments,
 }
 
+/// The heads by name.
 #[derive(Clone, Copy, ValueEnum)]
-enum Head {
+pub enum Head {
     /// Nothing: the views are only ensembled
     None,
     /// A shift of the class embeddings
@@ -276,14 +287,19 @@ impl LabelArguments {
         }
     }
 
-    /// Labels with their embeddings, under the prompt asked for.
-    pub fn embed(&self, bundle: &Bundle, list: Option<LabelList>, threads: Option<usize>) -> Result<LabelSet> {
-        let Some(list) = list else { return LabelSet::of(bundle) };
-        let prompting = match (&self.context, &self.templates[..]) {
+    /// What is written around a label.
+    pub fn prompting(&self, bundle: &Bundle) -> Prompting {
+        match (&self.context, &self.templates[..]) {
             (Some(context), _) => Prompting::Context(context.trim().into()),
             (None, []) => bundle.prompting(),
             (None, templates) => Prompting::Templates(templates.to_vec()),
-        };
+        }
+    }
+
+    /// Labels with their embeddings, under the prompt asked for.
+    pub fn embed(&self, bundle: &Bundle, list: Option<LabelList>, threads: Option<usize>) -> Result<LabelSet> {
+        let Some(list) = list else { return LabelSet::of(bundle) };
+        let prompting = self.prompting(bundle);
         worker_pool(threads)?.install(|| LabelSet::new(bundle, list, prompting, memory_folder().as_deref()))
     }
 }
@@ -308,12 +324,8 @@ impl ExtractorArguments {
 impl HeadArguments {
     fn settings(&self, bundle: &Bundle) -> TuningSettings {
         let mut tuning = bundle.manifest.tuning();
-        let head = self.head.map(HeadKind::from);
-        // Learning rate and selection belong to a head: the bundle's are for its own.
-        if let Some(head) = head.filter(|&head| head != tuning.head) {
-            tuning.head = head;
-            tuning.selection = head.selection();
-            tuning.optimizer.learning_rate = head.learning_rate();
+        if let Some(head) = self.head {
+            tuning = tuning.with_head(head.into());
         }
         tuning.steps = self.tta_steps.unwrap_or(tuning.steps);
         tuning.optimizer.learning_rate = self.lr.unwrap_or(tuning.optimizer.learning_rate);

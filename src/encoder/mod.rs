@@ -18,6 +18,7 @@ pub use batch::{BatchChoice, BatchOrigin, choose_batch};
 pub use onnx::{OnnxFile, OnnxValue};
 
 use crate::error::{Error, Result};
+use crate::pulse::Pulse;
 use crate::rows::{dot, length};
 
 /// Input and output sizes of an encoder; from the manifest.
@@ -99,12 +100,23 @@ impl Encoder {
     /// # Errors
     /// The model fails, or a feature is NaN or infinite, or all of a view's features are 0.
     pub fn encode(&self, views: ArrayView4<f32>) -> Result<Array2<f32>> {
+        self.encode_watched(views, &Pulse::default())
+    }
+
+    /// As [`Self::encode`], with a beat of `pulse` before every batch.
+    ///
+    /// # Errors
+    /// As [`Self::encode`], or `pulse` was cancelled.
+    pub fn encode_watched(&self, views: ArrayView4<f32>, pulse: &Pulse) -> Result<Array2<f32>> {
         let mut features = Array2::zeros((views.dim().0, self.shape.embedding));
         features
             .axis_chunks_iter_mut(Axis(0), self.batch)
             .into_par_iter()
             .zip(views.axis_chunks_iter(Axis(0), self.batch))
-            .try_for_each(|(rows, chunk)| self.encode_chunk(chunk, rows))?;
+            .try_for_each(|(rows, chunk)| {
+                pulse.beat()?;
+                self.encode_chunk(chunk, rows)
+            })?;
         to_unit_features(&mut features)?;
         Ok(features)
     }

@@ -3,9 +3,9 @@
 use ndarray::{Array1, ArrayView2, Axis, s};
 
 use super::record::MethodPlan;
+use crate::answerer::head_model;
 use crate::bundle::Bundle;
 use crate::classes::LabelSet;
-use crate::classifier::head_model;
 use crate::error::Result;
 use crate::head::{HeadKind, HeadModel};
 use crate::rows::scaled_products;

@@ -6,7 +6,8 @@ use std::path::Path;
 use ndarray::Axis;
 
 use super::canvas::{Canvas, Color};
-use crate::classifier::{Classifier, Outcome};
+use crate::answerer::Outcome;
+use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 use crate::files::write_file;
 use crate::rows::{argmax, softmax, top};

@@ -6,11 +6,13 @@ mod explain;
 mod features;
 mod plots;
 mod record;
+mod sheet;
 mod trace;
 
 pub use evaluation::evaluation_html;
 pub use explain::{explain, png_bytes, write_png};
 pub use features::features_bytes;
 pub use plots::success_curve;
-pub use record::{ErrorRecord, ImageRecord, RECORD_SCHEMA};
+pub use record::{Answer, ErrorRecord, ImageRecord, RECORD_SCHEMA};
+pub use sheet::{VIEW_TILE, view_sheet};
 pub use trace::trace_bytes;

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use ndarray::ArrayView1;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::answerer::{Answerer, Outcome, Timings};
 use crate::classes::LabelList;
-use crate::classifier::{Classifier, Outcome, Timings};
 use crate::error::Error;
+use crate::head::HeadKind;
 use crate::rows::{argmax, top};
 use crate::tamper::TamperScore;
 
@@ -15,7 +16,7 @@ use crate::tamper::TamperScore;
 pub const RECORD_SCHEMA: u32 = 1;
 
 /// One classified image.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// [`RECORD_SCHEMA`].
     pub schema: u32,
@@ -37,7 +38,7 @@ pub struct ImageRecord {
     /// What zero-shot CLIP answers: the clean view alone.
     pub zero_shot: Answer,
     /// The head.
-    pub head: &'static str,
+    pub head: HeadKind,
     /// Number of views.
     pub views: usize,
     /// The user's seed.
@@ -54,7 +55,7 @@ pub struct ImageRecord {
 }
 
 /// A label and its probability.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The label.
     pub label: String,
@@ -66,7 +67,7 @@ pub struct Answer {
 }
 
 /// The tamper score, its parts, and what it was compared with; all 0–1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TamperRecord {
     /// The mean of the parts.
     pub score: f32,
@@ -81,7 +82,7 @@ pub struct TamperRecord {
 }
 
 /// Milliseconds per stage, rounded to microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimingsRecord {
     decode: f64,
     views: f64,
@@ -105,12 +106,12 @@ struct ErrorBody {
 }
 
 impl ImageRecord {
-    /// The record of `outcome`, with the `top_count` most probable answers.
-    pub fn new(path: &Path, classifier: &Classifier, outcome: &Outcome, top_count: usize) -> Self {
-        let labels = &classifier.labels().list;
+    /// The record of `outcome`, which `answerer` gave for the input `path` with the bundle of this name, with the
+    /// `top_count` most probable answers.
+    pub fn new(path: &Path, bundle: &str, answerer: &Answerer, outcome: &Outcome, top_count: usize) -> Self {
+        let labels = &answerer.labels().list;
         let probabilities = outcome.probabilities();
         let zero_shot = outcome.zero_shot();
-        let views = classifier.extractor().settings().views;
         // The answer is read off the logits: probabilities of near-certain classes can round to the same value.
         let best = argmax(outcome.episode.prediction.view());
         let listed = top(outcome.episode.prediction.view(), top_count);
@@ -118,18 +119,18 @@ impl ImageRecord {
             schema: RECORD_SCHEMA,
             path: path.to_string_lossy().into_owned(),
             digest: outcome.digest.to_hex().to_string(),
-            bundle: classifier.extractor().bundle_id().into(),
+            bundle: bundle.into(),
             label: labels.names()[best].clone(),
             id: labels.id(best).map(String::from),
             probability: probabilities[best],
             top: listed.into_iter().map(|class| Answer::of(labels, probabilities.view(), class)).collect(),
             zero_shot: Answer::of(labels, zero_shot.view(), argmax(outcome.episode.logits.row(0))),
-            head: classifier.tuning().head.name(),
-            views: views.count,
-            seed: views.seed,
+            head: answerer.tuning().head,
+            views: outcome.views.count,
+            seed: outcome.views.seed,
             cached: outcome.cached,
-            tamper: outcome.tamper.map(|score| TamperRecord::new(score, classifier.calibration().threshold)),
-            temperature: classifier.calibration().temperature,
+            tamper: outcome.tamper.map(|score| TamperRecord::new(score, outcome.calibration.threshold)),
+            temperature: outcome.calibration.temperature,
             timings_ms: outcome.timings.into(),
         }
     }

@@ -6,7 +6,8 @@ use ndarray::{ArrayBase, Data, Dimension};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
-use crate::classifier::{Classifier, Outcome};
+use crate::answerer::Outcome;
+use crate::classifier::Classifier;
 
 /// The trace of the classifier's last image.
 ///

@@ -41,6 +41,16 @@ impl TuningSettings {
         let optimizer = AdamWSettings { learning_rate: head.learning_rate(), ..AdamWSettings::default() };
         Self { head, steps: 1, selection: head.selection(), rank: RANK, class_cutoff: 0.0, optimizer }
     }
+
+    /// The same with another head: learning rate and selection belong to a head, and become the new one's own.
+    pub fn with_head(mut self, head: HeadKind) -> Self {
+        if head != self.head {
+            self.head = head;
+            self.selection = head.selection();
+            self.optimizer.learning_rate = head.learning_rate();
+        }
+        self
+    }
 }
 
 impl TuningSettings {

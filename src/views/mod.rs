@@ -12,6 +12,7 @@ mod pixels;
 mod resize;
 mod sampler;
 mod tone;
+mod yuyv;
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, parallel::prelude::*};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ pub use pixels::{Pixels, Region};
 pub use resize::{Filter, resize, resize_window};
 pub use sampler::Sampler;
 pub use tone::{autocontrast, equalize, posterize, solarize};
+pub use yuyv::yuyv_pixels;
 
 /// What is done to a crop after it is cut out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! All integration tests, one binary: linking the inference engine once is most of the build.
 
+mod daemon;
 mod goldens;
 mod program;
 mod toy;
@@ -22,6 +23,7 @@ mod labelling;
 mod labels;
 mod pixels;
 mod prompts;
+mod serving;
 mod tokens;
 mod tower;
 mod tracing;

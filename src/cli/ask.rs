@@ -1,0 +1,84 @@
+//! `rtpt ask`: a running daemon classifies images.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hyper::Method;
+use rtpt_edge::daemon::protocol::ClassifyQuery;
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::report::ImageRecord;
+
+use super::client::{Client, SocketArgument};
+use super::inputs::{self, Input};
+use super::printer::Printer;
+use super::settings::Head;
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// Views of the image [default: the daemon's]
+    #[arg(long, value_name = "N")]
+    views: Option<usize>,
+    /// What is tuned to the image [default: the daemon's]
+    #[arg(long, value_enum)]
+    head: Option<Head>,
+    /// List the K most probable answers [default: 1 in the table, 5 in JSON]
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
+    /// How long to wait for a daemon that is busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience: u64,
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Images (JPEG, PNG, BMP, WebP), folders of images, or - for standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let client = arguments.socket.client()?;
+    let mut inputs = inputs::list(&arguments.paths);
+    let mut printer = Printer::new(arguments.json, &inputs, &[]);
+    let (began, mut failed) = (Instant::now(), 0);
+    for input in &mut inputs {
+        let result = ask(&client, input, arguments);
+        // Without a daemon the other images fare no better.
+        if matches!(result, Err(Error::Unreachable { .. })) {
+            result?;
+            continue;
+        }
+        failed += usize::from(result.is_err());
+        printer.print(&input.path, &result)?;
+    }
+    printer.summary(inputs.len(), failed, began.elapsed().as_secs_f64())?;
+    Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
+}
+
+fn ask(client: &Client, input: &mut Input, arguments: &Arguments) -> Result<ImageRecord> {
+    let bytes = input.read()?;
+    let until = Instant::now() + Duration::from_secs(arguments.patience);
+    let query = ClassifyQuery {
+        views: arguments.views,
+        head: arguments.head.map(Into::into),
+        top: arguments.top.or(Some(if arguments.json { 5 } else { 1 })),
+        deadline_ms: None,
+    };
+    let query = serde_urlencoded::to_string(query).expect("numbers and names can be written");
+    let path = format!("/v1/classify?{query}");
+    loop {
+        let answer = client.send(Method::POST, &path, Some("application/octet-stream"), bytes.clone())?;
+        let pause = Duration::from_secs(answer.retry_after.unwrap_or(1));
+        if answer.status == 503 && Instant::now() + pause < until {
+            thread::sleep(pause);
+            continue;
+        }
+        let mut record: ImageRecord = answer.json(client.socket())?;
+        record.path = input.path.to_string_lossy().into_owned();
+        return Ok(record);
+    }
+}

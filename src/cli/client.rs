@@ -1,0 +1,188 @@
+//! A client of a running daemon, over its Unix socket.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use nix::unistd::Uid;
+use rtpt_edge::daemon::protocol::RefusalRecord;
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::limits::ANSWER_BYTES_MAX;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+/// Where the daemon of the whole device listens.
+const SYSTEM_SOCKET: &str = "/run/rtpt/rtpt.sock";
+/// A socket's name in a folder.
+const SOCKET_NAME: &str = "rtpt.sock";
+
+/// Which daemon.
+#[derive(Args)]
+pub struct SocketArgument {
+    /// The daemon's Unix socket [default: rtpt.sock in $XDG_RUNTIME_DIR, or /run/rtpt/rtpt.sock]
+    #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// Where a daemon listens if nothing is said.
+pub fn default_socket() -> Option<PathBuf> {
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = folder("RUNTIME_DIRECTORY").or_else(|| folder("XDG_RUNTIME_DIR")).map(|path| path.join(SOCKET_NAME));
+    own.or_else(|| Uid::effective().is_root().then(|| SYSTEM_SOCKET.into()))
+}
+
+/// A client of one daemon.
+pub struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+/// What a daemon answered.
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// After how many seconds to try again, if it says so.
+    pub retry_after: Option<u64>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl SocketArgument {
+    /// A client of that daemon.
+    ///
+    /// # Errors
+    /// The system cannot wait for sockets.
+    pub fn client(&self) -> Result<Client> {
+        let own = default_socket().filter(|path| path.exists());
+        let socket = self.socket.clone().or(own).unwrap_or_else(|| SYSTEM_SOCKET.into());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| Error::Listen { address: "a socket".into(), source })?;
+        Ok(Client { socket, runtime })
+    }
+}
+
+impl Client {
+    /// Sends a request and reads its answer, whatever its status.
+    ///
+    /// # Errors
+    /// No daemon answers.
+    pub fn send(&self, method: Method, path: &str, kind: Option<&str>, body: Vec<u8>) -> Result<Answer> {
+        self.runtime.block_on(async {
+            let response = exchange(&self.socket, method, path, kind, body).await?;
+            let status = response.status().as_u16();
+            let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| self.unreachable(error))?.to_bytes().to_vec();
+            Ok(Answer { status, retry_after, body })
+        })
+    }
+
+    /// Sends a request and reads its answer as JSON.
+    ///
+    /// # Errors
+    /// No daemon answers, it refuses, or its answer is not what it should be.
+    pub fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<T> {
+        self.send(method, path, kind, body)?.json(&self.socket)
+    }
+
+    /// Hands the events of a daemon, name and data, to `take` until that says to stop; or until the daemon ends.
+    ///
+    /// # Errors
+    /// No daemon answers, it refuses, or `take` fails.
+    pub fn events(&self, mut take: impl FnMut(&str, &str) -> io::Result<bool>) -> Result<io::Result<()>> {
+        self.runtime.block_on(async {
+            let mut response = exchange(&self.socket, Method::GET, "/v1/events", None, Vec::new()).await?;
+            if response.status() != 200 {
+                let status = response.status().as_u16();
+                let body = response.into_body().collect().await.map_err(|error| self.unreachable(error))?;
+                let answer = Answer { status, retry_after: None, body: body.to_bytes().to_vec() };
+                return answer.json::<()>(&self.socket).map(Ok);
+            }
+            let mut text = Vec::new();
+            while let Some(Ok(frame)) = response.body_mut().frame().await {
+                text.extend_from_slice(&frame.into_data().unwrap_or_default());
+                if text.len() > ANSWER_BYTES_MAX {
+                    return Err(self.unreachable("an event without its end"));
+                }
+                while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
+                    let event: Vec<u8> = text.drain(..end + 2).collect();
+                    let event = String::from_utf8_lossy(&event);
+                    let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                    if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
+                        match take(name, data) {
+                            Ok(true) => {}
+                            Ok(false) => return Ok(Ok(())),
+                            Err(error) => return Ok(Err(error)),
+                        }
+                    }
+                }
+            }
+            Ok(Ok(()))
+        })
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn unreachable(&self, problem: impl ToString) -> Error {
+        Error::Unreachable { path: self.socket.clone(), problem: problem.to_string() }
+    }
+}
+
+impl Answer {
+    /// The body as JSON, if the daemon did as it was asked.
+    ///
+    /// # Errors
+    /// It refused, or the body is something else.
+    pub fn json<T: DeserializeOwned>(&self, socket: &Path) -> Result<T> {
+        if self.status < 400 {
+            return serde_json::from_slice(&self.body).map_err(|error| Error::Unreachable {
+                path: socket.into(),
+                problem: format!("its answer is not the JSON it should be ({error}); is it of another version?"),
+            });
+        }
+        Err(match serde_json::from_slice::<RefusalRecord>(&self.body) {
+            Ok(refusal) => {
+                Error::Refused { status: self.status, kind: refusal.error.kind, message: refusal.error.message }
+            }
+            Err(_) => Error::Unreachable { path: socket.into(), problem: format!("HTTP status {}", self.status) },
+        })
+    }
+}
+
+/// Sends a request over a connection of its own.
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    kind: Option<&str>,
+    body: Vec<u8>,
+) -> Result<Response<Incoming>> {
+    let unreachable = |problem: String| Error::Unreachable { path: socket.into(), problem };
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(error.to_string()))?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| unreachable(error.to_string()))?;
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+    if let Some(kind) = kind {
+        request = request.header(CONTENT_TYPE, kind);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).expect("the parts are well-formed");
+    sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
+}

@@ -1,0 +1,93 @@
+//! The configuration file of `rtpt serve`: every flag may stand in it, under its long name.
+//!
+//! What the file says goes through the same parser as the command line, so that the two cannot mean different things.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::files::read_up_to;
+use rtpt_edge::limits::CONFIG_BYTES_MAX;
+use toml::{Table, Value};
+
+use super::Cli;
+
+/// Parses a command line; for `serve --config FILE`, with what the file says where the command line says nothing.
+///
+/// The command line itself being wrong ends the program, as clap does it.
+///
+/// # Errors
+/// The file cannot be read, or says something that no flag takes.
+pub fn parse(arguments: Vec<OsString>) -> Result<Cli> {
+    let matches = Cli::command().get_matches_from(&arguments);
+    let matches = match config_of(&matches) {
+        Some((path, given)) => {
+            let problem = |problem: String| Error::Configuration { path: path.clone(), problem };
+            let more = flags_of(&path, given)?;
+            let own = arguments.iter().skip(2).cloned();
+            let all = arguments[..2].iter().cloned().chain(more).chain(own);
+            Cli::command().try_get_matches_from(all).map_err(|error| {
+                let text = error.to_string();
+                let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
+                problem(format!("is refused: {text}"))
+            })?
+        }
+        None => matches,
+    };
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+/// The file that was named, and what was given besides.
+fn config_of(matches: &ArgMatches) -> Option<(PathBuf, &ArgMatches)> {
+    let (name, given) = matches.subcommand()?;
+    let path = given.try_get_one::<PathBuf>("config").ok()??;
+    (name == "serve").then(|| (path.clone(), given))
+}
+
+/// The file's entries as flags, but for those that were given.
+fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
+    let problem = |problem: String| Error::Configuration { path: path.into(), problem };
+    let bytes = read_up_to(path, CONFIG_BYTES_MAX).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(problem(format!("is larger than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| problem("is not UTF-8".into()))?;
+    let table: Table = toml::from_str(&text).map_err(|error| problem(format!("is no TOML: {error}")))?;
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("it is a subcommand");
+    let mut flags = Vec::new();
+    for (key, value) in table {
+        let known = |argument: &&clap::Arg| argument.get_long() == Some(&key) && key != "config" && key != "help";
+        let Some(argument) = serve.get_arguments().find(known) else {
+            let all: Vec<&str> = serve
+                .get_arguments()
+                .filter_map(clap::Arg::get_long)
+                .filter(|name| *name != "config" && *name != "help")
+                .collect();
+            return Err(problem(format!("has {key:?}, which is no setting; there are {}", all.join(", "))));
+        };
+        let source = given.value_source(argument.get_id().as_str());
+        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => number.to_string(),
+                other => {
+                    let found = other.type_str();
+                    return Err(problem(format!("has a {found} for {key:?}, expected a text or a number")));
+                }
+            };
+            flags.push(format!("--{key}={text}").into());
+        }
+    }
+    Ok(flags)
+}

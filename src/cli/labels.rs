@@ -1,0 +1,85 @@
+//! `rtpt labels`: the labels of a running daemon.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use rtpt_edge::classes::{parse_labels, read_labels};
+use rtpt_edge::daemon::protocol::{LabelsRecord, LabelsRequest};
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::limits::LABELS_FILE_BYTES_MAX;
+
+use super::client::SocketArgument;
+use super::printer::json_line;
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the labels in force, as a labels file
+    Show(Common),
+    /// Put the labels of a file in force; they stay after a restart
+    Set {
+        /// Labels, one a line, or an identifier, a tab and a label; - for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Go back to the labels of the daemon's flags and configuration
+    Reset(Common),
+}
+
+#[derive(Args)]
+struct Common {
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let (common, record) = match &arguments.command {
+        Command::Show(common) => (common, ask(common, Method::GET, None)?),
+        Command::Reset(common) => (common, ask(common, Method::DELETE, None)?),
+        Command::Set { file, common } => (common, ask(common, Method::PUT, Some(request(file)?))?),
+    };
+    let mut out = io::stdout().lock();
+    if common.json {
+        json_line(&mut out, &record)?;
+    } else if matches!(arguments.command, Command::Show(_)) {
+        for (index, label) in record.labels.iter().enumerate() {
+            match record.ids.as_ref().and_then(|ids| ids.get(index)) {
+                Some(id) => writeln!(out, "{id}\t{label}")?,
+                None => writeln!(out, "{label}")?,
+            }
+        }
+    } else {
+        writeln!(out, "{} labels are in force", record.labels.len())?;
+    }
+    Ok(Completion::All)
+}
+
+fn ask(common: &Common, method: Method, request: Option<LabelsRequest>) -> Result<LabelsRecord> {
+    let body = request.map_or_else(Vec::new, |request| serde_json::to_vec(&request).expect("strings are always JSON"));
+    common.socket.client()?.json(method, "/v1/labels", Some("application/json"), body)
+}
+
+/// The labels of a file; checked here first, so that a line that is wrong is named.
+fn request(file: &Path) -> Result<LabelsRequest> {
+    let list = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().take(LABELS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|source| Error::LabelsUnreadable { path: file.into(), source })?;
+        parse_labels(&bytes, file)?
+    } else {
+        read_labels(file)?
+    };
+    Ok(LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) })
+}

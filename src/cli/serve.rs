@@ -1,0 +1,133 @@
+//! `rtpt serve`: the daemon.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rtpt_edge::daemon::{DaemonSettings, Loaded, Token, serve};
+use rtpt_edge::error::{Error, Result};
+use rtpt_edge::files::read_up_to;
+use rtpt_edge::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
+use rtpt_edge::recording::RecorderSettings;
+use rtpt_edge::source::{SourceSettings, SourceSpec};
+
+use super::client::default_socket;
+use super::settings::{CacheArguments, SettingsArguments, memory_folder};
+use super::{Cli, Command, Completion, Outcome, config};
+
+/// Room for a recording if nothing is said (MiB).
+const RECORD_MAX_MB: u64 = 256;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// TOML file with any of these settings under their long names; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Unix socket to listen on [default: rtpt.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR, or /run/rtpt for root]
+    #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// TCP address to listen on as well; another than a loopback address needs a token
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// File with the token that clients over TCP must send
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where frames come from: /dev/video0, v4l2:DEVICE?size=640x480&fps=15&format=mjpg, exec:COMMAND that prints MJPEG,
+    /// - for MJPEG on standard input, watch:FOLDER, or an image or folder, with ?every=SECONDS
+    #[arg(long, value_name = "SPEC")]
+    source: Option<String>,
+    /// How long a camera or command may give no frame before it is opened again
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    source_timeout: f64,
+    /// Requests that may wait; further ones are refused with 503
+    #[arg(long, value_name = "N", default_value_t = QUEUE.0)]
+    queue: usize,
+    /// Folder for what must outlast the daemon, such as edited labels
+    /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/rtpt or ~/.local/state/rtpt]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Record frames and decisions in a folder
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Most room for the recording (MiB); the oldest frames make room
+    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB)]
+    record_max_mb: u64,
+    #[command(flatten)]
+    settings: SettingsArguments,
+    #[command(flatten)]
+    cache: CacheArguments,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    // Asked once before anything is opened, so that a wrong flag is told at once.
+    arguments.source()?;
+    let unknown = |what, expected: &str| Error::Setting { what, expected: expected.into(), found: "unknown".into() };
+    let socket = match &arguments.socket {
+        Some(socket) => socket.clone(),
+        None => default_socket()
+            .ok_or_else(|| unknown("the socket", "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set, or --socket PATH"))?,
+    };
+    let state = arguments.state.clone().or_else(state_folder);
+    let settings = DaemonSettings {
+        socket,
+        listen: arguments.listen,
+        token: arguments.token()?,
+        state: state
+            .ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set, or --state DIR"))?,
+        queue: arguments.queue,
+        cache: arguments.cache.open_or_memory(),
+        memory: memory_folder(),
+    };
+    serve(settings, Box::new(load))?;
+    Ok(Completion::All)
+}
+
+/// What the command line and the configuration ask for now: the file is read again each time.
+fn load() -> Result<Loaded> {
+    let Cli { command: Command::Serve(arguments) } = config::parse(env::args_os().collect())? else {
+        unreachable!("only serve runs a daemon");
+    };
+    let bundle = arguments.settings.bundle.open()?;
+    Ok(Loaded {
+        settings: arguments.settings.settings(&bundle),
+        labels: arguments.settings.labels.list(&bundle)?,
+        prompting: arguments.settings.labels.prompting(&bundle),
+        source: arguments.source()?,
+        recording: arguments.recording(),
+        bundle,
+    })
+}
+
+impl Arguments {
+    fn source(&self) -> Result<Option<SourceSettings>> {
+        let (least, most) = SOURCE_TIMEOUT_S;
+        if !(least..=most).contains(&self.source_timeout) {
+            let (expected, found) = (format!("{least} to {most} seconds"), self.source_timeout.to_string());
+            return Err(Error::Setting { what: "--source-timeout", expected, found });
+        }
+        let timeout = Duration::from_secs_f64(self.source_timeout);
+        let spec = self.source.as_deref().map(SourceSpec::parse).transpose()?;
+        Ok(spec.map(|spec| SourceSettings { spec, timeout }))
+    }
+
+    fn recording(&self) -> Option<RecorderSettings> {
+        let folder = self.record.clone()?;
+        Some(RecorderSettings { folder, max_mb: self.record_max_mb })
+    }
+
+    fn token(&self) -> Result<Option<Token>> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+        let bytes = read_up_to(path, TOKEN_BYTES.1 as u64 + 2).map_err(unreadable)?;
+        Token::parse(&String::from_utf8_lossy(&bytes)).map(Some)
+    }
+}
+
+/// Where what must outlast the daemon is kept: `$STATE_DIRECTORY`, which systemd sets, or as XDG has it.
+fn state_folder() -> Option<PathBuf> {
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || folder("HOME").map(|home| home.join(".local/state"));
+    folder("STATE_DIRECTORY").or_else(|| folder("XDG_STATE_HOME").or_else(home).map(|path| path.join("rtpt")))
+}

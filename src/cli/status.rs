@@ -1,0 +1,75 @@
+//! `rtpt status`: how a running daemon is.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use hyper::Method;
+use rtpt_edge::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
+
+use super::client::SocketArgument;
+use super::printer::json_line;
+use super::{Completion, Outcome};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let info: InfoRecord = arguments.socket.client()?.json(Method::GET, "/v1/info", None, Vec::new())?;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        json_line(&mut out, &info)?;
+    } else {
+        print(&mut out, &info)?;
+    }
+    Ok(Completion::All)
+}
+
+fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
+    let status = &info.status;
+    let state = if status.ready { "ready" } else { "not ready" };
+    let (hours, minutes) = (status.uptime_s / 3600, status.uptime_s % 3600 / 60);
+    writeln!(out, "rtpt {}, process {}, {state}, up {hours} h {minutes} min", info.version, info.pid)?;
+    if let Some(model) = &info.model {
+        writeln!(
+            out,
+            "model      {}, {} labels, head {}, {} views, {} threads, batch {}",
+            model.bundle,
+            model.labels,
+            model.head.name(),
+            model.views,
+            model.threads,
+            model.batch
+        )?;
+    }
+    let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, .. } = &status.source;
+    let name = name.as_deref().unwrap_or("none");
+    let problem = problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
+    writeln!(out, "source     {name}, {state}{problem}")?;
+    writeln!(
+        out,
+        "frames     {frames} received, {classified} classified, {failed} failed, {dropped} dropped, {reopens} times reopened"
+    )?;
+    writeln!(out, "requests   {} wait, room for {}", status.queue, status.queue_max)?;
+    let memory = status.rss_bytes.map_or("unknown".into(), |bytes| format!("{:.1} MiB", mebibytes(bytes)));
+    let temperature = status.temperature_c.map_or("no sensor".into(), |celsius| format!("{celsius:.1} °C"));
+    writeln!(out, "device     memory {memory}, temperature {temperature}")?;
+    if let Some(RecordingRecord { folder, bytes, bytes_max, committed, missed, problem }) = &status.recording {
+        let (used, most) = (mebibytes(*bytes), mebibytes(*bytes_max));
+        let problem = problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
+        writeln!(
+            out,
+            "recording  {folder}, {used:.1} of {most:.0} MiB, {committed} frames on disk, {missed} missed{problem}"
+        )?;
+    }
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,80 @@
+//! Reading a request's body, within bounds of size, time and memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::refusal::Refused;
+use super::shared::Shared;
+use crate::limits::{BODIES_BYTES_MAX, BODY_MS};
+
+/// Memory is handed out in pieces of this size (bytes).
+const PIECE: usize = 4 << 10;
+
+/// The memory that all bodies together may take.
+pub struct BodyBudget(Arc<Semaphore>);
+
+impl Default for BodyBudget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX / PIECE)))
+    }
+}
+
+/// A body, and the memory it was given.
+pub struct Body {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    _room: Vec<OwnedSemaphorePermit>,
+}
+
+/// Reads the whole body of a request.
+///
+/// # Errors
+/// It is longer than `limit` (bytes), does not come in time or not to its end, or there is no memory for it now.
+pub async fn read_body(request: Request, limit: u64, budget: &BodyBudget, shared: &Shared) -> Result<Body, Refused> {
+    let too_large = || {
+        let message = format!("the body is larger than {limit} bytes");
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    };
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit) {
+        return Err(too_large());
+    }
+    let reading = async {
+        let mut stream = request.into_body();
+        let mut body = Body { bytes: Vec::new(), _room: Vec::new() };
+        let mut room = 0;
+        while let Some(frame) = stream.frame().await {
+            let broken = |error: axum::Error| {
+                let message = format!("the body did not come to its end: {error}");
+                Refused::new(StatusCode::BAD_REQUEST, "body_incomplete", message)
+            };
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            let length = body.bytes.len() + data.len();
+            if length as u64 > limit {
+                return Err(too_large());
+            }
+            if length > room {
+                let pieces = (length - room).div_ceil(PIECE);
+                let permit = Arc::clone(&budget.0).try_acquire_many_owned(pieces as u32).map_err(|_| {
+                    let message = "other requests' bodies take all the memory there is for them; try again later";
+                    Refused::for_now("busy", message, shared.retry_after_s())
+                })?;
+                room += pieces * PIECE;
+                body._room.push(permit);
+            }
+            body.bytes.extend_from_slice(&data);
+        }
+        Ok(body)
+    };
+    timeout(Duration::from_millis(BODY_MS), reading).await.unwrap_or_else(|_| {
+        let message = format!("the body did not come within {} s", BODY_MS / 1000);
+        Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message))
+    })
+}

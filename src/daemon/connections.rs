@@ -1,0 +1,148 @@
+//! Connections: accepted up to a bound, served until they end or the daemon does.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::client_stream::ClientStream;
+use super::guard::Peer;
+use super::listen::Listener;
+use super::refusal::final_answer;
+use super::shared::Shared;
+use crate::limits::{CONNECTIONS_MAX, HEAD_HARD_MAX, HEAD_MS, SHUTDOWN_MS};
+
+/// How long to wait where no connection can be accepted, as when the process has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything a connection needs.
+#[derive(Clone)]
+struct Serving {
+    app: Router,
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+}
+
+/// Serves all listeners until `stopping` is true; then lets what runs come to its end, within a bound.
+///
+/// # Errors
+/// A listener cannot be used.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    app: Router,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let serving = Serving { app, shared, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let graceful = Arc::new(GracefulShutdown::new());
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        match listener {
+            Listener::Unix(listener) => {
+                let listener = UnixListener::from_std(listener)?;
+                let (serving, graceful) = (serving.clone(), Arc::clone(&graceful));
+                accepting.spawn(async move {
+                    accept(&serving, &graceful, || async {
+                        let (stream, _) = listener.accept().await?;
+                        let peer = stream.peer_cred().map_or(Peer::Local { uid: u32::MAX, pid: None }, |peer| {
+                            Peer::Local { uid: peer.uid(), pid: peer.pid() }
+                        });
+                        Ok((stream, peer))
+                    })
+                    .await;
+                });
+            }
+            Listener::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                let (serving, graceful) = (serving.clone(), Arc::clone(&graceful));
+                accepting.spawn(async move {
+                    accept(&serving, &graceful, || async {
+                        let (stream, address) = listener.accept().await?;
+                        // Events are small and should not wait for one another.
+                        let _ = stream.set_nodelay(true);
+                        Ok((stream, Peer::Remote(address)))
+                    })
+                    .await;
+                });
+            }
+        }
+    }
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+    accepting.shutdown().await;
+    let Some(graceful) = Arc::into_inner(graceful) else { return Ok(()) };
+    if timeout(Duration::from_millis(SHUTDOWN_MS), graceful.shutdown()).await.is_err() {
+        log::warn!("some requests did not end within {} s and were cut off", SHUTDOWN_MS / 1000);
+    }
+    Ok(())
+}
+
+/// Accepts connections for ever.
+async fn accept<S, F>(serving: &Serving, graceful: &GracefulShutdown, mut next: impl FnMut() -> F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<(S, Peer)>>,
+{
+    loop {
+        match next().await {
+            Ok((stream, peer)) => begin(serving, graceful, stream, peer),
+            Err(error) => {
+                log::warn!("cannot accept a connection: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn begin<S>(serving: &Serving, graceful: &GracefulShutdown, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok(place) = Arc::clone(&serving.room).try_acquire_owned() else {
+        tokio::spawn(turn_away(stream));
+        return;
+    };
+    let service = TowerToHyperService::new(serving.app.clone());
+    let service = service_fn(move |mut request: axum::http::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        service.call(request)
+    });
+    let (headers, head_bytes) = HEAD_HARD_MAX;
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(HEAD_MS))
+        .max_headers(headers)
+        .max_buf_size(head_bytes)
+        .serve_connection(TokioIo::new(ClientStream::new(stream)), service);
+    let connection = graceful.watch(connection);
+    let shared = Arc::clone(&serving.shared);
+    tokio::spawn(async move {
+        shared.metrics.connections.inc();
+        if let Err(error) = pin!(connection).await {
+            log::debug!("a connection ended: {error}");
+        }
+        shared.metrics.connections.dec();
+        drop(place);
+    });
+}
+
+/// Says that there is no room, where nothing of the request is read.
+async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
+    let message = format!("{CONNECTIONS_MAX} connections are open already; try again later");
+    let answer = final_answer(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", &message, Some(1));
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+}

@@ -1,0 +1,106 @@
+//! Labels that were changed at the running daemon: kept, so that the next start has them.
+
+use std::path::{Path, PathBuf};
+
+use super::protocol::LabelsRequest;
+use crate::classes::LabelList;
+use crate::error::{Error, Result};
+use crate::files::{read_up_to, sync_folder, write_file};
+use crate::limits::LABELS_FILE_BYTES_MAX;
+
+/// The labels' name in the daemon's folder.
+const NAME: &str = "labels.json";
+
+/// The labels in a client's JSON, without white space around them.
+///
+/// # Errors
+/// There are not as many identifiers as labels, or [`LabelList::new`] refuses them.
+pub fn labels_of(request: LabelsRequest) -> Result<LabelList> {
+    let LabelsRequest { labels, ids } = request;
+    let trimmed = |texts: Vec<String>| texts.iter().map(|text| text.trim().to_string()).collect::<Vec<_>>();
+    if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != labels.len()) {
+        let (expected, found) = (format!("{} or none", labels.len()), ids.len().to_string());
+        return Err(Error::Setting { what: "the number of identifiers", expected, found });
+    }
+    LabelList::new(trimmed(labels), ids.map(trimmed))
+}
+
+/// Where edited labels are kept.
+#[derive(Clone, Debug)]
+pub struct EditedLabels {
+    path: PathBuf,
+}
+
+impl EditedLabels {
+    /// In the daemon's folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { path: folder.join(NAME) }
+    }
+
+    /// The labels that were kept, if there are any. A file that cannot be used is a warning: the configured labels are
+    /// better than none.
+    pub fn read(&self) -> Option<LabelList> {
+        if !self.path.exists() {
+            return None;
+        }
+        let malformed = |problem: String| Error::LabelsMalformed { path: self.path.clone(), problem };
+        let read = read_up_to(&self.path, 2 * LABELS_FILE_BYTES_MAX)
+            .map_err(|source| Error::LabelsUnreadable { path: self.path.clone(), source })
+            .and_then(|bytes| {
+                serde_json::from_slice(&bytes).map_err(|error| malformed(format!("is damaged ({error})")))
+            })
+            .and_then(labels_of);
+        read.map_err(|error| log::warn!("going on with the configured labels: {error}")).ok()
+    }
+
+    /// Keeps labels.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(&self, list: &LabelList) -> Result<()> {
+        let request = LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) };
+        write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))
+    }
+
+    /// Forgets the labels that were kept.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        let failed = |source| Error::OutputUnwritable { path: self.path.clone(), source };
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(error)),
+            Ok(()) => sync_folder(self.path.parent().unwrap_or(Path::new("."))).map_err(failed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_survive_as_they_were_and_damage_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = EditedLabels::in_folder(folder.path());
+        assert!(kept.read().is_none());
+        let request = |labels: &[&str], ids: Option<&[&str]>| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+            labels_of(LabelsRequest { labels: owned(labels), ids: ids.map(owned) })
+        };
+        for list in [
+            request(&["# 1 brand", " spaced ", "sea horse"], None).unwrap(),
+            request(&["missile", "missile"], Some(&["n1", "n2"])).unwrap(),
+        ] {
+            kept.keep(&list).unwrap();
+            assert_eq!(kept.read(), Some(list));
+        }
+        assert!(request(&["a", "b"], Some(&["n1"])).is_err());
+        std::fs::write(folder.path().join(NAME), "{\"labels\":[\"a\",").unwrap();
+        assert!(kept.read().is_none());
+        kept.forget().unwrap();
+        kept.forget().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

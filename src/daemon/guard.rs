@@ -1,0 +1,208 @@
+//! Who may ask what: tokens, foreign pages, and heads that are too large.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+
+use super::refusal::Refused;
+use crate::error::{Error, Result};
+use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, TOKEN_BYTES};
+
+/// The cookie in which a browser keeps the token.
+pub const COOKIE_NAME: &str = "rtpt_token";
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A process of this device, by the kernel's word: user and process, where it tells.
+    Local {
+        /// User.
+        uid: u32,
+        /// Process.
+        pid: Option<i32>,
+    },
+    /// Somebody over TCP.
+    Remote(SocketAddr),
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local { uid, pid: Some(pid) } => write!(f, "uid {uid} pid {pid}"),
+            Self::Local { uid, pid: None } => write!(f, "uid {uid}"),
+            Self::Remote(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A secret that clients over TCP must know. Kept as its digest, whose comparison takes the same time for any guess.
+#[derive(Clone, Debug)]
+pub struct Token(blake3::Hash);
+
+impl Token {
+    /// The token in the content of a file, without white space around it.
+    ///
+    /// # Errors
+    /// It is too short, too long, or has characters that a header cannot have.
+    pub fn parse(text: &str) -> Result<Self> {
+        let token = text.trim();
+        let (least, most) = TOKEN_BYTES;
+        let printable = token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"'));
+        if !(least..=most).contains(&token.len()) || !printable {
+            let expected = format!("{least} to {most} letters and digits, such as `openssl rand -hex 16` prints");
+            let found =
+                format!("{} bytes{}", token.len(), if printable { "" } else { ", some of them no such characters" });
+            return Err(Error::Setting { what: "the token", expected, found });
+        }
+        Ok(Self(blake3::hash(token.as_bytes())))
+    }
+
+    /// Whether this is it.
+    pub fn is(&self, guess: &str) -> bool {
+        self.0 == blake3::hash(guess.as_bytes())
+    }
+}
+
+/// Refuses what no request needs: a head past the limits.
+pub fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Refused> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > HEADERS_MAX || bytes + uri.to_string().len() > HEADER_BYTES_MAX {
+        let message = format!(
+            "the request has {} headers of {bytes} bytes, expected at most {HEADERS_MAX} of {HEADER_BYTES_MAX}",
+            headers.len()
+        );
+        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message));
+    }
+    Ok(())
+}
+
+/// Whether a request may be answered.
+///
+/// The Unix socket is guarded by its file mode. Over TCP a token is asked for where there is one; else only loopback
+/// is listened on, and names that are not this device's own are refused, so that a web page somewhere cannot reach the
+/// daemon through the visitor's browser. Changes are taken from no other page than the daemon's own.
+pub fn check_peer(
+    peer: &Peer,
+    token: Option<&Token>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> std::result::Result<(), Refused> {
+    if matches!(peer, Peer::Local { .. }) {
+        return Ok(());
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST).unwrap_or_default();
+    match token {
+        Some(token) => {
+            let bearer = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+            if !bearer.or_else(|| cookie(headers)).is_some_and(|guess| token.is(guess.trim())) {
+                let message = "a token is needed: send the header `Authorization: Bearer TOKEN`, or open the page as /?token=TOKEN";
+                return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_needed", message));
+            }
+        }
+        None if !is_own_name(host) => {
+            let message = format!("the name {host:?} is not one of this device's own; use 127.0.0.1, ::1 or localhost");
+            return Err(Refused::new(StatusCode::FORBIDDEN, "foreign_name", message));
+        }
+        None => {}
+    }
+    let foreign = text(ORIGIN).is_some_and(|origin| origin.split_once("://").is_none_or(|(_, page)| page != host));
+    if foreign && !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "foreign_page",
+            "another site's page may not change anything here",
+        ));
+    }
+    Ok(())
+}
+
+/// The token that a browser keeps.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
+}
+
+/// Whether a host, with or without a port, means this device.
+fn is_own_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote() -> Peer {
+        Peer::Remote("192.0.2.7:5000".parse().unwrap())
+    }
+
+    fn checked(token: Option<&str>, method: Method, pairs: &[(&'static str, &str)]) -> bool {
+        let token = token.map(|token| Token::parse(token).unwrap());
+        let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        check_peer(&remote(), token.as_ref(), &method, &headers).is_ok()
+    }
+
+    const SECRET: &str = "0123456789abcdef";
+
+    #[test]
+    fn a_token_is_asked_for_where_there_is_one() {
+        assert!(!checked(Some(SECRET), Method::GET, &[("host", "camera:8080")]));
+        for (header, value, fits) in [
+            ("authorization", "Bearer 0123456789abcdef", true),
+            ("authorization", "Bearer 0123456789abcdeg", false),
+            ("authorization", "Bearer ", false),
+            ("authorization", "0123456789abcdef", false),
+            ("cookie", "a=b; rtpt_token=0123456789abcdef", true),
+            ("cookie", "rtpt_token=wrong", false),
+            ("cookie", "x_rtpt_token=0123456789abcdef", false),
+        ] {
+            assert_eq!(checked(Some(SECRET), Method::GET, &[("host", "camera"), (header, value)]), fits, "{value}");
+        }
+        let local = Peer::Local { uid: 0, pid: None };
+        let token = Token::parse(SECRET).unwrap();
+        assert!(
+            check_peer(&local, Some(&token), &Method::PUT, &HeaderMap::new()).is_ok(),
+            "the socket has its file mode"
+        );
+    }
+
+    #[test]
+    fn without_a_token_only_own_names_are_answered() {
+        for (host, own) in [
+            ("127.0.0.1:8080", true),
+            ("localhost", true),
+            ("LOCALHOST:1", true),
+            ("[::1]:8080", true),
+            ("127.8.8.8", true),
+            ("evil.example:8080", false),
+            ("192.0.2.1", false),
+            ("localhost.evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(checked(None, Method::GET, &[("host", host)]), own, "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_change_nothing() {
+        let with = |method, origin| checked(None, method, &[("host", "localhost:8080"), ("origin", origin)]);
+        assert!(with(Method::PUT, "http://localhost:8080") && with(Method::GET, "http://evil.example"));
+        for origin in ["http://evil.example", "http://localhost:8081", "null"] {
+            assert!(!with(Method::PUT, origin) && !with(Method::POST, origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_long_enough_and_fit_into_a_header() {
+        assert!(Token::parse(&format!(" {SECRET}\n")).unwrap().is(SECRET));
+        for wrong in ["", "short", "0123456789abcde f", "0123456789abcdef;", &"x".repeat(1025)] {
+            assert!(Token::parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Token::parse(&"x".repeat(1024)).is_ok());
+    }
+}

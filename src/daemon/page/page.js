@@ -1,0 +1,271 @@
+'use strict';
+
+// What is shown comes from /v1/events; nothing else is asked for again and again but the frame itself.
+const $ = id => document.getElementById(id);
+const COLUMNS = 8;          // of the sheet that /v1/views.jpg draws
+const MINUTES = 5;          // of the plots
+const TOP = 5;
+
+const state = { decision: null, points: [], tag: null, savedText: '', sheet: null, lastStatus: null, frameBusy: false };
+
+const percent = p => (100 * p).toFixed(p < 0.9995 ? 1 : 0) + ' %';
+const ms = t => t < 10 ? t.toFixed(1) + ' ms' : Math.round(t) + ' ms';
+const text = (id, value) => { const node = $(id); if (node.textContent !== value) node.textContent = value; };
+
+async function ask(path, options) {
+  const response = await fetch(path, options);
+  if (response.ok) return response;
+  const record = await response.json().catch(() => null);
+  throw new Error(record && record.error ? record.error.message : 'the daemon answers ' + response.status);
+}
+
+function element(name, className, content) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (content !== undefined) node.textContent = content;
+  return node;
+}
+
+function track(kind, share) {
+  const outer = element('span', 'track');
+  const bar = element('span', 'bar ' + kind);
+  bar.style.width = (100 * share).toFixed(2) + '%';
+  outer.append(bar);
+  return outer;
+}
+
+function showDecision(decision) {
+  state.decision = decision;
+  const image = decision.image;
+  text('label', image.label);
+  text('probability', percent(image.probability));
+  showTamper(image.tamper);
+  const zero = image.zero_shot;
+  const rows = image.top.slice(0, TOP).map(answer => [answer.label, answer.probability, answer.label === zero.label ? zero.probability : null]);
+  if (!image.top.some(answer => answer.label === zero.label)) rows.push([zero.label, null, zero.probability]);
+  $('bars').tBodies[0].replaceChildren(...rows.map(([label, rtpt, plain]) => {
+    const row = element('tr');
+    const head = element('th', '', label);
+    head.scope = 'row';
+    const pair = element('div', 'pair');
+    pair.append(track('rtpt', rtpt || 0), element('span', '', rtpt === null ? 'less' : percent(rtpt)));
+    if (plain !== null) pair.append(track('zero', plain), element('span', '', percent(plain)));
+    const cell = element('td');
+    cell.append(pair);
+    row.append(head, cell);
+    return row;
+  }));
+  text('frame-note', image.path + ' · ' + new Date(decision.unix_ms).toLocaleTimeString() + ' · ' + ms(image.timings_ms.total) + ' · ' + image.views + ' views, head ' + image.head);
+  text('dropped', String(decision.dropped));
+  showFrame(decision);
+  showViews(decision);
+}
+
+function showTamper(tamper) {
+  const node = $('tamper');
+  node.hidden = !tamper;
+  if (!tamper) return;
+  const suspicious = tamper.suspicious === true;
+  node.classList.toggle('suspicious', suspicious);
+  const limit = tamper.threshold === undefined ? '' : ' (suspicious above ' + tamper.threshold.toFixed(2) + ')';
+  node.textContent = (suspicious ? 'This frame may have been tampered with. ' : '') + 'Tamper score ' + tamper.score.toFixed(2) + limit;
+}
+
+// One frame at a time: on a slow link the next is asked for when the last has come.
+function showFrame(decision) {
+  const frame = $('frame');
+  if (state.frameBusy) return;
+  state.frameBusy = true;
+  frame.onload = frame.onerror = event => {
+    state.frameBusy = false;
+    frame.hidden = event.type === 'error';
+    $('no-frame').hidden = event.type !== 'error';
+  };
+  frame.alt = 'The latest frame, answered as ' + decision.image.label;
+  frame.src = '/v1/frame.jpg?' + decision.sequence + '-' + decision.unix_ms;
+}
+
+function showViews(decision) {
+  const largest = Math.max(...decision.views.map(view => view.weight), 1e-9);
+  const list = $('tiles');
+  while (list.children.length > decision.views.length) list.lastChild.remove();
+  decision.views.forEach((view, index) => {
+    let tile = list.children[index];
+    if (!tile) {
+      tile = element('li');
+      const weight = element('div', 'weight');
+      weight.append(element('span'));
+      tile.append(element('div', 'thumb'), weight, element('span', 'name'), element('span', 'share'));
+      list.append(tile);
+    }
+    tile.classList.toggle('agrees', view.label === decision.image.label);
+    tile.classList.toggle('selected', view.selected);
+    tile.title = (index === 0 ? 'the whole frame: ' : '') + view.label + ', ' + percent(view.probability) + ', weight ' + percent(view.weight);
+    tile.querySelector('.weight span').style.width = (100 * view.weight / largest).toFixed(1) + '%';
+    tile.querySelector('.name').textContent = view.label;
+    tile.querySelector('.share').textContent = percent(view.weight);
+  });
+}
+
+// The pictures belong to one frame, and stay until the next are asked for.
+async function showPictures() {
+  const button = $('show-views');
+  button.disabled = true;
+  try {
+    const image = new Image();
+    image.src = '/v1/views.jpg?' + Date.now();
+    await image.decode();
+    const tiles = [...$('tiles').children];
+    const rows = Math.ceil(tiles.length / COLUMNS);
+    tiles.forEach((tile, index) => {
+      const thumb = tile.querySelector('.thumb');
+      thumb.dataset.drawn = '';
+      thumb.style.backgroundImage = 'url("' + image.src + '")';
+      thumb.style.backgroundSize = 100 * COLUMNS + '% ' + 100 * rows + '%';
+      const x = index % COLUMNS, y = Math.floor(index / COLUMNS);
+      thumb.style.backgroundPosition = 100 * x / (COLUMNS - 1) + '% ' + (rows > 1 ? 100 * y / (rows - 1) : 0) + '%';
+    });
+    button.setAttribute('aria-expanded', 'true');
+    button.textContent = 'Show pictures of the latest frame\'s views';
+  } catch (error) {
+    button.textContent = 'The views cannot be drawn; try again';
+  }
+  button.disabled = false;
+}
+
+function showStatus(status) {
+  state.lastStatus = status;
+  const source = status.source;
+  text('frames', String(source.classified));
+  text('dropped', String(source.dropped));
+  text('failed', String(source.failed));
+  text('reopens', String(source.reopens));
+  text('queue', status.queue + ' of ' + status.queue_max);
+  text('memory', status.rss_bytes === null ? '–' : Math.round(status.rss_bytes / 1048576) + ' MiB');
+  const recording = status.recording;
+  $('recording').hidden = !recording;
+  if (recording) text('recorded', recording.committed + (recording.missed ? ', ' + recording.missed + ' missed' : ''));
+  const lost = source.state === 'lost';
+  $('picture').classList.toggle('lost', lost);
+  if (lost) alarm('The camera is lost: ' + source.problem + '. It is opened again by itself.');
+  else if (recording && recording.problem) alarm(recording.problem);
+  else if (!source.name) alarm('No source is set: start rtpt serve with --source.');
+  else alarm('');
+  text('link', (source.name || 'no source') + ', ' + source.state);
+  $('link').classList.toggle('live', source.state === 'streaming');
+}
+
+function alarm(message) {
+  const node = $('alarm');
+  node.hidden = !message;
+  if (node.textContent !== message) node.textContent = message;
+}
+
+function addPoint(point) {
+  state.points.push(point);
+  const since = point.unix_ms - MINUTES * 60000;
+  state.points = state.points.filter(other => other.unix_ms >= since && other.unix_ms <= point.unix_ms);
+  for (const name of ['total', 'encode', 'views', 'decode', 'tune']) plot(name, point => point[name], ms);
+  plot('temperature', point => point.temperature_c, celsius => celsius.toFixed(1) + ' °C');
+}
+
+function plot(id, of, unit) {
+  const values = state.points.map(point => [point.unix_ms, of(point)]).filter(([, value]) => value !== null && value !== undefined);
+  const svg = $(id);
+  if (!values.length) {
+    text(id + '-now', 'no sensor');
+    return;
+  }
+  text(id + '-now', unit(values[values.length - 1][1]));
+  const end = values[values.length - 1][0];
+  const most = Math.max(...values.map(([, value]) => value)) * 1.1 || 1;
+  const places = values.map(([time, value]) => (300 - (end - time) / (MINUTES * 200)).toFixed(1) + ',' + (100 - 100 * value / most).toFixed(1));
+  svg.setAttribute('viewBox', '0 0 300 100');
+  svg.setAttribute('preserveAspectRatio', 'none');
+  let line = svg.querySelector('polyline');
+  if (!line) {
+    line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
+    svg.append(line);
+  }
+  line.setAttribute('points', places.join(' '));
+}
+
+const asText = record => record.labels.map((label, index) => record.ids ? record.ids[index] + '\t' + label : label).join('\n') + '\n';
+
+function takeLabels(record, tag) {
+  state.tag = tag;
+  const unchanged = $('text').value === state.savedText;
+  state.savedText = asText(record);
+  // What somebody is typing is not taken away from them.
+  if (unchanged || !$('text').value) $('text').value = state.savedText;
+  $('reset').disabled = record.origin === 'configured';
+}
+
+async function loadLabels() {
+  try {
+    const response = await ask('/v1/labels');
+    takeLabels(await response.json(), response.headers.get('etag'));
+  } catch (error) {
+    said(error.message, true);
+  }
+}
+
+function said(message, wrong) {
+  const node = $('saved');
+  node.textContent = message;
+  node.classList.toggle('wrong', Boolean(wrong));
+}
+
+async function changeLabels(method, body) {
+  const buttons = [$('save'), $('revert')];
+  const headers = method === 'PUT' ? { 'content-type': 'text/plain' } : {};
+  if (state.tag && method === 'PUT') headers['if-match'] = state.tag;
+  buttons.forEach(button => { button.disabled = true; });
+  said('One moment…');
+  try {
+    const response = await ask('/v1/labels', { method, headers, body });
+    const record = await response.json();
+    $('text').value = state.savedText;
+    takeLabels(record, response.headers.get('etag'));
+    said(record.labels.length + ' labels are in force.');
+  } catch (error) {
+    said(error.message, true);
+  }
+  buttons.forEach(button => { button.disabled = false; });
+}
+
+function listen() {
+  const events = new EventSource('/v1/events');
+  events.addEventListener('decision', event => {
+    const decision = JSON.parse(event.data);
+    showDecision(decision);
+    const timings = decision.image.timings_ms;
+    const status = state.lastStatus;
+    addPoint({ unix_ms: decision.unix_ms, ...timings, temperature_c: status ? status.temperature_c : null });
+  });
+  events.addEventListener('status', event => showStatus(JSON.parse(event.data)));
+  events.addEventListener('labels', loadLabels);
+  events.onopen = () => { about(); loadLabels(); };
+  events.onerror = () => {
+    text('link', 'the daemon does not answer; trying again');
+    $('link').classList.remove('live');
+    // After a refusal a browser does not try again by itself.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+  };
+}
+
+async function about() {
+  try {
+    const info = await (await ask('/v1/info')).json();
+    const model = info.model;
+    text('about', 'rtpt ' + info.version + (model ? ' · ' + model.bundle + ' · ' + model.labels + ' labels · ' + model.views + ' views · ' + model.threads + ' threads' : ''));
+  } catch (error) {
+    text('about', error.message);
+  }
+}
+
+$('editor').addEventListener('submit', event => { event.preventDefault(); changeLabels('PUT', $('text').value); });
+$('revert').addEventListener('click', () => { $('text').value = state.savedText; said(''); });
+$('reset').addEventListener('click', () => changeLabels('DELETE'));
+$('show-views').addEventListener('click', showPictures);
+ask('/v1/history').then(response => response.json()).then(points => points.forEach(addPoint)).catch(() => {}).finally(listen);

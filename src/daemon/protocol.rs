@@ -1,0 +1,237 @@
+//! What the daemon says and takes as JSON: the stable interface to clients and to the page.
+
+use serde::{Deserialize, Serialize};
+
+use crate::head::HeadKind;
+use crate::report::ImageRecord;
+
+/// Version of the records' schema.
+pub const SCHEMA: u32 = 1;
+
+/// What was decided about a frame of the source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Number of the frame since the daemon started, from 1.
+    pub sequence: u64,
+    /// When it came (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// Frames dropped so far because a later one came first (count).
+    pub dropped: u64,
+    /// As `rtpt classify --json` says it.
+    pub image: ImageRecord,
+    /// The views, the clean one first.
+    pub views: Vec<ViewRecord>,
+}
+
+/// One view's part in a decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewRecord {
+    /// What it would answer by itself, untuned.
+    pub label: String,
+    /// That answer's probability (0–1).
+    pub probability: f32,
+    /// Its weight in the answer (0–1, all together 1).
+    pub weight: f32,
+    /// Whether it was selected for the tuning.
+    pub selected: bool,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Now (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// Time since the start (seconds).
+    pub uptime_s: u64,
+    /// Whether requests are answered: after the model was loaded and has run once.
+    pub ready: bool,
+    /// The source of frames.
+    pub source: SourceRecord,
+    /// Requests that wait (count).
+    pub queue: usize,
+    /// Requests that may wait (count).
+    pub queue_max: usize,
+    /// Resident memory (bytes), where the kernel tells.
+    pub rss_bytes: Option<u64>,
+    /// The hottest sensor (°C), where there is one.
+    pub temperature_c: Option<f64>,
+    /// The recording, if there is one.
+    pub recording: Option<RecordingRecord>,
+}
+
+/// How the source is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Its name, if there is one.
+    pub name: Option<String>,
+    /// `none`, `opening`, `streaming` or `lost`.
+    pub state: String,
+    /// Why it is lost.
+    pub problem: Option<String>,
+    /// Since when (milliseconds since 1970).
+    pub since_unix_ms: u64,
+    /// Frames it gave (count).
+    pub frames: u64,
+    /// Frames that were classified (count).
+    pub classified: u64,
+    /// Frames that could not be (count).
+    pub failed: u64,
+    /// Frames dropped because a later one came first (count).
+    pub dropped: u64,
+    /// Times it was opened again (count).
+    pub reopens: u64,
+}
+
+/// How the recording goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingRecord {
+    /// Its folder.
+    pub folder: String,
+    /// Its size (bytes), and the most it may have.
+    pub bytes: u64,
+    /// The most it may have (bytes).
+    pub bytes_max: u64,
+    /// Frames since the start that are on the disk (count).
+    pub committed: u64,
+    /// Frames that were not recorded (count).
+    pub missed: u64,
+    /// What keeps it from going on.
+    pub problem: Option<String>,
+}
+
+/// What the daemon is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InfoRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The model, once it is loaded.
+    pub model: Option<ModelRecord>,
+    /// How it is.
+    pub status: StatusRecord,
+}
+
+/// The model and its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Name and beginning of the digest.
+    pub bundle: String,
+    /// Its folder.
+    pub folder: String,
+    /// Labels (count).
+    pub labels: usize,
+    /// The head.
+    pub head: HeadKind,
+    /// Number of views.
+    pub views: usize,
+    /// Seed of the views.
+    pub seed: u64,
+    /// The encoder's batch.
+    pub batch: usize,
+    /// Worker threads.
+    pub threads: usize,
+    /// Input side R (pixels).
+    pub resolution: usize,
+}
+
+/// The labels in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelsRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The labels.
+    pub labels: Vec<String>,
+    /// Their identifiers, if they have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<String>>,
+    /// The prompts, with `{}` for the label.
+    pub prompts: Vec<String>,
+    /// Where they come from.
+    pub origin: LabelsOrigin,
+}
+
+/// Where labels come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelsOrigin {
+    /// The bundle, or the labels file of flags or configuration.
+    Configured,
+    /// Somebody changed them at the running daemon.
+    Edited,
+}
+
+/// Labels as a client sends them in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelsRequest {
+    /// The labels.
+    pub labels: Vec<String>,
+    /// Their identifiers, if they have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<String>>,
+}
+
+/// How an image is to be classified.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifyQuery {
+    /// Another number of views.
+    pub views: Option<usize>,
+    /// Another head.
+    pub head: Option<HeadKind>,
+    /// Answers to list.
+    pub top: Option<usize>,
+    /// How long the client waits (milliseconds).
+    pub deadline_ms: Option<u64>,
+}
+
+/// A point of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPoint {
+    /// When (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// Digest and decoding (milliseconds).
+    pub decode: f64,
+    /// Making the views (milliseconds).
+    pub views: f64,
+    /// The encoder (milliseconds).
+    pub encode: f64,
+    /// Head, tuning and ensemble (milliseconds).
+    pub tune: f64,
+    /// All of it (milliseconds).
+    pub total: f64,
+    /// The hottest sensor (°C), where there is one.
+    pub temperature_c: Option<f64>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The reason.
+    pub error: Refusal,
+}
+
+/// The reason of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// A stable name, in snake case.
+    pub kind: String,
+    /// What was expected, what was found, what to do.
+    pub message: String,
+}
+
+impl RefusalRecord {
+    /// The record of a reason.
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self { schema: SCHEMA, error: Refusal { kind: kind.into(), message: message.into() } }
+    }
+}

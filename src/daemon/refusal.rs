@@ -1,0 +1,75 @@
+//! Refusals: a status and a reason in JSON.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::protocol::RefusalRecord;
+use crate::error::{Category, Error};
+
+/// Why a request is not answered as it was asked.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    /// After how many seconds to try again.
+    retry_after: Option<u64>,
+}
+
+impl Refused {
+    /// A refusal with a stable name and a message.
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), retry_after: None }
+    }
+
+    /// Something the client should try again after some seconds.
+    pub fn for_now(kind: &'static str, message: impl Into<String>, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, message) }
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::ImageFileTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::ImageFormatUnknown => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::Cancelled => StatusCode::GATEWAY_TIMEOUT,
+            _ => match error.category() {
+                Category::Input => StatusCode::UNPROCESSABLE_ENTITY,
+                Category::Usage => StatusCode::BAD_REQUEST,
+                Category::Bundle | Category::Output | Category::Daemon => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+        };
+        Self::new(status, error.kind(), error.to_string())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(RefusalRecord::new(self.kind, self.message))).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The bytes of a whole HTTP/1.1 answer that ends its connection: for where there is no request to answer.
+pub fn final_answer(status: StatusCode, kind: &str, message: &str, retry_after: Option<u64>) -> Vec<u8> {
+    let body = serde_json::to_string(&RefusalRecord::new(kind, message)).expect("strings are always JSON");
+    let reason = status.canonical_reason().unwrap_or_default();
+    let retry = retry_after.map_or(String::new(), |seconds| format!("retry-after: {seconds}\r\n"));
+    format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}connection: close\r\n\r\n{body}",
+        status.as_str(),
+        body.len(),
+    )
+    .into_bytes()
+}

@@ -1,0 +1,361 @@
+//! What the parts of the daemon share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+
+use super::engine::Job;
+use super::history::History;
+use super::metrics::{Metrics, Sample};
+use super::protocol::{
+    DecisionRecord, InfoRecord, LabelsOrigin, ModelRecord, RecordingRecord, SCHEMA, SourceRecord, StatusRecord,
+};
+use crate::bundle::Bundle;
+use crate::cache::FeatureCache;
+use crate::classes::LabelSet;
+use crate::classifier::Classifier;
+use crate::device::{rss_now, temperature};
+use crate::pulse::Pulse;
+use crate::recording::{Recorder, RecorderSettings};
+use crate::source::{SourceSettings, SourceState, SourceStatus};
+use crate::stream::{Inbox, unix_ms};
+use crate::tuning::TuningSettings;
+use crate::views::{Preprocessing, ViewSettings};
+
+/// Events that wait for a slow watcher (count).
+const EVENTS_PENDING: usize = 16;
+
+/// An event for those who watch: its name and its JSON.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// `decision`, `status` or `labels`.
+    pub name: &'static str,
+    /// A line of JSON.
+    pub json: Arc<str>,
+}
+
+/// The latest decision.
+pub struct Latest {
+    /// The decision, as JSON.
+    pub json: Arc<str>,
+    /// The image file.
+    pub file: Arc<Vec<u8>>,
+    /// Its BLAKE3.
+    pub digest: blake3::Hash,
+    /// The views it was seen in.
+    pub views: ViewSettings,
+}
+
+impl Latest {
+    /// A decision about an image file.
+    pub fn new(record: &DecisionRecord, file: Arc<Vec<u8>>, digest: blake3::Hash, views: ViewSettings) -> Self {
+        let json = serde_json::to_string(record).expect("a record is always JSON").into();
+        Self { json, file, digest, views }
+    }
+}
+
+/// What may be known of the model while the engine works with it.
+pub struct ModelInfo {
+    /// The bundle, without its encoder's bytes.
+    pub bundle: Arc<Bundle>,
+    /// The labels.
+    pub labels: Arc<LabelSet>,
+    /// Head and tuning.
+    pub tuning: TuningSettings,
+    /// How pixels become the encoder's input.
+    pub preprocessing: Preprocessing,
+    /// For clients.
+    pub record: ModelRecord,
+}
+
+impl ModelInfo {
+    /// Of a classifier made with `bundle`.
+    pub fn of(bundle: Arc<Bundle>, classifier: &Classifier) -> Self {
+        let extractor = classifier.extractor();
+        let views = extractor.settings().views;
+        let record = ModelRecord {
+            bundle: extractor.bundle_id().into(),
+            folder: bundle.folder.display().to_string(),
+            labels: classifier.labels().names().len(),
+            head: classifier.tuning().head,
+            views: views.count,
+            seed: views.seed,
+            batch: extractor.batch().batch,
+            threads: extractor.pool().current_num_threads(),
+            resolution: extractor.preprocessing().resolution,
+        };
+        Self {
+            labels: Arc::clone(classifier.answerer().labels()),
+            tuning: *classifier.tuning(),
+            preprocessing: *extractor.preprocessing(),
+            bundle,
+            record,
+        }
+    }
+}
+
+/// The state of a running daemon.
+pub struct Shared {
+    /// Requests and frames for the engine.
+    pub inbox: Inbox<Job>,
+    /// Signs of life of the engine.
+    pub beats: Arc<AtomicU64>,
+    /// Counters and measurements.
+    pub metrics: Metrics,
+    /// The last minutes.
+    pub history: History,
+    /// The recorder, if there is one.
+    pub recorder: RwLock<Option<Recorder>>,
+    model: RwLock<Option<Arc<ModelInfo>>>,
+    labels_origin: RwLock<LabelsOrigin>,
+    latest: RwLock<Option<Arc<Latest>>>,
+    events: broadcast::Sender<Event>,
+    source: RwLock<Option<SourceSettings>>,
+    source_status: Arc<SourceStatus>,
+    frames: AtomicU64,
+    recording: RwLock<Option<RecorderSettings>>,
+    cache: Option<Arc<FeatureCache>>,
+    stopping: AtomicBool,
+    /// The frame the engine works on.
+    frame: Mutex<Pulse>,
+    began: Instant,
+    /// How long requests take the engine (microseconds), a moving mean.
+    service_us: AtomicU64,
+}
+
+impl Shared {
+    /// A daemon that has nothing yet, with room for `queue` requests.
+    pub fn new(queue: usize, cache: Option<Arc<FeatureCache>>) -> Self {
+        Self {
+            inbox: Inbox::new(queue),
+            beats: Arc::default(),
+            metrics: Metrics::new(),
+            history: History::default(),
+            recorder: RwLock::default(),
+            model: RwLock::default(),
+            labels_origin: RwLock::new(LabelsOrigin::Configured),
+            latest: RwLock::default(),
+            events: broadcast::channel(EVENTS_PENDING).0,
+            source: RwLock::default(),
+            source_status: Arc::default(),
+            frames: AtomicU64::new(0),
+            recording: RwLock::default(),
+            cache,
+            stopping: AtomicBool::new(false),
+            frame: Mutex::default(),
+            began: Instant::now(),
+            service_us: AtomicU64::new(0),
+        }
+    }
+
+    /// The cache of features, if there is one.
+    pub fn cache(&self) -> Option<&Arc<FeatureCache>> {
+        self.cache.as_ref()
+    }
+
+    /// Whether there is a cache.
+    pub fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// Writes what the cache has not written yet.
+    pub fn flush_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.flush();
+        }
+    }
+
+    /// The model, once it is loaded and warm.
+    pub fn model(&self) -> Option<Arc<ModelInfo>> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says which model answers from now on.
+    pub fn set_model(&self, info: &Arc<ModelInfo>) {
+        *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(info));
+    }
+
+    /// Where the labels in force come from.
+    pub fn labels_origin(&self) -> LabelsOrigin {
+        *self.labels_origin.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where the labels in force come from, and has watchers look at them again.
+    pub fn set_labels_origin(&self, origin: LabelsOrigin) {
+        *self.labels_origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+        self.tell("labels", "{}".into());
+    }
+
+    /// The latest decision.
+    pub fn latest(&self) -> Option<Arc<Latest>> {
+        self.latest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a decision the latest and tells all who watch.
+    pub fn publish(&self, latest: Latest) {
+        let latest = Arc::new(latest);
+        let json = Arc::clone(&latest.json);
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Some(latest);
+        self.tell("decision", json);
+    }
+
+    /// Tells all who watch.
+    pub fn tell(&self, name: &'static str, json: Arc<str>) {
+        // That nobody watches is no failure.
+        let _ = self.events.send(Event { name, json });
+    }
+
+    /// Future events.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Clients that watch (count).
+    pub fn watchers(&self) -> usize {
+        self.events.receiver_count()
+    }
+
+    /// The state of the source, whichever it is.
+    pub fn source_status(&self) -> &Arc<SourceStatus> {
+        &self.source_status
+    }
+
+    /// The source there is.
+    pub fn source(&self) -> Option<SourceSettings> {
+        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says which source there is.
+    pub fn set_source(&self, settings: Option<SourceSettings>) {
+        *self.source.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// The number of a new frame.
+    pub fn next_frame(&self) -> u64 {
+        self.frames.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Puts a recorder in the place of the present one, which finishes what it has.
+    pub fn set_recorder(&self, settings: Option<RecorderSettings>, recorder: Option<Recorder>) {
+        *self.recording.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        let old = std::mem::replace(&mut *self.recorder.write().unwrap_or_else(PoisonError::into_inner), recorder);
+        drop(old);
+    }
+
+    /// Says that the daemon is about to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.inbox.close();
+    }
+
+    /// A pulse for a frame that the engine begins with.
+    pub fn frame_pulse(&self) -> Pulse {
+        let pulse = Pulse::counted_in(&self.beats);
+        *self.frame.lock().unwrap_or_else(PoisonError::into_inner) = pulse.clone();
+        pulse
+    }
+
+    /// Has the engine give up the frame it works on.
+    pub fn cancel_frame(&self) {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+    }
+
+    /// Whether requests are answered.
+    pub fn is_ready(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.model().is_some()
+    }
+
+    /// Notes how long the engine took over a request.
+    pub fn note_service(&self, took: Duration) {
+        let (took, mean) = (took.as_micros() as u64, self.service_us.load(Ordering::Relaxed));
+        self.service_us.store(if mean == 0 { took } else { (7 * mean + took) / 8 }, Ordering::Relaxed);
+    }
+
+    /// After how many seconds a refused client may find room: when half of the queue is done, at least one.
+    pub fn retry_after_s(&self) -> u64 {
+        let half = self.inbox.waiting() as u64 / 2;
+        (half * self.service_us.load(Ordering::Relaxed)).div_ceil(1_000_000).clamp(1, 60)
+    }
+
+    /// How the daemon is.
+    pub fn status(&self) -> StatusRecord {
+        let recording = self.recording.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let recorder = self.recorder.read().unwrap_or_else(PoisonError::into_inner);
+        let recording = recording.zip(recorder.as_ref()).map(|(settings, recorder)| {
+            let status = recorder.status();
+            RecordingRecord {
+                folder: settings.folder.display().to_string(),
+                bytes: status.bytes.load(Ordering::Relaxed),
+                bytes_max: settings.max_mb << 20,
+                committed: status.committed.load(Ordering::Relaxed),
+                missed: status.missed.load(Ordering::Relaxed),
+                problem: status.problem(),
+            }
+        });
+        StatusRecord {
+            schema: SCHEMA,
+            unix_ms: unix_ms(),
+            uptime_s: self.began.elapsed().as_secs(),
+            ready: self.is_ready(),
+            source: self.source_record(),
+            queue: self.inbox.waiting(),
+            queue_max: self.inbox.capacity(),
+            rss_bytes: rss_now(),
+            temperature_c: temperature(),
+            recording,
+        }
+    }
+
+    fn source_record(&self) -> SourceRecord {
+        let (settings, health) = (self.source(), self.source_status.health());
+        let (state, problem) = match health.state {
+            SourceState::Absent => ("none", None),
+            SourceState::Opening => ("opening", None),
+            SourceState::Streaming => ("streaming", None),
+            SourceState::Lost(problem) => ("lost", Some(problem)),
+        };
+        let since = health.since.duration_since(std::time::SystemTime::UNIX_EPOCH);
+        SourceRecord {
+            name: settings.map(|settings| settings.spec.to_string()),
+            state: state.into(),
+            problem,
+            since_unix_ms: since.map_or(0, |since| since.as_millis() as u64),
+            frames: health.frames,
+            classified: self.metrics.frames_classified.get(),
+            failed: self.metrics.frames_failed.get(),
+            dropped: self.inbox.dropped(),
+            reopens: health.reopens,
+        }
+    }
+
+    /// What the daemon is.
+    pub fn info(&self) -> InfoRecord {
+        InfoRecord {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            model: self.model().map(|model| model.record.clone()),
+            status: self.status(),
+        }
+    }
+
+    /// What the metrics sample.
+    pub fn sample(&self) -> Sample {
+        let status = self.status();
+        let recorded =
+            status.recording.map_or((0, 0, 0), |recording| (recording.committed, recording.missed, recording.bytes));
+        Sample {
+            frames_dropped: status.source.dropped,
+            frames_received: status.source.frames,
+            reopens: status.source.reopens,
+            source_up: status.source.state == "streaming",
+            queue: status.queue,
+            rss_bytes: status.rss_bytes,
+            temperature_c: status.temperature_c,
+            uptime_s: status.uptime_s,
+            recorded,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Changing what a running daemon does: its model, labels, source and recording.
+//!
+//! What is new is made beside what is in force and put in its place when it is whole; where that fails, the old stays.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+
+use super::edited_labels::EditedLabels;
+use super::engine::{Job, Model};
+use super::protocol::LabelsOrigin;
+use super::refusal::Refused;
+use super::shared::Shared;
+use crate::answerer::Answerer;
+use crate::bundle::Bundle;
+use crate::classes::{LabelList, LabelSet};
+use crate::classifier::{Classifier, ClassifierSettings};
+use crate::error::{Error, Result};
+use crate::extractor::worker_pool;
+use crate::pulse::Pulse;
+use crate::recording::{Recorder, RecorderSettings};
+use crate::source::{SourceSettings, supervise};
+use crate::stream::{Frame, unix_ms};
+use crate::text::Prompting;
+
+/// What flags and configuration ask for.
+pub struct Loaded {
+    /// The model.
+    pub bundle: Bundle,
+    /// Its settings.
+    pub settings: ClassifierSettings,
+    /// The labels; the bundle's if there are none.
+    pub labels: Option<LabelList>,
+    /// What is written around a label.
+    pub prompting: Prompting,
+    /// The source of frames.
+    pub source: Option<SourceSettings>,
+    /// What to record.
+    pub recording: Option<RecorderSettings>,
+}
+
+/// Reads flags and configuration and opens the bundle, as often as it is asked.
+pub type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
+
+/// How often a source that waits for the encoder looks whether it was stopped.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Changes what a running daemon does, one change at a time.
+pub struct Updater {
+    shared: Arc<Shared>,
+    loader: Loader,
+    edited: EditedLabels,
+    /// Where this device's choices and label embeddings are remembered.
+    memory: Option<PathBuf>,
+    one: AsyncMutex<()>,
+    source: Mutex<Option<RunningSource>>,
+    recording: Mutex<Option<RecorderSettings>>,
+}
+
+struct RunningSource {
+    settings: SourceSettings,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Updater {
+    /// One that has changed nothing yet.
+    pub fn new(shared: Arc<Shared>, loader: Loader, edited: EditedLabels, memory: Option<PathBuf>) -> Self {
+        Self {
+            shared,
+            loader,
+            edited,
+            memory,
+            one: AsyncMutex::default(),
+            source: Mutex::default(),
+            recording: Mutex::default(),
+        }
+    }
+
+    /// Loads everything as flags and configuration say, and puts it in force.
+    ///
+    /// # Errors
+    /// Something cannot be loaded; what was in force stays.
+    pub async fn reload(self: &Arc<Self>) -> std::result::Result<(), Refused> {
+        self.change(|this| this.load_all()).await
+    }
+
+    /// Changes the labels, or goes back to the configured ones.
+    ///
+    /// # Errors
+    /// The labels cannot be embedded or kept; those in force stay.
+    pub async fn edit_labels(self: &Arc<Self>, list: Option<LabelList>) -> std::result::Result<(), Refused> {
+        self.change(|this| this.relabel(list)).await
+    }
+
+    async fn change(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Self) -> Result<()> + Send + 'static,
+    ) -> std::result::Result<(), Refused> {
+        let this = Arc::clone(self);
+        // On a task of its own: a client that hangs up must not leave half a change behind.
+        let changing = tokio::spawn(async move {
+            let _one = this.one.lock().await;
+            let worker = Arc::clone(&this);
+            tokio::task::spawn_blocking(move || act(&worker)).await
+        });
+        match changing.await {
+            Ok(Ok(result)) => Ok(result?),
+            _ => Err(Refused::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "panicked",
+                "the change could not be made; see the log",
+            )),
+        }
+    }
+
+    /// Loads everything and puts it in force; blocks.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub fn load_all(&self) -> Result<()> {
+        let Loaded { mut bundle, settings, labels: configured, prompting, source, recording } = (self.loader)()?;
+        let pool = worker_pool(settings.extractor.threads)?;
+        let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompting.clone(), self.memory.as_deref()));
+        let edited = self.edited.read().and_then(|list| {
+            let warn = |error: &Error| {
+                log::warn!("the edited labels do not fit this bundle, going on with the configured ones: {error}")
+            };
+            embed(list).inspect_err(warn).ok()
+        });
+        let (labels, origin) = match (edited, configured) {
+            (Some(labels), _) => (labels, LabelsOrigin::Edited),
+            (None, Some(list)) => (embed(list)?, LabelsOrigin::Configured),
+            (None, None) => (LabelSet::of(&bundle)?, LabelsOrigin::Configured),
+        };
+        let classifier = Classifier::new(&bundle, labels, settings, self.memory.as_deref())?;
+        let classifier = classifier.with_cache(self.shared.cache().cloned());
+        bundle.forget_encoder();
+        let model = Model::warmed_up(Arc::new(bundle), classifier, &Pulse::default())?;
+        let recorder = self.new_recorder(recording.as_ref())?;
+        self.hand_over(|done| Job::Install(Box::new(model), done))?;
+        self.shared.set_labels_origin(origin);
+        if let Some(recorder) = recorder {
+            self.shared.set_recorder(recording.clone(), recorder);
+            *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = recording;
+        }
+        self.set_source(source);
+        Ok(())
+    }
+
+    /// The recorder to put in the place of the present one, if the recording is to change.
+    fn new_recorder(&self, wanted: Option<&RecorderSettings>) -> Result<Option<Option<Recorder>>> {
+        if self.recording.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == wanted {
+            return Ok(None);
+        }
+        wanted.map(Recorder::start).transpose().map(Some)
+    }
+
+    fn relabel(&self, list: Option<LabelList>) -> Result<()> {
+        let Some(model) = self.shared.model() else { return Err(Error::Cancelled) };
+        let (prompting, memory) = (model.labels.prompting.clone(), self.memory.as_deref());
+        let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
+        let configured = || -> Result<LabelSet> {
+            let loaded = (self.loader)()?;
+            match loaded.labels {
+                Some(list) => LabelSet::new(&model.bundle, list, loaded.prompting, memory),
+                None => LabelSet::of(&model.bundle),
+            }
+        };
+        let answerer = worker_pool(Some(model.record.threads))?.install(|| {
+            let labels = match &list {
+                Some(list) => LabelSet::new(&model.bundle, list.clone(), prompting, memory)?,
+                None => configured()?,
+            };
+            Answerer::new(&model.bundle, Arc::new(labels), model.tuning)
+        })?;
+        // Kept before they are in force: what a client was told is there after a power cut.
+        match &list {
+            Some(list) => self.edited.keep(list)?,
+            None => self.edited.forget()?,
+        }
+        self.hand_over(|done| Job::Relabel(Arc::new(answerer), done))?;
+        self.shared.set_labels_origin(origin);
+        log::info!("{} labels are in force", self.shared.model().map_or(0, |model| model.record.labels));
+        Ok(())
+    }
+
+    /// Gives the engine something new and waits until it has it.
+    fn hand_over(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> Result<()> {
+        let (done, taken) = oneshot::channel();
+        self.shared.inbox.push_own(job(done)).map_err(|_| Error::Cancelled)?;
+        taken.blocking_recv().map_err(|_| Error::Cancelled)
+    }
+
+    /// Has frames come from another source, unless it is the same.
+    fn set_source(&self, wanted: Option<SourceSettings>) {
+        let mut running = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_ref().map(|running| &running.settings) == wanted.as_ref() {
+            return;
+        }
+        stop(running.take());
+        self.shared.set_source(wanted.clone());
+        let Some(settings) = wanted else { return };
+        let stop = Arc::new(AtomicBool::new(false));
+        let (shared, stopped, asked) = (Arc::clone(&self.shared), Arc::clone(&stop), settings.clone());
+        let thread = thread::Builder::new().name("rtpt-source".into()).spawn(move || {
+            let live = asked.spec.is_live();
+            supervise(&asked, shared.source_status(), &stopped, |picture| {
+                let frame = Frame { sequence: shared.next_frame(), unix_ms: unix_ms(), live, picture };
+                if live {
+                    return shared.inbox.offer(frame);
+                }
+                // Files do not go stale: each waits for its turn.
+                let mut waiting = Box::new(frame);
+                while let Err(frame) = shared.inbox.offer_in_turn(*waiting, TURN) {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    waiting = frame;
+                }
+            });
+        });
+        match thread {
+            Ok(thread) => *running = Some(RunningSource { settings, stop, thread }),
+            Err(error) => log::error!("cannot start a thread for the source: {error}"),
+        }
+    }
+
+    /// Ends the source and finishes the recording.
+    pub fn finish(&self) {
+        stop(self.source.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.set_recorder(None, None);
+    }
+}
+
+fn stop(source: Option<RunningSource>) {
+    if let Some(source) = source {
+        source.stop.store(true, Ordering::Relaxed);
+        let _ = source.thread.join();
+    }
+}

@@ -1,0 +1,17 @@
+//! Field recordings: frames with the decisions made of them, in a bounded ring of parts on disk.
+//!
+//! A part is a folder `part-00000001` of two files that are only ever added to. `frames.bin` is the image files one
+//! after another: for a camera's frames an MJPEG stream that players understand. `decisions.jsonl` begins with a line of everything
+//! the decisions depend on; then a line a frame says where its image is, its digest, and the decision. A line counts
+//! if it is whole and the image it names has that digest, so that a recording cut off anywhere is readable up to there.
+//! When other labels or settings come into force a new part begins; when there is too much the oldest part goes.
+
+mod part;
+mod reader;
+mod replay;
+mod writer;
+
+pub use part::{RecordedFrame, RecordedSettings};
+pub use reader::{Recording, RecordingPart};
+pub use replay::{Replayed, Replayer, WhatIf, replayer};
+pub use writer::{Recorder, RecorderSettings, RecorderStatus};

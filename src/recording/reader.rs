@@ -1,0 +1,132 @@
+//! Reading a recording: what is whole, and how much is not.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::part::{DECISIONS, FORMAT, FRAMES, RecordedFrame, RecordedSettings, part_number};
+use crate::error::{Error, Result};
+use crate::files::read_range;
+use crate::limits::{IMAGE_BYTES_MAX, RECORD_LINE_BYTES_MAX};
+
+/// A recording on disk.
+#[derive(Debug)]
+pub struct Recording {
+    /// Its parts that can be read, the oldest first.
+    pub parts: Vec<RecordingPart>,
+    /// What was left out, in words: parts and lines that were cut off or damaged.
+    pub left_out: Vec<String>,
+}
+
+/// One part: frames that were decided with the same settings.
+#[derive(Debug)]
+pub struct RecordingPart {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What the decisions depend on.
+    pub settings: RecordedSettings,
+    /// The frames whose lines are whole, in order. Their images are checked when they are read.
+    pub frames: Vec<RecordedFrame>,
+}
+
+impl Recording {
+    /// Opens the recording in a folder.
+    ///
+    /// # Errors
+    /// The folder cannot be listed or has no part, or a part is of a later version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let problem = |problem: String| Error::Recording { path: folder.into(), problem };
+        let entries = fs::read_dir(folder).map_err(|error| problem(format!("cannot be listed: {error}")))?;
+        let mut numbered: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                Some((part_number(entry.file_name().to_str()?)?, entry.path()))
+            })
+            .collect();
+        numbered.sort();
+        let mut recording = Self { parts: Vec::new(), left_out: Vec::new() };
+        for (_, part) in &numbered {
+            recording.read_part(part)?;
+        }
+        if recording.parts.is_empty() {
+            let found = match recording.left_out.first() {
+                Some(first) => format!("has no part that can be read: {first}"),
+                None => "has no parts; expected folders such as part-00000001, as `rtpt serve --record` makes".into(),
+            };
+            return Err(problem(found));
+        }
+        Ok(recording)
+    }
+
+    fn read_part(&mut self, folder: &Path) -> Result<()> {
+        let mut leave_out = |what: String| self.left_out.push(format!("{}: {what}", folder.display()));
+        let file = match File::open(folder.join(DECISIONS)) {
+            Ok(file) => file,
+            Err(error) => {
+                leave_out(format!("no decisions ({error})"));
+                return Ok(());
+            }
+        };
+        let mut lines = BufReader::new(file);
+        let Some(first) = whole_line(&mut lines) else {
+            leave_out("cut off before its first line ended".into());
+            return Ok(());
+        };
+        let settings = match serde_json::from_slice::<RecordedSettings>(&first) {
+            Ok(settings) if settings.format == FORMAT => settings,
+            other => {
+                let format =
+                    serde_json::from_slice::<serde_json::Value>(&first).ok().and_then(|v| v["format"].as_u64());
+                if let Some(format) = format.filter(|&format| format != u64::from(FORMAT)) {
+                    let problem = format!("has format {format}, expected {FORMAT}; use the rtpt that made it");
+                    return Err(Error::Recording { path: folder.into(), problem });
+                }
+                leave_out(format!(
+                    "its settings cannot be read ({})",
+                    other.err().map_or_else(String::new, |e| e.to_string())
+                ));
+                return Ok(());
+            }
+        };
+        let image_bytes = folder.join(FRAMES).metadata().map_or(0, |found| found.len());
+        let mut frames = Vec::new();
+        let mut bad = 0;
+        while let Some(line) = whole_line(&mut lines) {
+            match serde_json::from_slice::<RecordedFrame>(&line) {
+                Ok(frame) if frame.offset.checked_add(frame.length).is_some_and(|end| end <= image_bytes) => {
+                    frames.push(frame);
+                }
+                _ => bad += 1,
+            }
+        }
+        if bad > 0 {
+            leave_out(format!("{bad} line(s) that are damaged or whose image was cut off"));
+        }
+        self.parts.push(RecordingPart { folder: folder.into(), settings, frames });
+        Ok(())
+    }
+}
+
+impl RecordingPart {
+    /// The image of a frame.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not the one that was recorded.
+    pub fn image(&self, frame: &RecordedFrame) -> Result<Vec<u8>> {
+        let path = self.folder.join(FRAMES);
+        let bytes = read_range(&path, frame.offset, Some(frame.length.min(IMAGE_BYTES_MAX + 1)), IMAGE_BYTES_MAX)
+            .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+        if blake3::hash(&bytes).to_hex().as_str() != frame.digest {
+            let problem = format!("has another image than the one recorded for frame {}", frame.sequence);
+            return Err(Error::Recording { path: self.folder.clone(), problem });
+        }
+        Ok(bytes)
+    }
+}
+
+/// The next line without its end; `None` for one that was cut off, or past the bound.
+fn whole_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    lines.by_ref().take(RECORD_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line).ok()?;
+    (line.pop()? == b'\n').then_some(line)
+}

@@ -1,0 +1,290 @@
+//! Writing a recording, beside the work.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::part::{DECISIONS, FRAMES, RecordedFrame, RecordedSettings, part_folder, part_number};
+use crate::error::{Error, Result};
+use crate::files::sync_folder;
+use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
+
+/// Where to record, and how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecorderSettings {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The most it may take (MiB).
+    pub max_mb: u64,
+}
+
+/// How recording goes.
+#[derive(Debug, Default)]
+pub struct RecorderStatus {
+    /// Frames that are on the disk (count).
+    pub committed: AtomicU64,
+    /// Frames that were not recorded because the disk was slow or full (count).
+    pub missed: AtomicU64,
+    /// Bytes of the recording.
+    pub bytes: AtomicU64,
+    /// What keeps it from going on, in words.
+    pub problem: Mutex<Option<String>>,
+}
+
+impl RecorderStatus {
+    /// What keeps it from going on, in words.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is to be recorded: a frame with its image, and the settings it was decided with.
+struct Entry {
+    settings: Arc<RecordedSettings>,
+    frame: RecordedFrame,
+    file: Arc<Vec<u8>>,
+}
+
+/// Records on a thread of its own: a slow disk keeps no frame waiting.
+pub struct Recorder {
+    entries: Option<SyncSender<Entry>>,
+    thread: Option<JoinHandle<()>>,
+    status: Arc<RecorderStatus>,
+}
+
+impl Recorder {
+    /// Prepares to record; parts that are there already count and are kept.
+    ///
+    /// # Errors
+    /// The room is out of range, or the folder cannot be made or listed.
+    pub fn start(settings: &RecorderSettings) -> Result<Self> {
+        let (least, most) = RECORD_MB;
+        if !(least..=most).contains(&settings.max_mb) {
+            let expected = format!("{least} to {most}");
+            return Err(Error::Setting { what: "--record-max-mb", expected, found: settings.max_mb.to_string() });
+        }
+        let status = Arc::<RecorderStatus>::default();
+        let ring = Ring::open(&settings.folder, settings.max_mb << 20)
+            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+        status.bytes.store(ring.bytes(), Ordering::Relaxed);
+        let (sender, receiver) = sync_channel(RECORD_PENDING_MAX);
+        let shared = Arc::clone(&status);
+        let thread = thread::Builder::new()
+            .name("rtpt-record".into())
+            .spawn(move || Writer { ring, status: shared, unsynced: 0, rest_until: None }.run(&receiver))
+            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+        Ok(Self { entries: Some(sender), thread: Some(thread), status })
+    }
+
+    /// Records a frame; where the disk does not keep up it is missed, and counted.
+    pub fn record(&self, settings: &Arc<RecordedSettings>, frame: RecordedFrame, file: &Arc<Vec<u8>>) {
+        let entry = Entry { settings: Arc::clone(settings), frame, file: Arc::clone(file) };
+        let sent = self.entries.as_ref().map(|entries| entries.try_send(entry));
+        if matches!(sent, Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))) {
+            self.status.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How it goes.
+    pub fn status(&self) -> &Arc<RecorderStatus> {
+        &self.status
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.entries = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    ring: Ring,
+    status: Arc<RecorderStatus>,
+    unsynced: u64,
+    rest_until: Option<Instant>,
+}
+
+impl Writer {
+    fn run(&mut self, entries: &Receiver<Entry>) {
+        let patience = Duration::from_millis(RECORD_SYNC_MS);
+        let mut synced = Instant::now();
+        loop {
+            let received = entries.recv_timeout(patience.saturating_sub(synced.elapsed()));
+            if let Ok(entry) = &received {
+                self.add(entry);
+            }
+            if synced.elapsed() >= patience || received.is_err() {
+                self.sync();
+                synced = Instant::now();
+            }
+            if received.is_err_and(|error| error == RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            self.status.missed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        match self.ring.add(entry) {
+            Ok(()) => self.unsynced += 1,
+            Err(error) => {
+                self.status.missed.fetch_add(1, Ordering::Relaxed);
+                self.rest(&error);
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        match self.ring.sync() {
+            Ok(()) => {
+                let mut problem = self.status.problem.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.unsynced > 0 {
+                    *problem = None;
+                }
+                self.status.committed.fetch_add(self.unsynced, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.status.missed.fetch_add(self.unsynced, Ordering::Relaxed);
+                self.rest(&error);
+            }
+        }
+        self.unsynced = 0;
+        self.status.bytes.store(self.ring.bytes(), Ordering::Relaxed);
+    }
+
+    /// Leaves the disk alone for a while; what was begun is not added to any more.
+    fn rest(&mut self, error: &io::Error) {
+        let problem = format!("cannot record in {}: {error}", self.ring.folder.display());
+        log::warn!("{problem}; trying again in {} s", RECORD_RETRY_MS / 1000);
+        *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+        self.rest_until = Some(Instant::now() + Duration::from_millis(RECORD_RETRY_MS));
+        self.ring.open = None;
+    }
+}
+
+/// The parts of a recording.
+struct Ring {
+    folder: PathBuf,
+    bytes_max: u64,
+    /// Numbers and sizes (bytes) of the parts that are finished, the oldest first.
+    finished: Vec<(u64, u64)>,
+    open: Option<OpenPart>,
+    next: u64,
+}
+
+struct OpenPart {
+    number: u64,
+    settings: Arc<RecordedSettings>,
+    frames: File,
+    decisions: File,
+    frame_bytes: u64,
+    line_bytes: u64,
+}
+
+impl Ring {
+    fn open(folder: &Path, bytes_max: u64) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut finished = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let Some(number) = entry.file_name().to_str().and_then(part_number) else { continue };
+            let size = |name: &str| entry.path().join(name).metadata().map_or(0, |found| found.len());
+            finished.push((number, size(FRAMES) + size(DECISIONS)));
+        }
+        finished.sort_unstable();
+        let next = finished.last().map_or(1, |(number, _)| number + 1);
+        let mut ring = Self { folder: folder.into(), bytes_max, finished, open: None, next };
+        ring.make_room(0);
+        Ok(ring)
+    }
+
+    fn bytes(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |part| part.frame_bytes + part.line_bytes);
+        self.finished.iter().map(|(_, bytes)| bytes).sum::<u64>() + open
+    }
+
+    fn add(&mut self, entry: &Entry) -> io::Result<()> {
+        let part_max = self.bytes_max / RECORD_PARTS;
+        let fits = |part: &OpenPart| {
+            part.frame_bytes < part_max
+                && (Arc::ptr_eq(&part.settings, &entry.settings) || part.settings == entry.settings)
+        };
+        if !self.open.as_ref().is_some_and(fits) {
+            self.begin(&entry.settings)?;
+        }
+        let length = entry.file.len() as u64;
+        if !self.make_room(length + LINE_ROOM) {
+            self.begin(&entry.settings)?;
+            if !self.make_room(length + LINE_ROOM) {
+                return Err(io::Error::other("a frame with its labels is larger than the recording may be"));
+            }
+        }
+        let part = self.open.as_mut().expect("a part was begun");
+        let frame = RecordedFrame { offset: part.frame_bytes, length, ..entry.frame.clone() };
+        let mut line = serde_json::to_vec(&frame)?;
+        line.push(b'\n');
+        // The image goes first: a line says that it is there.
+        part.frames.write_all(&entry.file)?;
+        part.frame_bytes += length;
+        part.decisions.write_all(&line)?;
+        part.line_bytes += line.len() as u64;
+        Ok(())
+    }
+
+    fn begin(&mut self, settings: &Arc<RecordedSettings>) -> io::Result<()> {
+        self.sync()?;
+        if let Some(part) = self.open.take() {
+            self.finished.push((part.number, part.frame_bytes + part.line_bytes));
+        }
+        let mut line = serde_json::to_vec(settings.as_ref())?;
+        line.push(b'\n');
+        self.make_room(line.len() as u64);
+        let number = self.next;
+        self.next += 1;
+        let folder = part_folder(&self.folder, number);
+        fs::create_dir(&folder)?;
+        let create = |name: &str| OpenOptions::new().append(true).create_new(true).open(folder.join(name));
+        let (frames, mut decisions) = (create(FRAMES)?, create(DECISIONS)?);
+        decisions.write_all(&line)?;
+        sync_folder(&folder)?;
+        sync_folder(&self.folder)?;
+        let (settings, line_bytes) = (Arc::clone(settings), line.len() as u64);
+        self.open = Some(OpenPart { number, settings, frames, decisions, frame_bytes: 0, line_bytes });
+        Ok(())
+    }
+
+    /// Removes the oldest parts until `more` bytes fit; false if they do not with all finished parts gone.
+    fn make_room(&mut self, more: u64) -> bool {
+        while !self.finished.is_empty() && self.bytes() + more > self.bytes_max {
+            let (number, _) = self.finished.remove(0);
+            // The decisions go first: without them the images are no part of a recording.
+            let folder = part_folder(&self.folder, number);
+            let _ = fs::remove_file(folder.join(DECISIONS));
+            let removed = fs::remove_dir_all(&folder);
+            if let Err(error) = removed.as_ref().map_err(io::Error::kind) {
+                log::warn!("cannot remove {}: {error}", folder.display());
+            }
+        }
+        self.bytes() + more <= self.bytes_max
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(part) = &self.open else { return Ok(()) };
+        part.frames.sync_data()?;
+        part.decisions.sync_data()
+    }
+}
+
+/// Room for a line (bytes).
+const LINE_ROOM: u64 = 4096;

@@ -1,0 +1,123 @@
+//! A program whose standard output is MJPEG.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command as Process, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getppid};
+
+use super::jpegs::Jpegs;
+use super::{Lost, Picture, Source, Wait};
+use crate::limits::COMMAND_END_MS;
+
+/// How much of a program's last line is kept (characters).
+const COMPLAINT_MAX: usize = 300;
+
+/// A running program. It ends with this value, and with the daemon, whatever ends that.
+pub struct Command {
+    child: Child,
+    output: Jpegs<ChildStdout>,
+    complaint: Arc<Mutex<String>>,
+}
+
+impl Command {
+    pub fn start(words: &[String]) -> Result<Self, Lost> {
+        let daemon = Pid::this();
+        let mut process = Process::new(&words[0]);
+        process.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // SAFETY: between fork and exec only system calls are made that are safe there; nothing is allocated.
+        unsafe {
+            process.pre_exec(move || {
+                set_pdeathsig(Signal::SIGKILL)?;
+                // The daemon may have died before that call.
+                if getppid() == daemon { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+            });
+        }
+        let mut child = process.spawn().map_err(|error| Lost::Failed(format!("cannot start {}: {error}", words[0])))?;
+        let output = Jpegs::new(child.stdout.take().expect("standard output was asked for"));
+        let errors = child.stderr.take().expect("standard error was asked for");
+        let complaint = Arc::<Mutex<String>>::default();
+        let (kept, name) = (Arc::clone(&complaint), words[0].clone());
+        // Not waited for: what the program left behind may hold its standard error open.
+        thread::spawn(move || {
+            // Lines are bounded by what a program may print at once; a program that never ends a line is cut.
+            let mut lines = BufReader::new(errors);
+            let mut line = Vec::new();
+            while next_line(&mut lines, &mut line) {
+                let text: String = String::from_utf8_lossy(&line).trim().chars().take(COMPLAINT_MAX).collect();
+                log::debug!("{name}: {text}");
+                if !text.is_empty() {
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                }
+            }
+        });
+        Ok(Self { child, output, complaint })
+    }
+
+    /// How it ended, in words, with what it said last.
+    fn end(&mut self) -> String {
+        let how = match self.wait(Duration::from_millis(COMMAND_END_MS)) {
+            Some(status) => status.to_string(),
+            None => "it closed its output and runs on".into(),
+        };
+        let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if complaint.is_empty() { how } else { format!("{how}; it said: {complaint}") }
+    }
+
+    fn wait(&mut self, patience: Duration) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Reads up to a line's end, at most some kilobytes of it; false at the end.
+fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> bool {
+    line.clear();
+    loop {
+        let Ok(buffer) = lines.fill_buf() else { return false };
+        if buffer.is_empty() {
+            return !line.is_empty();
+        }
+        let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let taken = end.map_or(buffer.len(), |end| end + 1);
+        let room = 4096_usize.saturating_sub(line.len());
+        line.extend_from_slice(&buffer[..taken.min(room)]);
+        lines.consume(taken);
+        if end.is_some() {
+            return true;
+        }
+    }
+}
+
+impl Source for Command {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+        self.output.next(wait).map_err(|lost| match lost {
+            Lost::Ended(_) => Lost::Ended(self.end()),
+            other => other,
+        })
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        // The whole group: a shell's children are not the daemon's.
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        let _ = killpg(group, Signal::SIGTERM);
+        if self.wait(Duration::from_millis(COMMAND_END_MS)).is_none() {
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,102 @@
+//! Where frames come from: image files, a watched folder, MJPEG from standard input or a command, a V4L2 camera.
+//!
+//! A source gives one picture after another and says how it ended; [`supervise`] opens it, again and again. What is a
+//! pixel is decided elsewhere: a picture is the bytes of an image file, or a camera's raw buffer.
+
+mod camera;
+mod command;
+mod images;
+mod jpegs;
+mod listing;
+mod spec;
+mod supervisor;
+mod wait;
+mod watched;
+
+pub use camera::{CameraFormat, CameraSpec};
+pub use jpegs::{JpegSplitter, with_huffman_tables};
+pub use listing::{image_files, is_image_name};
+pub use spec::SourceSpec;
+pub use supervisor::{SourceHealth, SourceSettings, SourceState, SourceStatus, supervise};
+pub use wait::Wait;
+
+use crate::views::{encode_jpeg, yuyv_pixels};
+
+/// What a source gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// The file's path, or nothing for a camera's frame.
+    pub name: Option<String>,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// The content of a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The bytes of an image file.
+    File(Vec<u8>),
+    /// A camera's buffer of raw YUYV pixels.
+    Yuyv {
+        /// Columns (pixels).
+        width: usize,
+        /// Rows (pixels).
+        height: usize,
+        /// Distance of rows (bytes).
+        stride: usize,
+        /// The buffer.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Quality of the JPEG that raw pixels become (1–100): what is recorded and shown is what was classified.
+const RAW_QUALITY: u8 = 95;
+
+impl Content {
+    /// The bytes of an image file; raw pixels become a JPEG, so that a frame can be recorded, shown and replayed.
+    ///
+    /// This takes time, and is done only for frames that are looked at. `None` if the buffer is too short.
+    pub fn into_file(self) -> Option<Vec<u8>> {
+        match self {
+            Self::File(bytes) => Some(bytes),
+            Self::Yuyv { width, height, stride, bytes } => {
+                Some(encode_jpeg(&yuyv_pixels(width, height, stride, &bytes)?, RAW_QUALITY))
+            }
+        }
+    }
+}
+
+/// Why a source gives no more pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It could not be opened, or failed, in words.
+    Failed(String),
+    /// It came to its end.
+    Ended(String),
+    /// No picture came in time.
+    Silent,
+    /// What it sends is no picture.
+    Garbage(String),
+    /// The daemon wants no more.
+    Stopped,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(problem) | Self::Garbage(problem) => f.write_str(problem),
+            Self::Ended(how) => write!(f, "it ended: {how}"),
+            Self::Silent => f.write_str("no frame came in time"),
+            Self::Stopped => f.write_str("it was stopped"),
+        }
+    }
+}
+
+/// An open source.
+pub trait Source {
+    /// The next picture.
+    ///
+    /// # Errors
+    /// There is none any more, or none in the time that `wait` allows.
+    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost>;
+}

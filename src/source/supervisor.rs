@@ -1,0 +1,215 @@
+//! Keeps a source open: whatever happens to it, it is opened again, after longer and longer waits.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::camera::Camera;
+use super::command::Command;
+use super::images::Images;
+use super::jpegs::Jpegs;
+use super::watched::Watched;
+use super::{Lost, Picture, Source, SourceSpec, Wait};
+use crate::limits::{BAD_FRAMES_MAX, REOPEN_MS, SETTLED_MS};
+
+/// A source and how patient to be with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSettings {
+    /// The source.
+    pub spec: SourceSpec,
+    /// How long a live source may give no frame before it is opened again.
+    pub timeout: Duration,
+}
+
+/// What a source is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// There is none.
+    Absent,
+    /// It is open; no frame has come yet.
+    Opening,
+    /// Frames come.
+    Streaming,
+    /// It is waited for, for this reason.
+    Lost(String),
+}
+
+/// A source's state and counters, for whoever wants to know.
+#[derive(Debug)]
+pub struct SourceStatus {
+    state: Mutex<(SourceState, SystemTime)>,
+    frames: AtomicU64,
+    reopens: AtomicU64,
+    bad_in_a_row: AtomicU32,
+}
+
+impl Default for SourceStatus {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new((SourceState::Absent, SystemTime::now())),
+            frames: AtomicU64::new(0),
+            reopens: AtomicU64::new(0),
+            bad_in_a_row: AtomicU32::new(0),
+        }
+    }
+}
+
+/// A source's state at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceHealth {
+    /// What it is doing.
+    pub state: SourceState,
+    /// Since when.
+    pub since: SystemTime,
+    /// Frames it gave (count).
+    pub frames: u64,
+    /// Times it was opened again (count).
+    pub reopens: u64,
+}
+
+impl SourceStatus {
+    /// How the source is.
+    pub fn health(&self) -> SourceHealth {
+        let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
+        SourceHealth { state, since, frames, reopens }
+    }
+
+    /// Says whether the last frame could be decoded: a source that sends only garbage is opened again.
+    pub fn judge(&self, decoded: bool) {
+        if decoded {
+            self.bad_in_a_row.store(0, Ordering::Relaxed);
+        } else {
+            self.bad_in_a_row.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn enter(&self, state: SourceState) {
+        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != state {
+            *current = (state, SystemTime::now());
+        }
+    }
+}
+
+/// Opens the source and hands its pictures to `deliver`, until `stop` is set; the source may fail as it likes.
+pub fn supervise(
+    settings: &SourceSettings,
+    status: &SourceStatus,
+    stop: &AtomicBool,
+    mut deliver: impl FnMut(Picture),
+) {
+    let mut failures = 0;
+    loop {
+        status.enter(SourceState::Opening);
+        status.judge(true);
+        let began = Instant::now();
+        let lost = run(settings, status, stop, &mut deliver);
+        if lost == Lost::Stopped {
+            break;
+        }
+        log::warn!("the source {} is lost: {lost}", settings.spec);
+        status.enter(SourceState::Lost(lost.to_string()));
+        let settled = began.elapsed() >= Duration::from_millis(SETTLED_MS);
+        failures = if settled { 0 } else { failures + 1 };
+        if Wait::sleep(stop, reopen_after(failures, &jitter_seed())).is_err() {
+            break;
+        }
+        status.reopens.fetch_add(1, Ordering::Relaxed);
+    }
+    status.enter(SourceState::Absent);
+}
+
+/// Opens the source once and delivers its pictures; says why they ended.
+fn run(settings: &SourceSettings, status: &SourceStatus, stop: &AtomicBool, deliver: &mut impl FnMut(Picture)) -> Lost {
+    let mut source = match open(&settings.spec) {
+        Ok(source) => source,
+        Err(lost) => return lost,
+    };
+    let live = settings.spec.is_live();
+    loop {
+        let until = live.then(|| Instant::now() + settings.timeout);
+        match source.next(&Wait { until, stop }) {
+            Ok(picture) => {
+                status.enter(SourceState::Streaming);
+                status.frames.fetch_add(1, Ordering::Relaxed);
+                deliver(picture);
+            }
+            Err(lost) => return lost,
+        }
+        let bad = status.bad_in_a_row.load(Ordering::Relaxed);
+        if live && bad >= BAD_FRAMES_MAX {
+            return Lost::Garbage(format!("{bad} frames in a row could not be decoded"));
+        }
+    }
+}
+
+fn open(spec: &SourceSpec) -> Result<Box<dyn Source>, Lost> {
+    Ok(match spec {
+        SourceSpec::Images { path, every } => Box::new(Images::open(path, *every)?),
+        SourceSpec::Watched(folder) => Box::new(Watched::open(folder)?),
+        SourceSpec::Input => Box::new(Jpegs::new(standard_input()?)),
+        SourceSpec::Command(words) => Box::new(Command::start(words)?),
+        SourceSpec::Camera(camera) => Box::new(Camera::open(camera)?),
+    })
+}
+
+/// Standard input without the buffer of the standard library, which would hide bytes from whoever waits for them.
+fn standard_input() -> Result<File, Lost> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned();
+    input.map(File::from).map_err(|error| Lost::Failed(format!("cannot read standard input: {error}")))
+}
+
+/// The wait before the next attempt: twice as long after each failure, up to a bound, and between half and all of that
+/// so that devices which lost the same server do not come back at once.
+fn reopen_after(failures: u32, jitter: &[u8]) -> Duration {
+    let (first, longest) = REOPEN_MS;
+    let full = first.saturating_mul(1 << failures.min(20)).min(longest);
+    let draw = u64::from_le_bytes(*blake3::hash(jitter).as_bytes().first_chunk().expect("a digest is longer"));
+    Duration::from_millis(full / 2 + draw % (full / 2 + 1))
+}
+
+/// What differs from device to device and from time to time.
+fn jitter_seed() -> [u8; 20] {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let mut seed = [0; 20];
+    seed[..16].copy_from_slice(&now.to_le_bytes());
+    seed[16..].copy_from_slice(&std::process::id().to_le_bytes());
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ() {
+        let (first, longest) = REOPEN_MS;
+        for failures in 0..40 {
+            let full = (first << failures.min(20)).min(longest);
+            let waits: Vec<u64> = (0..50_u8).map(|draw| reopen_after(failures, &[draw]).as_millis() as u64).collect();
+            assert!(waits.iter().all(|wait| (full / 2..=full).contains(wait)), "{failures}: {waits:?}");
+            assert!(waits.iter().max() > waits.iter().min(), "{failures}");
+        }
+    }
+
+    #[test]
+    fn undecodable_frames_have_a_live_source_opened_again() {
+        let settings = SourceSettings {
+            spec: SourceSpec::parse("exec:sh -c 'while true; do printf \"\\377\\330\\377\\331\"; sleep 0.01; done'")
+                .unwrap(),
+            timeout: Duration::from_secs(10),
+        };
+        let (status, stop) = (SourceStatus::default(), AtomicBool::new(false));
+        supervise(&settings, &status, &stop, |_| {
+            status.judge(false);
+            if status.health().reopens == 1 {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        let health = status.health();
+        assert_eq!((health.reopens, health.frames), (1, u64::from(BAD_FRAMES_MAX) + 1));
+    }
+}

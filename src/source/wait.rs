@@ -1,0 +1,69 @@
+//! Waiting for input with an end to patience, and an ear for being stopped.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Lost;
+
+/// How often a waiting source looks whether it was stopped (milliseconds).
+const SLICE_MS: u8 = 100;
+
+/// How long to wait for a picture.
+pub struct Wait<'a> {
+    /// Until when, if there is a bound.
+    pub until: Option<Instant>,
+    /// Set when no more pictures are wanted.
+    pub stop: &'a AtomicBool,
+}
+
+impl Wait<'_> {
+    /// Waits until there is something to read, or the other end hung up.
+    ///
+    /// # Errors
+    /// It takes too long, the source is stopped, or the system cannot wait.
+    pub fn readable(&self, input: impl AsFd) -> Result<(), Lost> {
+        loop {
+            self.check()?;
+            let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, PollTimeout::from(SLICE_MS)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(problem) => return Err(Lost::Failed(format!("cannot wait for it: {}", problem.desc()))),
+            }
+        }
+    }
+
+    /// Waits for `time`, or until stopped.
+    ///
+    /// # Errors
+    /// It was stopped.
+    pub fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), Lost> {
+        let until = Instant::now() + time;
+        while !stop.load(Ordering::Relaxed) {
+            match until.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => thread::sleep(left.min(Duration::from_millis(SLICE_MS.into()))),
+                _ => return Ok(()),
+            }
+        }
+        Err(Lost::Stopped)
+    }
+
+    /// Whether to go on waiting.
+    ///
+    /// # Errors
+    /// It took too long, or was stopped.
+    pub fn check(&self) -> Result<(), Lost> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Lost::Stopped);
+        }
+        match self.until {
+            Some(until) if Instant::now() >= until => Err(Lost::Silent),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Images that are put into a folder, by inotify.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::listing::is_image_name;
+use super::{Content, Lost, Picture, Source, Wait};
+use crate::files::read_up_to;
+use crate::limits::IMAGE_BYTES_MAX;
+
+/// A watched folder. Only files that were closed after writing, or moved in, are read: they are whole.
+pub struct Watched {
+    folder: PathBuf,
+    inotify: Inotify,
+    ready: VecDeque<PathBuf>,
+}
+
+impl Watched {
+    pub fn open(folder: &Path) -> Result<Self, Lost> {
+        let failed = |problem: Errno| Lost::Failed(format!("cannot watch {}: {}", folder.display(), problem.desc()));
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(failed)?;
+        let events = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        inotify.add_watch(folder, events).map_err(failed)?;
+        Ok(Self { folder: folder.into(), inotify, ready: VecDeque::new() })
+    }
+
+    /// Takes in what the kernel has noticed.
+    fn collect(&mut self) -> Result<(), Lost> {
+        let events = match self.inotify.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(problem) => return Err(Lost::Failed(format!("cannot read what changed: {}", problem.desc()))),
+        };
+        let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
+        for event in events {
+            if event.mask.intersects(gone) {
+                return Err(Lost::Ended("the folder is gone".into()));
+            }
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                log::warn!(
+                    "files came into {} faster than they could be noted; some are missed",
+                    self.folder.display()
+                );
+            }
+            let Some(name) = event.name else { continue };
+            let path = self.folder.join(name);
+            if is_image_name(&path) {
+                self.ready.push_back(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for Watched {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+        loop {
+            while let Some(path) = self.ready.pop_front() {
+                match read_up_to(&path, IMAGE_BYTES_MAX) {
+                    Ok(bytes) => {
+                        let name = Some(path.to_string_lossy().into_owned());
+                        return Ok(Picture { name, content: Content::File(bytes) });
+                    }
+                    // It may be gone again, or a folder of that name; the next one is as good.
+                    Err(error) => log::warn!("cannot read {}: {error}", path.display()),
+                }
+            }
+            wait.readable(&self.inotify)?;
+            self.collect()?;
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Frames over time: from a source to decisions, one after another.
+//!
+//! All frames of a source go through [`decide`], in order, on one thread. It is the seam for what frames have in common:
+//! views that one frame could share with the next, or a budget of time a frame, belong there and nowhere else.
+
+mod inbox;
+
+pub use inbox::{Inbox, Taken};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::answerer::Outcome;
+use crate::classifier::{CacheUse, Classifier};
+use crate::error::{Error, Result};
+use crate::pulse::Pulse;
+use crate::source::Picture;
+
+/// A picture on its way to the encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Number since the daemon started, from 1.
+    pub sequence: u64,
+    /// When it came (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// Whether it is a camera's, of which no two are alike.
+    pub live: bool,
+    /// What it shows.
+    pub picture: Picture,
+}
+
+/// What a frame led to.
+pub struct Decision {
+    /// Number since the daemon started, from 1.
+    pub sequence: u64,
+    /// When the frame came (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// The file's path, or nothing for a camera's frame.
+    pub name: Option<String>,
+    /// The bytes of the image file that was classified.
+    pub file: Vec<u8>,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+/// Milliseconds since 1970, by the device's clock.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Classifies one frame with the classifier's own views, labels and head.
+///
+/// A camera's frames are neither looked up nor remembered: no two are the same, and writing each would wear out an SD
+/// card.
+///
+/// # Errors
+/// The frame cannot be decoded, or the encoder fails.
+pub fn decide(frame: Frame, classifier: &mut Classifier, pulse: &Pulse) -> Result<Decision> {
+    let Frame { sequence, unix_ms, live, picture } = frame;
+    let cut_short = || Error::ImageCorrupt { source: "the camera's buffer is shorter than its rows".into() };
+    let file = picture.content.into_file().ok_or_else(cut_short)?;
+    let answerer = classifier.answerer().clone();
+    let views = classifier.extractor().settings().views;
+    let cache = if live { CacheUse::Bypass } else { CacheUse::Ask };
+    let outcome = classifier.classify_as(&file, &views, &answerer, cache, pulse)?;
+    Ok(Decision { sequence, unix_ms, name: picture.name, file, outcome })
+}
