@@ -21,7 +21,7 @@ const LABEL_WIDTH: usize = 20;
 #[derive(Args)]
 pub struct Arguments {
     /// Model bundle [default: the one that was recorded with, where it was]
-    #[arg(long, env = "RTPT_BUNDLE", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// What if this head had been used?
     #[arg(long, value_enum)]

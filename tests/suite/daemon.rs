@@ -85,7 +85,7 @@ impl Daemon {
         let log = bench.path("daemon.log");
         let mut command = bench.command(&["serve"]);
         command.args(arguments).env("RTPT_BUNDLE", tiny()).env("RTPT_SOCKET", &socket);
-        command.env("XDG_STATE_HOME", bench.path("state")).env("RUST_LOG", "debug").stdin(Stdio::null());
+        command.env("XDG_STATE_HOME", bench.path("state")).env("RUST_LOG", "info,rtpt_edge=debug").stdin(Stdio::null());
         command.stderr(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
         let child = change(&mut command).spawn().unwrap();
         Self { child, socket, log }
@@ -97,6 +97,11 @@ impl Daemon {
             assert!(self.is_running(), "the daemon ended:\n{}", self.log());
             self.try_get("/readyz").filter(|reply| reply.status == 200)
         });
+    }
+
+    /// Its standard input, if that was asked for.
+    pub fn input(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().expect("a piped standard input")
     }
 
     pub fn log(&self) -> String {
@@ -239,10 +244,24 @@ pub fn exchange(
     read_reply(stream)
 }
 
-/// Reads an answer up to the end of the connection.
+/// Reads an answer: as much as it says it is, or up to the end of the connection.
 pub fn read_reply(mut stream: impl Read) -> Option<Reply> {
     let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or(0);
+        bytes.extend_from_slice(&buffer[..count]);
+        let reply = parse_reply(&bytes);
+        let whole = reply.as_ref().is_some_and(|reply| {
+            reply.header("content-length").is_some_and(|length| length.parse() == Ok(reply.body.len()))
+        });
+        if whole || count == 0 {
+            return reply;
+        }
+    }
+}
+
+fn parse_reply(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
@@ -264,9 +283,8 @@ pub fn free_port() -> u16 {
 /// Whether a program that a test drives is here; where the user chose to go without it, the test is passed over.
 #[track_caller]
 pub fn is_here(program: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
     let without = std::env::var("RTPT_TESTS_WITHOUT").unwrap_or_default();
     assert!(found || without.contains(program), "{program} is missing; tests/setup.sh installs it");
     found

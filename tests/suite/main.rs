@@ -1,5 +1,6 @@
 //! All integration tests, one binary: linking the inference engine once is most of the build.
 
+mod browser;
 mod daemon;
 mod goldens;
 mod program;
@@ -17,13 +18,18 @@ mod encoding;
 mod episodes;
 mod evaluating;
 mod explaining;
+mod field;
+mod hostile;
 mod importing;
 mod inputs;
 mod labelling;
 mod labels;
+mod paging;
 mod pixels;
 mod prompts;
+mod recordings;
 mod serving;
+mod sourcing;
 mod tokens;
 mod tower;
 mod tracing;
