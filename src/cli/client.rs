@@ -21,13 +21,16 @@ use tokio::runtime::Runtime;
 
 /// Where the daemon of the whole device listens.
 const SYSTEM_SOCKET: &str = "/run/rtpt/rtpt.sock";
+/// Where systemd listens for it, if it starts it on demand.
+const ACTIVATION_SOCKET: &str = "/run/rtpt.sock";
 /// A socket's name in a folder.
 const SOCKET_NAME: &str = "rtpt.sock";
 
 /// Which daemon.
 #[derive(Args)]
 pub struct SocketArgument {
-    /// The daemon's Unix socket [default: rtpt.sock in $XDG_RUNTIME_DIR, or /run/rtpt/rtpt.sock]
+    /// The daemon's Unix socket [default: the first there is of rtpt.sock in $XDG_RUNTIME_DIR,
+    /// /run/rtpt/rtpt.sock and /run/rtpt.sock]
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -61,8 +64,9 @@ impl SocketArgument {
     /// # Errors
     /// The system cannot wait for sockets.
     pub fn client(&self) -> Result<Client> {
-        let own = default_socket().filter(|path| path.exists());
-        let socket = self.socket.clone().or(own).unwrap_or_else(|| SYSTEM_SOCKET.into());
+        let mut usual = default_socket().into_iter().chain([SYSTEM_SOCKET.into(), ACTIVATION_SOCKET.into()]);
+        let found = || usual.find(|path: &PathBuf| path.exists());
+        let socket = self.socket.clone().or_else(found).unwrap_or_else(|| SYSTEM_SOCKET.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Listen { address: "a socket".into(), source })?;
         Ok(Client { socket, runtime })

@@ -40,9 +40,12 @@ Exit codes:
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
+  RTPT_SOCKET     the daemon's socket where --socket is not given
+  XDG_STATE_HOME  where a daemon keeps edited labels (default ~/.local/state), in the folder rtpt
   XDG_CACHE_HOME  where this device's choices, label embeddings and features are remembered
                   (default ~/.cache), in the folder rtpt
-  RUST_LOG        what is logged to standard error: error, warn (default), info, debug";
+  RUST_LOG        what is logged to standard error: error, warn (default), info (default of serve),
+                  debug";
 
 /// Robust zero-shot image classification on small devices.
 #[derive(Parser)]

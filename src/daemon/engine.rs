@@ -20,7 +20,7 @@ use crate::limits::CACHE_FLUSH_MS;
 use crate::pulse::Pulse;
 use crate::recording::{RecordedFrame, RecordedSettings};
 use crate::report::{ImageRecord, png_bytes};
-use crate::rows::{argmax, softmax};
+use crate::rows::{argmax, softmax, top};
 use crate::stream::{Decision, Frame, Taken, decide};
 
 /// Answers listed for a frame (count).
@@ -222,8 +222,11 @@ fn publish(shared: &Shared, model: &Model, decision: Decision) {
         temperature_c: temperature(),
     });
     let views = view_records(answerer, &outcome);
+    let plain = outcome.zero_shot();
+    let listed = top(outcome.episode.prediction.view(), TOP_OF_FRAMES);
+    let zero_shot = listed.into_iter().map(|class| plain[class]).collect();
     let dropped = shared.inbox.dropped();
-    let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, views };
+    let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, zero_shot, views };
     shared.publish(Latest::new(&record, file, outcome.digest, outcome.views));
 }
 

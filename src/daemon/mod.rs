@@ -1,6 +1,6 @@
 //! The daemon: frames and requests in, decisions out, all day.
 //!
-//! One thread owns the model ([`engine`]) and takes requests and frames from an inbox; a thread supervises the source;
+//! One thread, the engine, owns the model and takes requests and frames from an inbox; a thread supervises the source;
 //! one writes the recording; the first runs HTTP. None waits for another longer than it must: a request that finds the
 //! queue full is refused, a frame that comes too early is dropped for the next, a decision that the disk cannot take
 //! is not recorded.

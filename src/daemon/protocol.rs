@@ -21,6 +21,8 @@ pub struct DecisionRecord {
     pub dropped: u64,
     /// As `rtpt classify --json` says it.
     pub image: ImageRecord,
+    /// Zero-shot's probabilities (0–1) of the answers listed in `image.top`, in their order.
+    pub zero_shot: Vec<f32>,
     /// The views, the clean one first.
     pub views: Vec<ViewRecord>,
 }

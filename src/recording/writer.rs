@@ -52,7 +52,7 @@ struct Entry {
 
 /// Records on a thread of its own: a slow disk keeps no frame waiting.
 pub struct Recorder {
-    entries: Option<SyncSender<Entry>>,
+    entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
 }
@@ -83,7 +83,7 @@ impl Recorder {
 
     /// Records a frame; where the disk does not keep up it is missed, and counted.
     pub fn record(&self, settings: &Arc<RecordedSettings>, frame: RecordedFrame, file: &Arc<Vec<u8>>) {
-        let entry = Entry { settings: Arc::clone(settings), frame, file: Arc::clone(file) };
+        let entry = Box::new(Entry { settings: Arc::clone(settings), frame, file: Arc::clone(file) });
         let sent = self.entries.as_ref().map(|entries| entries.try_send(entry));
         if matches!(sent, Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))) {
             self.status.missed.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, entries: &Receiver<Entry>) {
+    fn run(&mut self, entries: &Receiver<Box<Entry>>) {
         let patience = Duration::from_millis(RECORD_SYNC_MS);
         let mut synced = Instant::now();
         loop {

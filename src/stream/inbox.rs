@@ -104,12 +104,12 @@ impl<J> Inbox<J> {
         let empty = |inner: &mut Inner<J>| inner.jobs.is_empty() && inner.frame.is_none() && !inner.closed;
         let (mut inner, _) =
             self.came.wait_timeout_while(inner, patience, empty).unwrap_or_else(PoisonError::into_inner);
-        if inner.frame_next || inner.jobs.is_empty() {
-            if let Some(frame) = inner.frame.take() {
-                inner.frame_next = false;
-                self.taken.notify_all();
-                return Taken::Frame(frame);
-            }
+        if (inner.frame_next || inner.jobs.is_empty())
+            && let Some(frame) = inner.frame.take()
+        {
+            inner.frame_next = false;
+            self.taken.notify_all();
+            return Taken::Frame(frame);
         }
         match inner.jobs.pop_front() {
             Some(job) => {

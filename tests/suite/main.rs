@@ -33,3 +33,4 @@ mod sourcing;
 mod tokens;
 mod tower;
 mod tracing;
+mod units;

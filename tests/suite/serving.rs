@@ -439,6 +439,12 @@ fn watchers_see_decisions_and_the_rest_of_the_interface_fits_them() {
     assert!(second["sequence"].as_u64() > first["sequence"].as_u64(), "{first} {second}");
     let expected = bench.rtpt(&["classify", "--json", &bench.image("rgb.png")]).records()[0].clone();
     assert_eq!(lasting(second["image"].clone()), lasting(expected));
+    let plain: Vec<f64> = serde_json::from_value(second["zero_shot"].clone()).unwrap();
+    let (image, listed) = (&second["image"], second["image"]["top"].as_array().unwrap());
+    let place = listed.iter().position(|answer| answer["label"] == image["zero_shot"]["label"]).unwrap();
+    assert_eq!(plain.len(), listed.len());
+    assert!((plain[place] - image["zero_shot"]["probability"].as_f64().unwrap()).abs() < 1e-6, "{second}");
+    assert!(plain.iter().sum::<f64>() < 1.000_01 && plain.iter().all(|&other| other <= plain[place]));
     let views = second["views"].as_array().unwrap();
     let sum: f64 = views.iter().map(|view| view["weight"].as_f64().unwrap()).sum();
     assert!(views.len() == 16 && (sum - 1.0).abs() < 1e-3, "{sum}");

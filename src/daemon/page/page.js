@@ -41,7 +41,7 @@ function showDecision(decision) {
   text('probability', percent(image.probability));
   showTamper(image.tamper);
   const zero = image.zero_shot;
-  const rows = image.top.slice(0, TOP).map(answer => [answer.label, answer.probability, answer.label === zero.label ? zero.probability : null]);
+  const rows = image.top.slice(0, TOP).map((answer, index) => [answer.label, answer.probability, decision.zero_shot[index]]);
   if (!image.top.some(answer => answer.label === zero.label)) rows.push([zero.label, null, zero.probability]);
   $('bars').tBodies[0].replaceChildren(...rows.map(([label, rtpt, plain]) => {
     const row = element('tr');
@@ -49,7 +49,7 @@ function showDecision(decision) {
     head.scope = 'row';
     const pair = element('div', 'pair');
     pair.append(track('rtpt', rtpt || 0), element('span', '', rtpt === null ? 'less' : percent(rtpt)));
-    if (plain !== null) pair.append(track('zero', plain), element('span', '', percent(plain)));
+    pair.append(track('zero', plain), element('span', '', percent(plain)));
     const cell = element('td');
     cell.append(pair);
     row.append(head, cell);
