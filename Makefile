@@ -34,7 +34,7 @@ test: test-needs ## Run all tests; installs ffmpeg and Chromium for them, or say
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run --locked; \
 	else \
-	    $(CARGO) test --locked --quiet; \
+	    $(CARGO) test --locked --quiet -- --test-threads 1; \
 	fi
 	$(CARGO) test --locked --doc --quiet
 

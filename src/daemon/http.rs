@@ -363,9 +363,14 @@ async fn events(State(context): State<Context>) -> Answer {
     let events = BroadcastStream::new(context.shared.watch());
     let status = serde_json::to_string(&context.shared.status()).expect("a record is always JSON");
     let mut first = vec![Event { name: "status", json: status.into() }];
-    first.extend(context.shared.latest().map(|latest| Event { name: "decision", json: Arc::clone(&latest.json) }));
-    // Events that a slow client missed are left out: the next ones say how things are.
-    let following = events.filter_map(|event| async move { event.ok() });
+    let latest = context.shared.latest();
+    first.extend(latest.iter().map(|latest| Event { name: "decision", json: Arc::clone(&latest.json) }));
+    // Events that a slow client missed are left out: the next ones say how things are. The latest decision may come as
+    // an event as well, since both were asked for one after the other.
+    let following = events.filter_map(move |event| {
+        let told = |event: &Event| latest.as_ref().is_some_and(|latest| Arc::ptr_eq(&latest.json, &event.json));
+        std::future::ready(event.ok().filter(|event| !told(event)))
+    });
     let sent = stream::iter(first)
         .chain(following)
         .map(|event| Ok::<_, Infallible>(SentEvent::default().event(event.name).data(event.json.as_ref())));

@@ -103,7 +103,6 @@ pub fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let runtime = runtime.map_err(failed)?;
     let taken = std::mem::take(&mut listeners.all);
     let outcome = runtime.block_on(run_until_told(&shared, &updater, taken, Access { token }, &engine));
-    tell(&[NotifyState::Stopping]);
     shared.stop();
     updater.finish();
     // Clients that are still there lose their connection, and their work is cancelled.
@@ -201,6 +200,7 @@ async fn run_until_told(
         }
     };
     log::info!("ending");
+    tell(&[NotifyState::Stopping]);
     shared.stop();
     let _ = stop.send(true);
     let _ = (&mut connections).await;

@@ -485,6 +485,25 @@ fn watchers_see_decisions_and_the_rest_of_the_interface_fits_them() {
 }
 
 #[test]
+fn who_watches_waits_for_a_daemon_that_is_started_again() {
+    let bench = Bench::new();
+    let source = format!("{}?every=0.05", bench.image("rgb.png"));
+    let mut daemon = Daemon::start(&bench, &["--source", &source]);
+    let mut watching = bench.command(&["watch", "--count", "400", "--socket", daemon.socket.to_str().unwrap()]);
+    let out = bench.path("watched");
+    let mut watching = watching.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    let lines = || fs::read_to_string(&out).unwrap().lines().count();
+    until("it is watched", || (lines() > 3).then_some(()));
+    daemon.kill();
+    let before = lines();
+    let _second = Daemon::start(&bench, &["--source", &source]);
+    until("it is watched again", || (lines() > before + 3).then_some(()));
+    assert!(watching.try_wait().unwrap().is_none());
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[test]
 fn without_a_frame_there_is_none() {
     let bench = Bench::new();
     let daemon = Daemon::start(&bench, &[]);

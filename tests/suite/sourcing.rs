@@ -45,7 +45,7 @@ fn a_folder_of_images_is_gone_through_again_and_again() {
         bench.write(&format!("photos/{number}.jpg"), &jpeg(number));
     }
     let folder = bench.path("photos");
-    let daemon = Daemon::start(&bench, &["--source", &format!("{}?every=0", folder.display())]);
+    let daemon = Daemon::start(&bench, &["--source", &format!("{}?every=0.05", folder.display())]);
     let mut events = daemon.events();
     let seen: Vec<String> =
         (0..6).map(|_| events.next("decision")["image"]["digest"].as_str().unwrap().to_string()).collect();
