@@ -33,6 +33,7 @@
 pub mod error;
 pub mod files;
 pub mod limits;
+pub mod lock;
 pub mod metrics;
 pub mod pulse;
 pub mod rows;

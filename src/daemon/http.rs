@@ -26,7 +26,6 @@ use super::refusal::Refused;
 use super::shared::{Event, Shared};
 use super::update::Updater;
 use super::{Access, edited_labels::labels_of};
-use crate::calibration::labels_digest;
 use crate::classes::{LabelList, parse_labels};
 use crate::error::Error;
 use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX, WATCHERS_MAX};
@@ -264,11 +263,7 @@ fn labels_answer(shared: &Shared) -> Answer {
         prompts: model.labels.prompting.templates(),
         origin: shared.labels_origin(),
     };
-    Ok(([(ETAG, labels_tag(shared))], Json(record)).into_response())
-}
-
-fn labels_tag(shared: &Shared) -> String {
-    shared.model().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
+    Ok(([(ETAG, shared.labels_tag())], Json(record)).into_response())
 }
 
 async fn put_labels(State(context): State<Context>, request: Request) -> Answer {
@@ -284,13 +279,7 @@ async fn put_labels(State(context): State<Context>, request: Request) -> Answer 
         },
         "text/plain with a label a line, or application/json as {\"labels\": […]}",
     )?;
-    if let Some(tag) = request.headers().get(IF_MATCH).and_then(|tag| tag.to_str().ok())
-        && tag != "*"
-        && tag != labels_tag(shared)
-    {
-        let message = "somebody else changed the labels in between; get them again";
-        return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
-    }
+    let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, shared).await?;
     let list: LabelList = if kind.as_deref() == Some("application/json") {
         let malformed = |error| {
@@ -302,13 +291,13 @@ async fn put_labels(State(context): State<Context>, request: Request) -> Answer 
         parse_labels(&body.bytes, "of the request".as_ref())?
     };
     drop(body);
-    context.updater.edit_labels(Some(list)).await?;
+    context.updater.edit_labels(Some(list), tag).await?;
     labels_answer(shared)
 }
 
 async fn reset_labels(State(context): State<Context>) -> Answer {
     require_ready(&context.shared)?;
-    context.updater.edit_labels(None).await?;
+    context.updater.edit_labels(None, None).await?;
     labels_answer(&context.shared)
 }
 

@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use super::lock::Lock;
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 
 /// Who may connect to the socket: owner and group.
 const SOCKET_MODE: u32 = 0o660;

@@ -14,6 +14,7 @@ use super::protocol::{
 };
 use crate::bundle::Bundle;
 use crate::cache::FeatureCache;
+use crate::calibration::labels_digest;
 use crate::classes::LabelSet;
 use crate::classifier::Classifier;
 use crate::device::{rss_now, temperature};
@@ -186,6 +187,11 @@ impl Shared {
     pub fn set_labels_origin(&self, origin: LabelsOrigin) {
         *self.labels_origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
         self.tell("labels", "{}".into());
+    }
+
+    /// A tag for the labels in force, which changes when they do.
+    pub fn labels_tag(&self) -> String {
+        self.model().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
     }
 
     /// The latest decision.

@@ -87,20 +87,32 @@ impl Updater {
     /// # Errors
     /// Something cannot be loaded; what was in force stays.
     pub async fn reload(self: &Arc<Self>) -> std::result::Result<(), Refused> {
-        self.change(|this| this.load_all()).await
+        self.change(|this| Ok(this.load_all()?)).await
     }
 
-    /// Changes the labels, or goes back to the configured ones.
+    /// Changes the labels, or goes back to the configured ones; if a tag is given, only if those in force have it.
     ///
     /// # Errors
-    /// The labels cannot be embedded or kept; those in force stay.
-    pub async fn edit_labels(self: &Arc<Self>, list: Option<LabelList>) -> std::result::Result<(), Refused> {
-        self.change(|this| this.relabel(list)).await
+    /// The labels in force have another tag, or the labels cannot be embedded or kept; those in force stay.
+    pub async fn edit_labels(
+        self: &Arc<Self>,
+        list: Option<LabelList>,
+        tag: Option<String>,
+    ) -> std::result::Result<(), Refused> {
+        self.change(|this| {
+            // Looked at here, where no other change comes in between.
+            if tag.is_some_and(|tag| tag != "*" && tag != this.shared.labels_tag()) {
+                let message = "somebody else changed the labels in between; get them again";
+                return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
+            }
+            Ok(this.relabel(list)?)
+        })
+        .await
     }
 
     async fn change(
         self: &Arc<Self>,
-        act: impl FnOnce(&Self) -> Result<()> + Send + 'static,
+        act: impl FnOnce(&Self) -> std::result::Result<(), Refused> + Send + 'static,
     ) -> std::result::Result<(), Refused> {
         let this = Arc::clone(self);
         // On a task of its own: a client that hangs up must not leave half a change behind.
@@ -110,7 +122,7 @@ impl Updater {
             tokio::task::spawn_blocking(move || act(&worker)).await
         });
         match changing.await {
-            Ok(Ok(result)) => Ok(result?),
+            Ok(Ok(result)) => result,
             _ => Err(Refused::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "panicked",
@@ -155,8 +167,15 @@ impl Updater {
 
     /// The recorder to put in the place of the present one, if the recording is to change.
     fn new_recorder(&self, wanted: Option<&RecorderSettings>) -> Result<Option<Option<Recorder>>> {
-        if self.recording.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == wanted {
+        let mut present = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if present.as_ref() == wanted {
             return Ok(None);
+        }
+        wanted.map_or(Ok(()), RecorderSettings::check)?;
+        // Two cannot write in one folder: there the old one goes first.
+        if present.as_ref().map(|present| &present.folder) == wanted.map(|wanted| &wanted.folder) {
+            self.shared.set_recorder(None, None);
+            *present = None;
         }
         wanted.map(Recorder::start).transpose().map(Some)
     }

@@ -13,6 +13,7 @@ use super::part::{DECISIONS, FRAMES, RecordedFrame, RecordedSettings, part_folde
 use crate::error::{Error, Result};
 use crate::files::sync_folder;
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
+use crate::lock::Lock;
 
 /// Where to record, and how much.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,19 +56,34 @@ pub struct Recorder {
     entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
+    _lock: Lock,
+}
+
+impl RecorderSettings {
+    /// Whether every setting is in its range.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check(&self) -> Result<()> {
+        let (least, most) = RECORD_MB;
+        if (least..=most).contains(&self.max_mb) {
+            return Ok(());
+        }
+        let expected = format!("{least} to {most}");
+        Err(Error::Setting { what: "--record-max-mb", expected, found: self.max_mb.to_string() })
+    }
 }
 
 impl Recorder {
     /// Prepares to record; parts that are there already count and are kept.
     ///
     /// # Errors
-    /// The room is out of range, or the folder cannot be made or listed.
+    /// The room is out of range, the folder cannot be made or listed, or another daemon records there.
     pub fn start(settings: &RecorderSettings) -> Result<Self> {
-        let (least, most) = RECORD_MB;
-        if !(least..=most).contains(&settings.max_mb) {
-            let expected = format!("{least} to {most}");
-            return Err(Error::Setting { what: "--record-max-mb", expected, found: settings.max_mb.to_string() });
-        }
+        settings.check()?;
+        fs::create_dir_all(&settings.folder)
+            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+        let lock = Lock::take(&settings.folder.join("recording"), "--record")?;
         let status = Arc::<RecorderStatus>::default();
         let ring = Ring::open(&settings.folder, settings.max_mb << 20)
             .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
@@ -78,7 +94,7 @@ impl Recorder {
             .name("rtpt-record".into())
             .spawn(move || Writer { ring, status: shared, unsynced: 0, rest_until: None }.run(&receiver))
             .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
-        Ok(Self { entries: Some(sender), thread: Some(thread), status })
+        Ok(Self { entries: Some(sender), thread: Some(thread), status, _lock: lock })
     }
 
     /// Records a frame; where the disk does not keep up it is missed, and counted.
@@ -194,7 +210,6 @@ struct OpenPart {
 
 impl Ring {
     fn open(folder: &Path, bytes_max: u64) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
         let mut finished = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;

@@ -202,6 +202,13 @@ fn the_ring_stays_within_its_bound_and_keeps_the_latest() {
     assert!(sequences[0] > 40, "the oldest are gone: {sequences:?}");
     assert!(size(&folder) <= 1 << 20);
 
+    // One daemon a recording.
+    let first = Daemon::start(&bench, &flags);
+    let (other, state) = (bench.path("other.sock"), bench.path("other"));
+    let apart = ["serve", "--socket", other.to_str().unwrap(), "--state", state.to_str().unwrap()];
+    bench.rtpt(&[&apart[..], &flags].concat()).fails_with(4, &["another daemon has", "--record"]);
+    drop(first);
+
     // The next run goes on in the same ring.
     let mut daemon = Daemon::start(&bench, &flags);
     until("it is recorded", || (committed(&daemon) > 3).then_some(()));

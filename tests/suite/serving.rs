@@ -141,6 +141,18 @@ fn labels_change_at_once_or_not_at_all_and_outlast_a_power_cut() {
     assert_eq!(with_tag(&tag, "watch\nred\n").status, 200);
     with_tag(&tag, "umbrella\nwatch\n").refused(412, "changed_meanwhile");
     assert_eq!(labels_of(&daemon), ["watch", "red"]);
+    // Of many who have the same tag one is the first.
+    let tag = daemon.get("/v1/labels").header("etag").unwrap().to_string();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let put = |number: usize| {
+            let (tag, with_tag) = (&tag, &with_tag);
+            scope.spawn(move || with_tag(tag, ["umbrella\nred\n", "red\numbrella\n"][number % 2]).status)
+        };
+        let all: Vec<_> = (0..8).map(put).collect();
+        all.into_iter().map(|handle| handle.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|&&status| status == 200).count(), 1, "{statuses:?}");
+    assert_eq!(with_tag("*", "watch\nred\n").status, 200);
 
     daemon.kill();
     let mut daemon = Daemon::start(&bench, &[]);

@@ -1,4 +1,4 @@
-//! One daemon a socket, and one a folder.
+//! One daemon a socket, a folder, a recording.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
