@@ -13,7 +13,8 @@
 //! Shapes: `V` views, `C` classes, `D` embedding width, `R` input resolution (pixels), `S` selected views, `W` text
 //! width, `L` tokens, `M` context tokens, `P` tokens all prompts begin with. Matrices are row-major, one item a row.
 //!
-//! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages.
+//! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages. A [`daemon`]
+//! does so all day, for frames from a [`source`] and for requests over HTTP, and keeps a [`recording`].
 //!
 //! ```no_run
 //! use rtpt_edge::{Bundle, Classifier, ClassifierSettings, LabelSet};

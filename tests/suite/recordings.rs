@@ -189,8 +189,9 @@ fn the_ring_stays_within_its_bound_and_keeps_the_latest() {
     let flags = ["--source", &source, "--record", folder.to_str().unwrap(), "--record-max-mb", "1", "--views", "2"];
     let mut daemon = Daemon::start(&bench, &flags);
     until("more than fits was recorded", || {
+        // A part may come and another go while they are counted; at rest the bound is strict, below.
         let found = size(&folder);
-        assert!(found <= 1 << 20, "{found} bytes");
+        assert!(found <= (1 << 20) + (1 << 18), "{found} bytes");
         (committed(&daemon) > 60).then_some(())
     });
     assert!(daemon.status()["recording"]["bytes"].as_u64().unwrap() <= 1 << 20);

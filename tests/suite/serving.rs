@@ -352,6 +352,19 @@ fn what_runs_is_finished_before_the_end() {
 }
 
 #[test]
+fn a_client_that_never_ends_does_not_keep_the_daemon() {
+    let bench = Bench::new();
+    let mut daemon = Daemon::start(&bench, &[]);
+    let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+    stream.write_all(b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx").unwrap();
+    until("the request has arrived", || (daemon.metric("rtpt_connections") >= 2.0).then_some(()));
+    let began = Instant::now();
+    assert_eq!(daemon.terminate(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(daemon.log().contains("cut off"), "{}", daemon.log());
+}
+
+#[test]
 fn a_damaged_bundle_ends_the_start_and_spoils_no_reload() {
     let bench = Bench::new();
     let bundle = bench.bundle();
