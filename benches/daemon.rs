@@ -94,7 +94,8 @@ fn requests(criterion: &mut Criterion) {
     let settings = ClassifierSettings::of(&bundle);
     let labels = LabelSet::of(&bundle).expect("its labels");
     let cache = rtpt_edge::cache::FeatureCache::in_memory(1 << 20);
-    let classifier = Classifier::new(&bundle, labels, settings, Some(&folder.path().join("rtpt"))).expect("a classifier");
+    let classifier =
+        Classifier::new(&bundle, labels, settings, Some(&folder.path().join("rtpt"))).expect("a classifier");
     let mut classifier = classifier.with_cache(Some(cache.into()));
     group.bench_function("the same in this process", |bench| {
         bench.iter(|| black_box(classifier.classify(&photo).expect("a photo").digest));

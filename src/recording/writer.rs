@@ -163,17 +163,12 @@ impl Writer {
 
     fn sync(&mut self) {
         match self.ring.sync() {
-            Ok(()) => {
-                let mut problem = self.status.problem.lock().unwrap_or_else(PoisonError::into_inner);
-                if self.unsynced > 0 {
-                    *problem = None;
-                }
+            Ok(()) if self.unsynced > 0 => {
+                *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.status.committed.fetch_add(self.unsynced, Ordering::Relaxed);
             }
-            Err(error) => {
-                self.status.missed.fetch_add(self.unsynced, Ordering::Relaxed);
-                self.rest(&error);
-            }
+            Ok(()) => {}
+            Err(error) => self.rest(&error),
         }
         self.unsynced = 0;
         self.status.bytes.store(self.ring.bytes(), Ordering::Relaxed);
@@ -185,7 +180,10 @@ impl Writer {
         log::warn!("{problem}; trying again in {} s", RECORD_RETRY_MS / 1000);
         *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
         self.rest_until = Some(Instant::now() + Duration::from_millis(RECORD_RETRY_MS));
-        self.ring.open = None;
+        // What was written before may yet reach the disk; if not, it was missed.
+        let counter = if self.ring.sync().is_ok() { &self.status.committed } else { &self.status.missed };
+        counter.fetch_add(std::mem::take(&mut self.unsynced), Ordering::Relaxed);
+        self.ring.close();
     }
 }
 
@@ -259,9 +257,7 @@ impl Ring {
 
     fn begin(&mut self, settings: &Arc<RecordedSettings>) -> io::Result<()> {
         self.sync()?;
-        if let Some(part) = self.open.take() {
-            self.finished.push((part.number, part.frame_bytes + part.line_bytes));
-        }
+        self.close();
         let mut line = serde_json::to_vec(settings.as_ref())?;
         line.push(b'\n');
         self.make_room(line.len() as u64);
@@ -277,6 +273,16 @@ impl Ring {
         let (settings, line_bytes) = (Arc::clone(settings), line.len() as u64);
         self.open = Some(OpenPart { number, settings, frames, decisions, frame_bytes: 0, line_bytes });
         Ok(())
+    }
+
+    /// Adds nothing more to the open part.
+    fn close(&mut self) {
+        if let Some(part) = self.open.take() {
+            let size = |file: &File| file.metadata().map_or(0, |found| found.len());
+            // As it is on the disk: a write that failed may have got half-way.
+            let written = size(&part.frames) + size(&part.decisions);
+            self.finished.push((part.number, written.max(part.frame_bytes + part.line_bytes)));
+        }
     }
 
     /// Removes the oldest parts until `more` bytes fit; false if they do not with all finished parts gone.

@@ -153,6 +153,13 @@ fn a_recording_cut_off_anywhere_is_readable_up_to_there() {
     let second = &whole.frames[1];
     zeroed[second.offset as usize..][..second.length as usize].fill(0);
     cut(&part, &target, images.len(), lines.len());
+    let mut flipped = images.clone();
+    flipped[(second.offset + second.length / 2) as usize] ^= 1;
+    fs::write(target.join("frames.bin"), flipped).unwrap();
+    let opened = &Recording::open(target.parent().unwrap()).unwrap().parts[0];
+    let refused = opened.image(&opened.frames[1]).unwrap_err().to_string();
+    assert!(refused.contains("another image than the one recorded"), "{refused}");
+    assert!(opened.image(&opened.frames[0]).is_ok());
     fs::write(target.join("frames.bin"), zeroed).unwrap();
     let (run, summary) = replay(&bench, target.parent().unwrap(), &[]);
     assert_eq!((run.code, &summary["failed"]), (1, &1.into()), "half-written images are not decided: {summary}");
@@ -252,6 +259,7 @@ fn a_disk_that_cannot_be_written_costs_the_recording_alone() {
         (daemon.status()["source"]["classified"].as_u64() > classified).then_some(())
     });
     assert!(daemon.status()["recording"]["missed"].as_u64() > Some(0));
+    assert_eq!(daemon.status()["recording"]["bytes"], size(&folder), "what was begun counts");
     // What was written before is whole.
     let recording = Recording::open(&folder).unwrap();
     assert!(recording.parts[0].frames.iter().all(|frame| recording.parts[0].image(frame).is_ok()));

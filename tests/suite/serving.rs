@@ -395,6 +395,25 @@ fn told(manager: &UnixDatagram, wanted: &str) -> String {
     all
 }
 
+/// A thread that is stopped as long as this value lives; whatever becomes of the test, it goes on afterwards.
+struct Frozen(Pid);
+
+impl Frozen {
+    fn freeze(thread: i32) -> Self {
+        let thread = Pid::from_raw(thread);
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = nix::sys::wait::waitpid(self.0, Some(nix::sys::wait::WaitPidFlag::__WALL));
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
 #[test]
 fn the_service_manager_is_told_and_its_watchdog_fed_by_progress_alone() {
     let bench = Bench::new();
@@ -415,17 +434,14 @@ fn the_service_manager_is_told_and_its_watchdog_fed_by_progress_alone() {
         .map(|entry| entry.unwrap().path())
         .find(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == "rtpt-engine")
         .expect("the engine has a thread");
-    let engine = Pid::from_raw(engine.file_name().unwrap().to_str().unwrap().parse().unwrap());
-    ptrace::seize(engine, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(engine).unwrap();
+    let frozen = Frozen::freeze(engine.file_name().unwrap().to_str().unwrap().parse().unwrap());
     until("the daemon sees it", || daemon.log().contains("made no progress").then_some(()));
     assert_eq!(daemon.get("/healthz").status, 200, "HTTP is answered all the while");
     while manager.recv(&mut [0; 4096]).is_ok() {}
     std::thread::sleep(Duration::from_millis(1700));
     let mut buffer = [0; 4096];
     assert!(manager.recv(&mut buffer).is_err(), "it was fed: {}", String::from_utf8_lossy(&buffer));
-    nix::sys::wait::waitpid(engine, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
-    ptrace::detach(engine, None).unwrap();
+    drop(frozen);
     told(&manager, "WATCHDOG=1");
     assert_eq!(daemon.terminate(), Some(0));
     told(&manager, "STOPPING=1");
