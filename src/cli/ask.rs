@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hyper::Method;
 use rtpt_edge::daemon::protocol::ClassifyQuery;
-use rtpt_edge::error::{Error, Result};
+use rtpt_edge::error::{Category, Result};
 use rtpt_edge::report::ImageRecord;
 
 use super::client::{Client, SocketArgument};
@@ -20,7 +20,7 @@ use super::{Completion, Outcome};
 pub struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
-    /// Views of the image [default: the daemon's]
+    /// Views of the image, 1 to 256, or as many as the daemon's own [default: the daemon's]
     #[arg(long, value_name = "N")]
     views: Option<usize>,
     /// What is tuned to the image [default: the daemon's]
@@ -47,8 +47,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let (began, mut failed) = (Instant::now(), 0);
     for input in &mut inputs {
         let result = ask(&client, input, arguments);
-        // Without a daemon the other images fare no better.
-        if matches!(result, Err(Error::Unreachable { .. })) {
+        // Without a daemon, or with flags that it refuses, the other images fare no better.
+        if result.as_ref().is_err_and(|error| matches!(error.category(), Category::Daemon | Category::Usage)) {
             result?;
             continue;
         }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use hyper::Method;
-use rtpt_edge::classes::{parse_labels, read_labels};
+use rtpt_edge::classes::parse_labels;
 use rtpt_edge::daemon::protocol::{LabelsRecord, LabelsRequest};
 use rtpt_edge::error::{Error, Result};
+use rtpt_edge::files::read_up_to;
 use rtpt_edge::limits::LABELS_FILE_BYTES_MAX;
+use serde::Deserialize;
 
 use super::client::SocketArgument;
 use super::printer::json_line;
@@ -26,7 +28,7 @@ enum Command {
     Show(Common),
     /// Put the labels of a file in force; they stay after a restart
     Set {
-        /// Labels, one a line, or an identifier, a tab and a label; - for standard input
+        /// Labels, one a line, or an identifier, a tab and a label, or JSON as `show --json` prints it; - for standard input
         file: PathBuf,
         #[command(flatten)]
         common: Common,
@@ -42,6 +44,13 @@ struct Common {
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Labels in JSON; whatever stands beside them is passed over.
+#[derive(Deserialize)]
+struct JsonLabels {
+    labels: Vec<String>,
+    ids: Option<Vec<String>>,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
@@ -71,15 +80,25 @@ fn ask(common: &Common, method: Method, request: Option<LabelsRequest>) -> Resul
     common.socket.client()?.json(method, "/v1/labels", Some("application/json"), body)
 }
 
-/// The labels of a file; checked here first, so that a line that is wrong is named.
+/// The labels of a file, text or JSON as `show --json` prints it; checked here first, so that a line that is wrong is
+/// named.
 fn request(file: &Path) -> Result<LabelsRequest> {
-    let list = if file == Path::new("-") {
+    let unreadable = |source| Error::LabelsUnreadable { path: file.into(), source };
+    let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
-        let read = io::stdin().lock().take(LABELS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
-        read.map_err(|source| Error::LabelsUnreadable { path: file.into(), source })?;
-        parse_labels(&bytes, file)?
+        io::stdin().lock().take(LABELS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        bytes
     } else {
-        read_labels(file)?
+        read_up_to(file, LABELS_FILE_BYTES_MAX).map_err(unreadable)?
     };
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        let malformed = |error: serde_json::Error| Error::LabelsMalformed {
+            path: file.into(),
+            problem: format!("is no JSON with labels: {error}"),
+        };
+        let record: JsonLabels = serde_json::from_slice(&bytes).map_err(malformed)?;
+        return Ok(LabelsRequest { labels: record.labels, ids: record.ids });
+    }
+    let list = parse_labels(&bytes, file)?;
     Ok(LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) })
 }

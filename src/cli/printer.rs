@@ -35,7 +35,9 @@ impl Printer {
             Err(error) if self.json => json_line(&mut out, &ErrorRecord::new(path, error)),
             Ok(record) => self.row(&mut out, record),
             Err(error) => {
-                eprintln!("rtpt: {}: {error}", shown(path));
+                let (path, message) = (shown(path), error.to_string());
+                let named = if message.contains(&path) { String::new() } else { format!("{path}: ") };
+                eprintln!("rtpt: {named}{message}");
                 Ok(())
             }
         }

@@ -1,6 +1,7 @@
 //! `rtpt serve`: the daemon.
 
 use std::env;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub struct Arguments {
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
     /// TCP address to listen on as well; another than a loopback address needs a token
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// File with the token that clients over TCP must send
     #[arg(long, value_name = "FILE")]
@@ -66,8 +67,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let unknown = |what, expected: &str| Error::Setting { what, expected: expected.into(), found: "unknown".into() };
     let socket = match &arguments.socket {
         Some(socket) => socket.clone(),
-        None => default_socket()
-            .ok_or_else(|| unknown("the socket", "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set, or --socket PATH"))?,
+        None => {
+            let expected = "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set, or --socket PATH";
+            let usual = default_socket().ok_or_else(|| unknown("the socket", expected))?;
+            // The usual folder is made; one that was named may be a typing mistake.
+            let _ = usual.parent().map(fs::create_dir_all);
+            usual
+        }
     };
     let state = arguments.state.clone().or_else(state_folder);
     let settings = DaemonSettings {
@@ -82,6 +88,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     serve(settings, Box::new(load))?;
     Ok(Completion::All)
+}
+
+/// An address to listen on; `localhost` is this device's.
+fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_string(), |port| format!("127.0.0.1:{port}"));
+    numeric.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".into())
 }
 
 /// What the command line and the configuration ask for now: the file is read again each time.
@@ -119,7 +131,11 @@ impl Arguments {
 
     fn token(&self) -> Result<Option<Token>> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+        let unreadable = |error| Error::Setting {
+            what: "--token-file",
+            expected: "a file with a token".into(),
+            found: format!("{} ({error})", path.display()),
+        };
         let bytes = read_up_to(path, TOKEN_BYTES.1 as u64 + 2).map_err(unreadable)?;
         Token::parse(&String::from_utf8_lossy(&bytes)).map(Some)
     }

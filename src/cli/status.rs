@@ -35,6 +35,7 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
     let state = if status.ready { "ready" } else { "not ready" };
     let (hours, minutes) = (status.uptime_s / 3600, status.uptime_s % 3600 / 60);
     writeln!(out, "rtpt {}, process {}, {state}, up {hours} h {minutes} min", info.version, info.pid)?;
+    writeln!(out, "listening  {}", info.listening.join(", "))?;
     if let Some(model) = &info.model {
         writeln!(
             out,

@@ -107,7 +107,10 @@ impl Printer {
         let source = status.source;
         if source.state != self.state {
             let problem = source.problem.map_or(String::new(), |problem| format!(": {problem}"));
-            eprintln!("rtpt: source {} is {}{problem}", source.name.as_deref().unwrap_or("none"), source.state);
+            match source.name {
+                Some(name) => eprintln!("rtpt: source {name} is {}{problem}", source.state),
+                None => eprintln!("rtpt: the daemon has no source, and nothing to show; start it with --source"),
+            }
             self.state = source.state;
         }
     }

@@ -171,7 +171,7 @@ fn classify(shared: &Shared, model: Option<&mut Model>, request: Request) {
 }
 
 fn look(shared: &Shared, model: &mut Model, frame: Frame) {
-    let sequence = frame.sequence;
+    let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
     let asked = !frame.live && shared.has_cache();
     match decide(frame, &mut model.classifier, &shared.frame_pulse()) {
         Ok(decision) => {
@@ -184,7 +184,7 @@ fn look(shared: &Shared, model: &mut Model, frame: Frame) {
         Err(error) => {
             shared.source_status().judge(false);
             shared.metrics.frames_failed.inc();
-            log::warn!("frame {sequence} is not classified: {error}");
+            log::warn!("{name} is not classified: {error}");
         }
     }
 }

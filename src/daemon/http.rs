@@ -281,7 +281,9 @@ async fn put_labels(State(context): State<Context>, request: Request) -> Answer 
     )?;
     let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, shared).await?;
-    let list: LabelList = if kind.as_deref() == Some("application/json") {
+    // No label begins with a brace: what does is JSON whose type was forgotten.
+    let braced = body.bytes.trim_ascii_start().starts_with(b"{");
+    let list: LabelList = if kind.as_deref() == Some("application/json") || braced {
         let malformed = |error| {
             let message = format!("the body is not {{\"labels\": […]}}: {error}");
             Refused::new(StatusCode::BAD_REQUEST, "labels_malformed", message)

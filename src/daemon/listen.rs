@@ -63,6 +63,17 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// Where clients find them: a socket's path, a page's address.
+    pub fn places(&self) -> Vec<String> {
+        let place = |listener: &Listener| match listener {
+            Listener::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.display().to_string()),
+            Listener::Tcp(listener) => Some(format!("http://{}/", listener.local_addr().ok()?)),
+        };
+        self.all.iter().filter_map(place).collect()
+    }
+}
+
 impl Drop for Listeners {
     fn drop(&mut self) {
         if let Some((path, _)) = &self.own {
@@ -74,16 +85,18 @@ impl Drop for Listeners {
 /// Makes way for the socket: takes its lock, and removes a socket that a dead daemon left behind.
 fn prepare(socket: &Path) -> Result<Lock> {
     let failed = |source| Error::Listen { address: socket.display().to_string(), source };
-    if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(failed)?;
+    // Before anything is made beside it.
+    if fs::symlink_metadata(socket).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(Error::Setting {
+            what: "--socket",
+            expected: "a name that is free, or a socket that was left behind".into(),
+            found: format!("{}, which is another kind of file", socket.display()),
+        });
     }
     let lock = Lock::take(socket, "--socket")?;
     match fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(failed(io::Error::other("there is another file of that name, which is no socket; remove it")));
-        }
         // Without the lock, but alive: another program.
         Ok(_) if UnixStream::connect(socket).is_ok() => {
             return Err(Error::InUse { path: socket.into(), holder: None, flag: "--socket" });

@@ -91,10 +91,14 @@ pub fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, memory } = settings;
     let failed = |source| Error::OutputUnwritable { path: state.clone(), source };
-    fs::create_dir_all(&state).map_err(failed)?;
+    fs::create_dir_all(&state).map_err(|error| Error::Setting {
+        what: "the daemon's folder",
+        expected: "one that can be written; name it with --state DIR".into(),
+        found: format!("{} ({error})", state.display()),
+    })?;
     let _one = Lock::take(&state.join("daemon"), "--state")?;
     let mut listeners = Listeners::open(&socket, listen)?;
-    let shared = Arc::new(Shared::new(queue, cache));
+    let shared = Arc::new(Shared::new(queue, cache, listeners.places()));
     let for_engine = Arc::clone(&shared);
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || run(&for_engine)).map_err(failed)?;
     let updater = Arc::new(Updater::new(Arc::clone(&shared), loader, EditedLabels::in_folder(&state), memory));
@@ -168,7 +172,7 @@ async fn run_until_told(
             result = &mut loading, if !loaded => match result {
                 Ok(Ok(())) => {
                     loaded = true;
-                    log::info!("ready: {}", shared.model().map_or_else(String::new, |model| model.record.bundle.clone()));
+                    log::info!("ready: {}", shared.in_short());
                     tell(&[NotifyState::Ready]);
                 }
                 Ok(Err(error)) => break Err(error),
@@ -198,7 +202,9 @@ async fn run_until_told(
             }
         }
     };
-    log::info!("ending");
+    if outcome.is_ok() {
+        log::info!("ending");
+    }
     tell(&[NotifyState::Stopping]);
     shared.stop();
     let _ = stop.send(true);

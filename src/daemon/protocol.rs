@@ -114,6 +114,8 @@ pub struct InfoRecord {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// Where it listens: the socket's path, and the page's address if there is one.
+    pub listening: Vec<String>,
     /// The model, once it is loaded.
     pub model: Option<ModelRecord>,
     /// How it is.

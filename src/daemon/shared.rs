@@ -118,6 +118,7 @@ pub struct Shared {
     frames: AtomicU64,
     recording: RwLock<Option<RecorderSettings>>,
     cache: Option<Arc<FeatureCache>>,
+    listening: Vec<String>,
     stopping: AtomicBool,
     /// The frame the engine works on.
     frame: Mutex<Pulse>,
@@ -127,9 +128,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A daemon that has nothing yet, with room for `queue` requests.
-    pub fn new(queue: usize, cache: Option<Arc<FeatureCache>>) -> Self {
+    /// A daemon that has nothing yet, with room for `queue` requests, listening at these places.
+    pub fn new(queue: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
         Self {
+            listening,
             inbox: Inbox::new(queue),
             beats: Arc::default(),
             metrics: Metrics::new(),
@@ -342,9 +344,19 @@ impl Shared {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            listening: self.listening.clone(),
             model: self.model().map(|model| model.record.clone()),
             status: self.status(),
         }
+    }
+
+    /// What the daemon is, in a line.
+    pub fn in_short(&self) -> String {
+        let model = self
+            .model()
+            .map_or_else(String::new, |model| format!("{} with {} labels", model.record.bundle, model.record.labels));
+        let source = self.source().map_or_else(|| "no source".into(), |settings| format!("source {}", settings.spec));
+        format!("{model}, {source}, listening on {}", self.listening.join(" and "))
     }
 
     /// What the metrics sample.

@@ -80,6 +80,8 @@ impl Error {
             Self::InUse { .. } => (Daemon, "in_use"),
             Self::Listen { .. } => (Daemon, "listen"),
             Self::Unreachable { .. } => (Daemon, "unreachable"),
+            // The daemon says 400 to what it would refuse as a flag.
+            Self::Refused { status: 400, .. } => (Usage, "refused"),
             Self::Refused { .. } => (Input, "refused"),
             Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }

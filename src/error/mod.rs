@@ -416,7 +416,7 @@ pub enum Error {
     },
     /// A daemon cannot listen.
     #[error(
-        "cannot listen on {address}: {source}; check the folder and its permissions, or whether another program has it"
+        "cannot listen on {address}: {source}; is the folder there, may it be written, or has another program the port?"
     )]
     Listen {
         /// Socket file or TCP address.

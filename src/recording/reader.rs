@@ -68,7 +68,7 @@ impl Recording {
             }
         };
         let mut lines = BufReader::new(file);
-        let Some(first) = whole_line(&mut lines) else {
+        let Line::Whole(first) = next_line(&mut lines) else {
             leave_out("cut off before its first line ended".into());
             return Ok(());
         };
@@ -91,7 +91,15 @@ impl Recording {
         let image_bytes = folder.join(FRAMES).metadata().map_or(0, |found| found.len());
         let mut frames = Vec::new();
         let mut bad = 0;
-        while let Some(line) = whole_line(&mut lines) {
+        loop {
+            let line = match next_line(&mut lines) {
+                Line::Whole(line) => line,
+                Line::CutOff => {
+                    bad += 1;
+                    break;
+                }
+                Line::None => break,
+            };
             match serde_json::from_slice::<RecordedFrame>(&line) {
                 Ok(frame) if frame.offset.checked_add(frame.length).is_some_and(|end| end <= image_bytes) => {
                     frames.push(frame);
@@ -124,9 +132,21 @@ impl RecordingPart {
     }
 }
 
-/// The next line without its end; `None` for one that was cut off, or past the bound.
-fn whole_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
+enum Line {
+    /// Without its end.
+    Whole(Vec<u8>),
+    /// It has no end, cannot be read, or is past the bound.
+    CutOff,
+    /// There is none any more.
+    None,
+}
+
+fn next_line(lines: &mut impl BufRead) -> Line {
     let mut line = Vec::new();
-    lines.by_ref().take(RECORD_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line).ok()?;
-    (line.pop()? == b'\n').then_some(line)
+    let read = lines.by_ref().take(RECORD_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
+    match (read, line.pop()) {
+        (Ok(0), _) => Line::None,
+        (Ok(_), Some(b'\n')) => Line::Whole(line),
+        _ => Line::CutOff,
+    }
 }

@@ -1,7 +1,7 @@
 //! How a source is named: `--source SPEC`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::camera::{CameraFormat, CameraSpec};
@@ -55,11 +55,21 @@ impl SourceSpec {
             let named = !folder.is_empty();
             return named.then(|| Self::Watched(folder.into())).ok_or_else(|| refused("names no folder".into()));
         }
+        if spec.contains("://") {
+            let command = format!("exec:ffmpeg -loglevel error -i {spec} -c:v mjpeg -q:v 4 -f mjpeg -");
+            return Err(refused(format!("is an address; have a program fetch it, such as {command:?}")));
+        }
         let (path, options) = spec.split_once('?').unwrap_or((spec, ""));
         let camera = path.strip_prefix("v4l2:").or_else(|| path.starts_with("/dev/video").then_some(path));
         if camera.unwrap_or(path).is_empty() {
             let expected = "-, exec:COMMAND, watch:FOLDER, v4l2:/dev/video0, or an image or folder";
             return Err(refused(format!("is empty, expected {expected}")));
+        }
+        let scheme = path.split_once(':').map_or("", |(scheme, _)| scheme);
+        let is_scheme = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if camera.is_none() && is_scheme && !Path::new(path).exists() {
+            let expected = "exec:COMMAND, watch:FOLDER, v4l2:DEVICE, or an image or folder";
+            return Err(refused(format!("is of no kind that is known, expected {expected}")));
         }
         let options = options.split('&').filter(|option| !option.is_empty());
         let unknown = |option: &str, known: &str| refused(format!("has the option {option:?}, expected {known}"));
@@ -156,6 +166,8 @@ mod tests {
             ("exec:ffmpeg 'a", "quote"),
             ("watch:", "no folder"),
             ("v4l2:", "is empty"),
+            ("rtsp://camera/stream", "exec:ffmpeg -loglevel error -i rtsp://camera/stream"),
+            ("foo:bar", "of no kind that is known"),
             ("/dev/video0?size=0x480", "size=640x480"),
             ("/dev/video0?size=640", "size=640x480"),
             ("/dev/video0?size=4097x1", "size=640x480"),

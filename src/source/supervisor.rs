@@ -94,6 +94,9 @@ impl SourceStatus {
     }
 }
 
+/// Until it is stopped.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Opens the source and hands its pictures to `deliver`, until `stop` is set; the source may fail as it likes.
 pub fn supervise(
     settings: &SourceSettings,
@@ -102,6 +105,8 @@ pub fn supervise(
     mut deliver: impl FnMut(Picture),
 ) {
     let mut failures = 0;
+    // The reason that was said last: the same is not said again and again.
+    let mut said = None;
     loop {
         status.enter(SourceState::Opening);
         status.judge(true);
@@ -110,11 +115,18 @@ pub fn supervise(
         if lost == Lost::Stopped {
             break;
         }
-        log::warn!("the source {} is lost: {lost}", settings.spec);
-        status.enter(SourceState::Lost(lost.to_string()));
         let settled = began.elapsed() >= Duration::from_millis(SETTLED_MS);
         failures = if settled { 0 } else { failures + 1 };
-        if Wait::sleep(stop, reopen_after(failures, &jitter_seed())).is_err() {
+        let pause = reopen_after(failures, &jitter_seed());
+        status.enter(SourceState::Lost(lost.to_string()));
+        let over = settings.spec == SourceSpec::Input && matches!(lost, Lost::Ended(_));
+        if over {
+            log::warn!("the source {} is at its end, and cannot come again", settings.spec);
+        } else if settled || said.as_ref() != Some(&lost) {
+            log::warn!("the source {} is lost: {lost}; it is opened again, now and then", settings.spec);
+            said = Some(lost);
+        }
+        if Wait::sleep(stop, if over { FOR_EVER } else { pause }).is_err() {
             break;
         }
         status.reopens.fetch_add(1, Ordering::Relaxed);

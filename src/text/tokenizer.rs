@@ -86,7 +86,7 @@ impl Tokenizer {
             }
         };
         if tokens.iter().any(|&token| token == self.start || token == self.end) {
-            return Err(refused("contains the token that starts or ends a text, or a character without token".into()));
+            return Err(refused("has a character that the model's vocabulary lacks, or the token that starts or ends a text; use other words".into()));
         }
         Ok(tokens)
     }

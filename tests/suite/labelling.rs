@@ -175,7 +175,7 @@ fn labels_the_tower_cannot_take() {
     let long = format!("dog\n{}\n", "lamp ".repeat(100).trim());
     refused(long.as_bytes(), &["the label \"lamp lamp", "tokens, expected at most 40", "shorten it"]);
     // The demo's small vocabulary has no "q" that ends a word.
-    refused(b"dog\nmodel q\n", &["\"a photo of a model q.\"", "a character without token"]);
+    refused(b"dog\nmodel q\n", &["\"a photo of a model q.\"", "a character that the model's vocabulary lacks"]);
     refused(b"dog\n<|endoftext|>\n", &["<|endoftext|>", "starts or ends a text"]);
     refused(b"1\tdog\n2\t\n", &["has the line 2", "expected a label"]);
     refused(b"dog\n\xff\n", &["is not UTF-8"]);

@@ -95,9 +95,17 @@ fn the_clients_say_what_the_daemon_says() {
     );
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n");
     rtpt(&["labels", "set", &bench.write("one.txt", b"red\n")]).fails_with(2, &["1 labels given"]);
-    rtpt(&["labels", "set", &bench.write("unknown.txt", b"red\nzebra\n")]).fails_with(1, &["no class named \"zebra\""]);
+    rtpt(&["labels", "set", &bench.write("unknown.txt", b"red\nzebra\n")]).fails_with(2, &["no class named \"zebra\""]);
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n", "the old ones stay");
+    // What `show --json` prints can be put in force again.
+    let shown = rtpt(&["labels", "show", "--json"]).stdout;
     assert_eq!(rtpt(&["labels", "reset", "--json"]).records()[0]["origin"], "configured");
+    let file = bench.write("labels.json", shown.as_bytes());
+    assert_eq!(rtpt(&["labels", "set", &file]).stdout, "2 labels are in force\n");
+    rtpt(&["labels", "set", &bench.write("no.json", b"{\"names\": []}")]).fails_with(2, &["no JSON with labels"]);
+    for flags in [["--views", "0"], ["--top", "0"], ["--views", "300"]] {
+        rtpt(&[&["ask", &png], &flags[..]].concat()).fails_with(2, &["expected 1 to"]);
+    }
 
     assert_eq!(daemon.terminate(), Some(0));
     for command in [&["ask", &png][..], &["status"], &["labels", "show"], &["watch"]] {
@@ -129,6 +137,7 @@ fn labels_change_at_once_or_not_at_all_and_outlast_a_power_cut() {
         ("text/plain", "red\n\u{0}\n", 400, "label_not_words"),
         ("text/plain", "red\n../../etc/passwd\n", 400, "label_not_words"),
         ("text/plain", "red\n/etc/passwd\n", 400, "label_not_words"),
+        ("text/plain", "{\"labels\": [\"red\"]}", 400, "label_count"),
         ("image/png", "red\nwatch\n", 415, "content_type"),
     ] {
         put(&daemon, kind, body).refused(status, error);
@@ -251,8 +260,18 @@ fn one_daemon_a_socket_and_one_a_folder() {
 
     // What is no socket is not removed, and another program's socket is not taken.
     fs::write(&third.socket, "precious").unwrap();
-    bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]).fails_with(4, &["no socket", "remove it"]);
+    bench
+        .rtpt(&["serve", "--socket", &socket, "--state", other_state])
+        .fails_with(2, &["--socket", "another kind of file"]);
     assert_eq!(fs::read(&third.socket).unwrap(), b"precious");
+    fs::write(bench.path("photo.jpg"), "precious too").unwrap();
+    let photo = bench.path("photo.jpg");
+    bench.rtpt(&["serve", "--socket", photo.to_str().unwrap(), "--state", other_state]).fails_with(2, &["--socket"]);
+    assert!(!bench.path("photo.jpg.lock").exists(), "nothing is left beside what is not its own");
+    let nowhere = bench.path("nowhere/x.sock");
+    bench.rtpt(&["serve", "--socket", nowhere.to_str().unwrap(), "--state", other_state]).fails_with(1, &["nowhere"]);
+    let file = bench.write("file", b"");
+    bench.rtpt(&["serve", "--state", &file, "--socket", &socket]).fails_with(2, &["--state"]);
     fs::remove_file(&third.socket).unwrap();
     let foreign = UnixListener::bind(&third.socket).unwrap();
     bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]).fails_with(4, &["another daemon has"]);
@@ -264,7 +283,14 @@ fn over_tcp_only_those_who_may_are_answered() {
     let bench = Bench::new();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let mut daemon = Daemon::start(&bench, &["--listen", &listen]);
+    let mut daemon = Daemon::start(&bench, &["--listen", &format!("localhost:{port}")]);
+    let places = daemon.get("/v1/info").json()["listening"].clone();
+    assert_eq!(places, json!([daemon.socket.to_str().unwrap(), format!("http://{listen}/")]));
+    assert!(daemon.log().contains(&format!("listening on {} and http://{listen}/", daemon.socket.display())));
+    let other = bench.path("other").to_str().unwrap().to_string();
+    let busy = ["serve", "--socket", &format!("{other}.sock"), "--state", &other, "--listen", &listen];
+    bench.rtpt(&busy).fails_with(4, &["cannot listen on", "another program the port"]);
+    bench.rtpt(&["serve", "--listen", "8080"]).fails_with(2, &["such as 127.0.0.1:8080"]);
     let get = |headers: &[&str]| exchange(tcp(port), "GET", "/v1/info", headers, &[]).unwrap();
     assert_eq!(get(&[&format!("host: {listen}")]).status, 200);
     get(&["host: evil.example"]).refused(403, "foreign_name");
@@ -276,6 +302,7 @@ fn over_tcp_only_those_who_may_are_answered() {
     bench.rtpt(&["serve", "--listen", "0.0.0.0:0"]).fails_with(2, &["--listen", "--token-file"]);
     let short = bench.write("short", b"secret\n");
     bench.rtpt(&["serve", "--listen", "0.0.0.0:0", "--token-file", &short]).fails_with(2, &["the token", "16 to 1024"]);
+    bench.rtpt(&["serve", "--token-file", "/nowhere"]).fails_with(2, &["--token-file", "/nowhere"]);
     let token = bench.write("token", b"correct-horse-battery\n");
     let daemon = Daemon::start(&bench, &["--listen", &format!("0.0.0.0:{port}"), "--token-file", &token]);
     get(&["host: camera.local"]).refused(401, "token_needed");

@@ -343,6 +343,20 @@ fn a_v4l2_camera_may_give_raw_pixels() {
 }
 
 #[test]
+fn what_is_no_source_ends_the_start() {
+    let bench = Bench::new();
+    for (spec, advice) in [
+        ("rtsp://camera/stream", "exec:ffmpeg"),
+        ("http://camera/mjpeg", "exec:ffmpeg"),
+        ("usb:0", "of no kind that is known"),
+        ("exec:", "names no program"),
+    ] {
+        bench.rtpt(&["serve", "--source", spec]).fails_with(2, &[advice, spec]);
+    }
+    bench.rtpt(&["serve", "--source-timeout", "0"]).fails_with(2, &["--source-timeout", "0.1 to 3600 seconds"]);
+}
+
+#[test]
 fn sources_change_when_the_configuration_does() {
     let bench = Bench::new();
     for folder in ["one", "two"] {

@@ -151,7 +151,7 @@ function showStatus(status) {
   else if (recording && recording.problem) alarm(recording.problem);
   else if (!source.name) alarm('No source is set: start rtpt serve with --source.');
   else alarm('');
-  text('link', (source.name || 'no source') + ', ' + source.state);
+  text('link', source.name ? source.name + ', ' + source.state : 'no source');
   $('link').classList.toggle('live', source.state === 'streaming');
 }
 
