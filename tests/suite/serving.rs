@@ -122,10 +122,14 @@ fn labels_change_at_once_or_not_at_all_and_outlast_a_power_cut() {
         daemon.send("PUT", "/v1/labels", &[&format!("content-type: {kind}")], body.as_bytes())
     };
     let json = "application/json";
+    // A head that was asked for before the change answers with the labels after it.
+    assert!(daemon.classify(&image_bytes("rgb.png"), "?head=mta").json()["top"].as_array().unwrap().len() > 2);
     let reply = put(&daemon, json, r#"{"labels": ["  red ", "umbrella"]}"#);
     assert_eq!((reply.status, &reply.json()["labels"]), (200, &json!(["red", "umbrella"])));
-    let answers = daemon.classify(&image_bytes("rgb.png"), "").json()["top"].clone();
-    assert_eq!(answers.as_array().unwrap().len(), 2, "{answers}");
+    for query in ["", "?head=mta"] {
+        let answers = daemon.classify(&image_bytes("rgb.png"), query).json()["top"].clone();
+        assert_eq!(answers.as_array().unwrap().len(), 2, "{query}: {answers}");
+    }
     for (kind, body, status, error) in [
         (json, "{\"labels\": [\"red\"]}", 400, "label_count"),
         (json, "{\"labels\": [\"red\", \"red\"]}", 400, "label_duplicate"),
@@ -177,6 +181,18 @@ fn labels_change_at_once_or_not_at_all_and_outlast_a_power_cut() {
     let daemon = Daemon::start(&bench, &[]);
     assert_eq!(labels_of(&daemon), configured);
     assert!(daemon.log().contains("do not fit this bundle"), "{}", daemon.log());
+}
+
+#[test]
+fn features_are_on_the_disk_soon() {
+    let bench = Bench::new();
+    let mut daemon = Daemon::start(&bench, &["--cache", "disk"]);
+    assert_eq!(daemon.classify(&image_bytes("rgb.png"), "").json()["cached"], false);
+    // They are written every five seconds, few as they are.
+    std::thread::sleep(Duration::from_millis(6500));
+    daemon.kill();
+    let daemon = Daemon::start(&bench, &["--cache", "disk"]);
+    assert_eq!(daemon.classify(&image_bytes("rgb.png"), "").json()["cached"], true);
 }
 
 #[test]
