@@ -210,7 +210,10 @@ impl Events {
     pub fn next(&mut self, name: &str) -> Value {
         let mark = format!("event: {name}\ndata: ");
         let mut buffer = [0; 4096];
+        // Other events keep coming; the one that is waited for may not.
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < LONG, "no event {name} came");
             // Chunk headers stand between events, never within: each event is a chunk.
             let text = String::from_utf8_lossy(&self.text).into_owned();
             if let Some(start) = text.find(&mark)
