@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 
@@ -13,16 +13,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock file beside `path`, for what is at `path`; `flag` names another.
+    /// Takes the lock file `lock` for `path`; `flag` names another path.
     ///
     /// # Errors
     /// Another process has it, or the file cannot be made.
-    pub fn take(path: &Path, flag: &'static str) -> Result<Self> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock = PathBuf::from(name);
-        let failed = |source| Error::OutputUnwritable { path: lock.clone(), source };
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
+    pub fn take(lock: &Path, path: &Path, flag: &'static str) -> Result<Self> {
+        let failed = |source| Error::OutputUnwritable { path: lock.into(), source };
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock);
         let mut file = open.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -51,15 +48,12 @@ mod tests {
     #[test]
     fn a_lock_is_held_until_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.sock");
-        let lock = Lock::take(&path, "--socket").unwrap();
-        let error = Lock::take(&path, "--socket").unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.contains(&format!("process {}", std::process::id())) && message.contains("--socket"),
-            "{message}"
-        );
+        let (lock_file, path) = (folder.path().join("x.lock"), folder.path().join("x.sock"));
+        let lock = Lock::take(&lock_file, &path, "--socket").unwrap();
+        let message = Lock::take(&lock_file, &path, "--socket").unwrap_err().to_string();
+        assert!(message.contains(&format!("x.sock (process {})", std::process::id())), "{message}");
+        assert!(message.contains("--socket"), "{message}");
         drop(lock);
-        assert!(Lock::take(&path, "--socket").is_ok(), "a lock file that is left over is no lock");
+        assert!(Lock::take(&lock_file, &path, "--socket").is_ok(), "a lock file that is left over is no lock");
     }
 }

@@ -93,7 +93,9 @@ fn prepare(socket: &Path) -> Result<Lock> {
             found: format!("{}, which is another kind of file", socket.display()),
         });
     }
-    let lock = Lock::take(socket, "--socket")?;
+    let mut lock_file = socket.as_os_str().to_owned();
+    lock_file.push(".lock");
+    let lock = Lock::take(Path::new(&lock_file), socket, "--socket")?;
     match fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),

@@ -90,14 +90,14 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, memory } = settings;
+    let mut listeners = Listeners::open(&socket, listen)?;
     let failed = |source| Error::OutputUnwritable { path: state.clone(), source };
     fs::create_dir_all(&state).map_err(|error| Error::Setting {
         what: "the daemon's folder",
         expected: "one that can be written; name it with --state DIR".into(),
         found: format!("{} ({error})", state.display()),
     })?;
-    let _one = Lock::take(&state.join("daemon"), "--state")?;
-    let mut listeners = Listeners::open(&socket, listen)?;
+    let _one = Lock::take(&state.join("daemon.lock"), &state, "--state")?;
     let shared = Arc::new(Shared::new(queue, cache, listeners.places()));
     let for_engine = Arc::clone(&shared);
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || run(&for_engine)).map_err(failed)?;

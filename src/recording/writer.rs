@@ -83,7 +83,7 @@ impl Recorder {
         settings.check()?;
         fs::create_dir_all(&settings.folder)
             .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
-        let lock = Lock::take(&settings.folder.join("recording"), "--record")?;
+        let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, "--record")?;
         let status = Arc::<RecorderStatus>::default();
         let ring = Ring::open(&settings.folder, settings.max_mb << 20)
             .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;

@@ -262,10 +262,12 @@ fn one_daemon_a_socket_and_one_a_folder() {
     let (other_state, state) = (bench.path("other"), bench.path("state/rtpt"));
     let other_state = other_state.to_str().unwrap();
     let second = bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]);
+    let same = bench.rtpt(&["serve", "--socket", &socket, "--state", state.to_str().unwrap()]);
+    same.fails_with(4, &["another daemon has", &socket, "--socket"]);
     second.fails_with(4, &["another daemon has", &socket, &format!("process {}", first.pid()), "--socket"]);
     let other_socket = bench.path("other.sock");
     let run = bench.rtpt(&["serve", "--socket", other_socket.to_str().unwrap(), "--state", state.to_str().unwrap()]);
-    run.fails_with(4, &["another daemon has", "--state"]);
+    run.fails_with(4, &["another daemon has", state.to_str().unwrap(), "--state"]);
     assert_eq!(first.get("/readyz").status, 200, "the first is none the worse");
 
     first.kill();
@@ -286,8 +288,9 @@ fn one_daemon_a_socket_and_one_a_folder() {
     assert!(!bench.path("photo.jpg.lock").exists(), "nothing is left beside what is not its own");
     let nowhere = bench.path("nowhere/x.sock");
     bench.rtpt(&["serve", "--socket", nowhere.to_str().unwrap(), "--state", other_state]).fails_with(1, &["nowhere"]);
-    let file = bench.write("file", b"");
-    bench.rtpt(&["serve", "--state", &file, "--socket", &socket]).fails_with(2, &["--state"]);
+    let (file, free) = (bench.write("file", b""), bench.path("free.sock"));
+    bench.rtpt(&["serve", "--state", &file, "--socket", free.to_str().unwrap()]).fails_with(2, &["--state"]);
+    assert!(!free.exists());
     fs::remove_file(&third.socket).unwrap();
     let foreign = UnixListener::bind(&third.socket).unwrap();
     bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]).fails_with(4, &["another daemon has"]);
