@@ -131,8 +131,6 @@ pub const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
 pub const SHUTDOWN_MS: u64 = 10_000;
 /// Views that a request may ask for (count), unless the daemon itself uses more.
 pub const REQUEST_VIEWS_MAX: usize = 256;
-/// Heads kept ready for requests (count).
-pub const HEADS_KEPT: usize = 4;
 /// Points of the history that the live page plots (count), and the least time between two (milliseconds).
 pub const HISTORY: (usize, u64) = (600, 500);
 /// Longest token (bytes), and the shortest.
