@@ -30,7 +30,7 @@ use crate::classes::{LabelList, parse_labels};
 use crate::error::Error;
 use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX, WATCHERS_MAX};
 use crate::pulse::Pulse;
-use crate::report::{VIEW_TILE, view_sheet};
+use crate::report::view_sheet;
 
 /// Answers listed if nothing is said, as in `rtpt classify --json` (count).
 const TOP: usize = 5;
@@ -339,7 +339,7 @@ async fn views(State(context): State<Context>) -> Answer {
     let latest = context.shared.latest().ok_or_else(no_frame)?;
     let model = context.shared.model().ok_or_else(no_frame)?;
     let drawn = tokio::task::spawn_blocking(move || {
-        view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views, VIEW_TILE)
+        view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views)
     });
     let sheet = drawn
         .await

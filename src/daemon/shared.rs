@@ -245,6 +245,11 @@ impl Shared {
         self.frames.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// What is recorded.
+    pub fn recording(&self) -> Option<RecorderSettings> {
+        self.recording.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Puts a recorder in the place of the present one, which finishes what it has.
     pub fn set_recorder(&self, settings: Option<RecorderSettings>, recorder: Option<Recorder>) {
         *self.recording.write().unwrap_or_else(PoisonError::into_inner) = settings;
@@ -289,7 +294,7 @@ impl Shared {
 
     /// How the daemon is.
     pub fn status(&self) -> StatusRecord {
-        let recording = self.recording.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let recording = self.recording();
         let recorder = self.recorder.read().unwrap_or_else(PoisonError::into_inner);
         let recording = recording.zip(recorder.as_ref()).map(|(settings, recorder)| {
             let status = recorder.status();

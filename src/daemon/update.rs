@@ -59,7 +59,6 @@ pub struct Updater {
     memory: Option<PathBuf>,
     one: AsyncMutex<()>,
     source: Mutex<Option<RunningSource>>,
-    recording: Mutex<Option<RecorderSettings>>,
 }
 
 struct RunningSource {
@@ -71,15 +70,7 @@ struct RunningSource {
 impl Updater {
     /// One that has changed nothing yet.
     pub fn new(shared: Arc<Shared>, loader: Loader, edited: EditedLabels, memory: Option<PathBuf>) -> Self {
-        Self {
-            shared,
-            loader,
-            edited,
-            memory,
-            one: AsyncMutex::default(),
-            source: Mutex::default(),
-            recording: Mutex::default(),
-        }
+        Self { shared, loader, edited, memory, one: AsyncMutex::default(), source: Mutex::default() }
     }
 
     /// Loads everything as flags and configuration say, and puts it in force.
@@ -158,8 +149,7 @@ impl Updater {
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.shared.set_labels_origin(origin);
         if let Some(recorder) = recorder {
-            self.shared.set_recorder(recording.clone(), recorder);
-            *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = recording;
+            self.shared.set_recorder(recording, recorder);
         }
         self.set_source(source);
         Ok(())
@@ -167,7 +157,7 @@ impl Updater {
 
     /// The recorder to put in the place of the present one, if the recording is to change.
     fn new_recorder(&self, wanted: Option<&RecorderSettings>) -> Result<Option<Option<Recorder>>> {
-        let mut present = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.shared.recording();
         if present.as_ref() == wanted {
             return Ok(None);
         }
@@ -175,7 +165,6 @@ impl Updater {
         // Two cannot write in one folder: there the old one goes first.
         if present.as_ref().map(|present| &present.folder) == wanted.map(|wanted| &wanted.folder) {
             self.shared.set_recorder(None, None);
-            *present = None;
         }
         wanted.map(Recorder::start).transpose().map(Some)
     }

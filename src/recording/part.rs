@@ -97,7 +97,8 @@ impl RecordedSettings {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             device: device_key(),
-            bundle: bundle.into(),
+            // A replay may be started in another folder.
+            bundle: bundle.canonicalize().unwrap_or_else(|_| bundle.into()),
             bundle_digest: bundle_digest.to_hex().to_string(),
             labels: list.names().to_vec(),
             ids: list.ids().map(<[String]>::to_vec),

@@ -14,5 +14,5 @@ pub use explain::{explain, png_bytes, write_png};
 pub use features::features_bytes;
 pub use plots::success_curve;
 pub use record::{Answer, ErrorRecord, ImageRecord, RECORD_SCHEMA};
-pub use sheet::{VIEW_TILE, view_sheet};
+pub use sheet::view_sheet;
 pub use trace::trace_bytes;

@@ -7,13 +7,13 @@ use crate::error::Result;
 use crate::views::{Preprocessing, ViewSettings, decode, encode_jpeg, make_views, view_pixels};
 
 /// Side of a view in a sheet (pixels).
-pub const VIEW_TILE: usize = 96;
+const TILE: usize = 96;
 /// Views in a row of a sheet (count).
 const COLUMNS: usize = 8;
 /// Quality of the JPEG (1–100).
 const QUALITY: u8 = 80;
 
-/// The views of an image file as a JPEG, eight in a row, the clean one first, each `tile` pixels wide.
+/// The views of an image file as a JPEG, eight in a row, the clean one first, each 96 pixels wide.
 ///
 /// They are made from the file and its digest as they were when it was classified.
 ///
@@ -24,16 +24,15 @@ pub fn view_sheet(
     digest: &blake3::Hash,
     preprocessing: &Preprocessing,
     settings: &ViewSettings,
-    tile: usize,
 ) -> Result<Vec<u8>> {
     let image = decode(file)?;
     let side = preprocessing.resolution;
     let mut views = Array4::zeros((settings.count, 3, side, side));
     make_views(&image, digest.as_bytes(), preprocessing, settings, views.view_mut());
-    let mut canvas = Canvas::new(COLUMNS * tile, settings.count.div_ceil(COLUMNS) * tile, [0, 0, 0]);
+    let mut canvas = Canvas::new(COLUMNS * TILE, settings.count.div_ceil(COLUMNS) * TILE, [0, 0, 0]);
     for (index, view) in views.axis_iter(Axis(0)).enumerate() {
         let pixels = view_pixels(view, preprocessing);
-        canvas.picture(&pixels, index % COLUMNS * tile, index / COLUMNS * tile, tile, tile);
+        canvas.picture(&pixels, index % COLUMNS * TILE, index / COLUMNS * TILE, TILE, TILE);
     }
     Ok(encode_jpeg(&canvas.into_pixels(), QUALITY))
 }

@@ -76,6 +76,9 @@ impl<J> Inbox<J> {
     /// Puts a frame in place of the one that waits, if one does: that one is dropped and counted.
     pub fn offer(&self, frame: Frame) {
         let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
         if inner.frame.replace(frame).is_some() {
             inner.dropped += 1;
         }
@@ -218,6 +221,7 @@ mod tests {
         inbox.offer(frame(1));
         inbox.close();
         assert_eq!((inbox.push(2), inbox.push_own(3)), (Err(2), Err(3)));
+        inbox.offer(frame(2));
         assert_eq!([next(&inbox), next(&inbox)], ["job 1", "closed"]);
         assert!(inbox.offer_in_turn(frame(2), NOW).is_err());
     }

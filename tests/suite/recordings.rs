@@ -67,6 +67,16 @@ fn every_decision_is_reproduced_to_the_bit() {
 }
 
 #[test]
+fn a_replay_may_be_started_in_another_folder() {
+    let bench = Bench::new();
+    bench.bundle();
+    let folder = record(&bench, 2, &["--bundle", "bundle"]);
+    let mut command = bench.command(&["replay", folder.to_str().unwrap()]);
+    let output = command.current_dir("/").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_replay_may_ask_what_if() {
     let bench = Bench::new();
     let folder = record(&bench, 8, &[]);
