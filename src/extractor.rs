@@ -243,6 +243,11 @@ impl Extractor {
         &self.pool
     }
 
+    /// The names of the encoder's matrix kernels.
+    pub fn kernels(&self) -> Vec<String> {
+        self.encoder.kernels()
+    }
+
     /// The encoder's batch and where it came from.
     pub fn batch(&self) -> BatchChoice {
         BatchChoice { batch: self.encoder.batch(), origin: self.batch_origin }

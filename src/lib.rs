@@ -34,6 +34,7 @@
 pub mod error;
 pub mod files;
 pub mod limits;
+pub mod listing;
 pub mod lock;
 pub mod metrics;
 pub mod pulse;
@@ -73,20 +74,26 @@ pub mod classifier;
 
 pub mod check;
 
+#[cfg(feature = "eval")]
 pub mod eval;
 
+#[cfg(feature = "eval")]
 pub mod attack;
 
 pub mod import;
 
 pub mod report;
 
+#[cfg(feature = "daemon")]
 pub mod source;
 
+#[cfg(feature = "daemon")]
 pub mod stream;
 
+#[cfg(feature = "daemon")]
 pub mod recording;
 
+#[cfg(feature = "daemon")]
 pub mod daemon;
 
 pub use answerer::{Answerer, Outcome};

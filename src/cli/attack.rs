@@ -21,7 +21,8 @@ use rtpt_edge::rows::argmax;
 use rtpt_edge::views::{Pixels, Sampler, clean_view_pixels, decode};
 use serde::Serialize;
 
-use super::settings::{BundleArgument, DataSetArguments, ExtractorArguments, LabelArguments, memory_folder};
+use super::datasets::DataSetArguments;
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, memory_folder};
 use super::{Completion, Outcome, progress_bar};
 
 #[derive(Args)]

@@ -14,8 +14,9 @@ use rtpt_edge::metrics::calibration_error;
 use rtpt_edge::rows::argmax;
 use rtpt_edge::{Classifier, ClassifierSettings};
 
+use super::datasets::DataSetArguments;
 use super::inputs::Input;
-use super::settings::{CacheArguments, DataSetArguments, SettingsArguments};
+use super::settings::{CacheArguments, SettingsArguments};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Fewer images than this say nothing about a rate.

@@ -12,7 +12,7 @@ use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::unistd::Uid;
-use rtpt_edge::daemon::protocol::RefusalRecord;
+use rtpt_edge::daemon::protocol::{InfoRecord, RefusalRecord};
 use rtpt_edge::error::{Error, Result};
 use rtpt_edge::limits::ANSWER_BYTES_MAX;
 use serde::de::DeserializeOwned;
@@ -101,6 +101,14 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<T> {
         self.send(method, path, kind, body)?.json(&self.socket)
+    }
+
+    /// How the daemon is.
+    ///
+    /// # Errors
+    /// No daemon answers, or it refuses.
+    pub fn info(&self) -> Result<InfoRecord> {
+        self.json(Method::GET, "/v1/info", None, Vec::new())
     }
 
     /// Hands the events of a daemon, name and data, to `take` until that says to stop; or until the daemon ends.

@@ -20,9 +20,8 @@ use rtpt_edge::limits::SHARDS_MAX;
 use rtpt_edge::report::{evaluation_html, features_bytes};
 use rtpt_edge::tuning::TuningSettings;
 
-use super::settings::{
-    BundleArgument, CacheArguments, DataSetArguments, ExtractorArguments, LabelArguments, memory_folder,
-};
+use super::datasets::DataSetArguments;
+use super::settings::{BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, memory_folder};
 use super::{Completion, Outcome, progress_bar};
 
 /// What the names of a folder's result files end in.

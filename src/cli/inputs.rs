@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rtpt_edge::error::{Error, Result};
 use rtpt_edge::limits::{FILES_MAX, IMAGE_BYTES_MAX};
-use rtpt_edge::source::image_files;
+use rtpt_edge::listing::image_files;
 
 /// One thing to classify, or why there is nothing.
 pub struct Input {

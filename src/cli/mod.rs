@@ -1,28 +1,42 @@
 //! The command line: one file a subcommand, thin over the library.
 
+#[cfg(feature = "daemon")]
 mod ask;
+#[cfg(feature = "eval")]
 mod attack;
 mod bench;
 mod bundle;
 mod cache;
+#[cfg(feature = "eval")]
 mod calibrate;
 mod classify;
+#[cfg(feature = "daemon")]
 mod client;
+#[cfg(feature = "daemon")]
 mod config;
+#[cfg(feature = "eval")]
+mod datasets;
 mod demo;
+mod doctor;
+#[cfg(feature = "eval")]
 mod eval;
 mod import;
 mod inputs;
+#[cfg(feature = "daemon")]
 mod labels;
+mod manual;
 mod printer;
+#[cfg(feature = "daemon")]
 mod replay;
+#[cfg(feature = "daemon")]
 mod serve;
 mod settings;
+#[cfg(feature = "daemon")]
 mod status;
 mod trace;
+#[cfg(feature = "daemon")]
 mod watch;
 
-use std::env;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -33,7 +47,8 @@ use rtpt_edge::error::{Category, Error};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything asked for was done
-  1  some inputs could not be classified, or an output could not be written
+  1  some inputs could not be classified, an output could not be written, or the doctor found a
+     problem
   2  the command line, the labels or a data set are wrong, or results do not fit together
   3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
   4  another daemon has the socket or the folder, or no daemon answers
@@ -64,10 +79,13 @@ enum Command {
     /// Time each stage on this device
     Bench(bench::Arguments),
     /// Measure methods on labelled images: accuracy, calibration, robustness, time
+    #[cfg(feature = "eval")]
     Eval(Box<eval::Arguments>),
     /// Make altered copies of labelled images: attacks by queries, and common corruptions
+    #[cfg(feature = "eval")]
     Attack(Box<attack::Arguments>),
     /// Fit the tamper score's threshold and the probabilities' temperature to your own images
+    #[cfg(feature = "eval")]
     Calibrate(calibrate::Arguments),
     /// Look at a model bundle
     Bundle(bundle::Arguments),
@@ -75,17 +93,29 @@ enum Command {
     Cache(cache::Arguments),
     /// Classify the demo photos, clean and attacked
     Demo(demo::Arguments),
+    /// Write the manual pages
+    Manual(manual::ManualArguments),
+    /// Print what completes commands in a shell, to be sourced or put where it looks
+    Completions(manual::CompletionsArguments),
+    /// Say what this device can do, what is wrong with it, and what to do about it
+    Doctor(doctor::Arguments),
     /// Run as a daemon: classify a camera's frames and clients' images, and show a live page
+    #[cfg(feature = "daemon")]
     Serve(Box<serve::Arguments>),
     /// Have a running daemon classify images
+    #[cfg(feature = "daemon")]
     Ask(ask::Arguments),
     /// Show how a running daemon is
+    #[cfg(feature = "daemon")]
     Status(status::Arguments),
     /// Show or change the labels of a running daemon
+    #[cfg(feature = "daemon")]
     Labels(labels::Arguments),
     /// Follow a running daemon's decisions, a line each
+    #[cfg(feature = "daemon")]
     Watch(watch::Arguments),
     /// Decide a recording's frames again, and say which decisions differ
+    #[cfg(feature = "daemon")]
     Replay(replay::Arguments),
 }
 
@@ -121,7 +151,11 @@ type Outcome = Result<Completion, Failure>;
 impl Cli {
     /// What is logged if the environment says nothing: a daemon tells what happens to it.
     pub fn log_level(&self) -> &'static str {
-        if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" }
+        match self.command {
+            #[cfg(feature = "daemon")]
+            Command::Serve(_) => "info",
+            _ => "warn",
+        }
     }
 }
 
@@ -130,7 +164,10 @@ impl Cli {
 /// # Errors
 /// They are wrong, or only help was asked for; the exit code is given and the rest is said.
 pub fn parse() -> Result<Cli, ExitCode> {
-    config::parse(env::args_os().collect()).map_err(|error| finish(Err(error.into())))
+    #[cfg(feature = "daemon")]
+    return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
+    #[cfg(not(feature = "daemon"))]
+    Ok(Cli::parse())
 }
 
 /// Runs the command and says how it went.
@@ -139,17 +176,29 @@ pub fn run(program: &Cli) -> ExitCode {
         Command::Classify(arguments) => classify::run(arguments),
         Command::Trace(arguments) => trace::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        #[cfg(feature = "eval")]
         Command::Eval(arguments) => eval::run(arguments),
+        #[cfg(feature = "eval")]
         Command::Attack(arguments) => attack::run(arguments),
+        #[cfg(feature = "eval")]
         Command::Calibrate(arguments) => calibrate::run(arguments),
         Command::Cache(arguments) => cache::run(arguments),
         Command::Bundle(arguments) => bundle::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Manual(arguments) => manual::manual(arguments),
+        Command::Completions(arguments) => manual::completions(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Serve(arguments) => serve::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Ask(arguments) => ask::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Status(arguments) => status::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Labels(arguments) => labels::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Watch(arguments) => watch::run(arguments),
+        #[cfg(feature = "daemon")]
         Command::Replay(arguments) => replay::run(arguments),
     })
 }

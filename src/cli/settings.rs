@@ -1,14 +1,13 @@
 //! The flags that decide how an image is classified; the same for every command that classifies.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use rtpt_edge::bundle::{Bundle, locate_bundle};
 use rtpt_edge::cache::FeatureCache;
 use rtpt_edge::classes::{LabelList, LabelSet, read_labels};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions};
 use rtpt_edge::extractor::worker_pool;
 use rtpt_edge::head::HeadKind;
 use rtpt_edge::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
@@ -122,6 +121,7 @@ impl CacheArguments {
     }
 
     /// The cache asked for, in memory if nothing was said.
+    #[cfg(feature = "daemon")]
     pub fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(CacheChoice::Memory))
     }
@@ -149,33 +149,6 @@ impl CacheArguments {
     /// Where features on disk are.
     pub fn folder(&self) -> Option<PathBuf> {
         self.cache_dir.clone().or_else(memory_folder)
-    }
-}
-
-/// How labelled images are read.
-#[derive(Args)]
-pub struct DataSetArguments {
-    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
-    #[arg(long, value_name = "FILE")]
-    class_names: Option<PathBuf>,
-    /// Folder that the paths in a data set's file are below [default: where the file is]
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
-    /// Part of a CoOp split file: train, val or test [default: test; train to calibrate]
-    #[arg(long, value_name = "PART")]
-    split: Option<String>,
-}
-
-impl DataSetArguments {
-    /// Reads and checks a data set; `split` is the part of a CoOp split file if nothing was said.
-    pub fn open(&self, path: &Path, split: &str) -> Result<DataSet> {
-        let split = self.split.clone().unwrap_or_else(|| split.into());
-        DataSet::open(path, &DataSetOptions { images: self.images.clone(), split })
-    }
-
-    /// What classes are called.
-    pub fn class_names(&self) -> Result<ClassNames> {
-        self.class_names.as_deref().map_or_else(|| Ok(ClassNames::default()), ClassNames::read)
     }
 }
 
@@ -267,23 +240,6 @@ impl LabelArguments {
         match &self.labels {
             Some(path) => read_labels(path).map(Some),
             None => Ok(bundle.labels.clone()),
-        }
-    }
-
-    /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
-    /// set's own classes.
-    pub fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<LabelList> {
-        if let Some(path) = &self.labels {
-            return read_labels(path);
-        }
-        match &bundle.labels {
-            Some(list)
-                if sets[0].classes.is_none()
-                    && (bundle.manifest.text.is_none() || sets.iter().all(|set| set.fits(list, renamed))) =>
-            {
-                Ok(list.clone())
-            }
-            _ => sets[0].labels(renamed),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use hyper::Method;
 use rtpt_edge::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
 
 use super::client::SocketArgument;
@@ -20,7 +19,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
-    let info: InfoRecord = arguments.socket.client()?.json(Method::GET, "/v1/info", None, Vec::new())?;
+    let info: InfoRecord = arguments.socket.client()?.info()?;
     let mut out = io::stdout().lock();
     if arguments.json {
         json_line(&mut out, &info)?;

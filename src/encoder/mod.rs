@@ -7,11 +7,13 @@
 mod batch;
 mod onnx;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array1, Array2, ArrayView4, ArrayViewMut2, Axis, parallel::prelude::*};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
+use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
 use tract_onnx::tract_hir::infer::Factoid;
 
 pub use batch::{BatchChoice, BatchOrigin, choose_batch};
@@ -93,6 +95,14 @@ impl Encoder {
     /// Input and output sizes.
     pub fn shape(&self) -> EncoderShape {
         self.shape
+    }
+
+    /// The names of the matrix kernels that run most of the model: what the engine found best for this processor.
+    pub fn kernels(&self) -> Vec<String> {
+        let products = self.plan.model().nodes().iter().filter_map(|node| node.op_as::<OptMatMul>());
+        let names: BTreeSet<&str> =
+            products.flat_map(|product| product.mmm.iter().map(|kernel| kernel.name())).collect();
+        names.into_iter().map(String::from).collect()
     }
 
     /// Features F `[V, D]`, unit rows, of `views` `[V, 3, R, R]`. Runs on the current rayon pool.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::listing::image_files;
 use super::{Content, Lost, Picture, Source, Wait};
 use crate::files::read_up_to;
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
+use crate::listing::image_files;
 
 /// An image file, or the images of a folder in order of name.
 pub struct Images {

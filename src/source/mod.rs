@@ -7,15 +7,14 @@ mod camera;
 mod command;
 mod images;
 mod jpegs;
-mod listing;
 mod spec;
 mod supervisor;
+mod v4l2;
 mod wait;
 mod watched;
 
-pub use camera::{CameraFormat, CameraSpec};
+pub use camera::{CameraFormat, CameraReport, CameraSpec, OfferedFormats, look_at_camera, video_devices};
 pub use jpegs::{JpegSplitter, with_huffman_tables};
-pub use listing::{image_files, is_image_name};
 pub use spec::SourceSpec;
 pub use supervisor::{SourceHealth, SourceSettings, SourceState, SourceStatus, supervise};
 pub use wait::Wait;

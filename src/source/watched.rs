@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::listing::is_image_name;
 use super::{Content, Lost, Picture, Source, Wait};
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
+use crate::listing::is_image_name;
 
 /// A watched folder. Only files that were closed after writing, or moved in, are read: they are whole.
 pub struct Watched {

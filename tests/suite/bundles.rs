@@ -191,7 +191,7 @@ fn encoders_that_do_not_fit() {
 }
 
 /// Replaces one f32 tensor of the goldens.
-fn replace_tensor(bundle: &BrokenBundle, name: &str, shape: Vec<usize>, data: &[u8]) {
+pub fn replace_tensor(bundle: &BrokenBundle, name: &str, shape: Vec<usize>, data: &[u8]) {
     let bytes = fs::read(bundle.file("goldens.safetensors")).unwrap();
     let old = SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors: HashMap<String, TensorView<'_>> = old.tensors().into_iter().collect();

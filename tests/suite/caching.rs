@@ -108,11 +108,13 @@ fn a_full_disk_is_a_warning() {
     // A file system of its own needs rights that a test may not have; a limit on file sizes does the same to a write.
     let bench = Bench::new();
     let photos = photos(&bench);
+    let program = crate::program::program();
     let mut command = std::process::Command::new("sh");
     command
-        .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" classify --json --batch 1 \"$1\""])
-        .arg(env!("CARGO_BIN_EXE_rtpt"))
-        .arg(&photos)
+        .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .args(["classify", "--json", "--batch", "1", &photos])
         .env("RTPT_BUNDLE", crate::program::tiny())
         .env("XDG_CACHE_HOME", bench.path("memory"));
     let output = command.output().unwrap();

@@ -156,6 +156,7 @@ int ioctl(int fd, unsigned long request, ...) {
     if (request == VIDIOC_QUERYCAP) {
         struct v4l2_capability *found = argument;
         memset(found, 0, sizeof *found);
+        snprintf((char *)found->card, sizeof found->card, "Test camera");
         found->capabilities = V4L2_CAP_DEVICE_CAPS | V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_META_CAPTURE;
         found->device_caps = is_there("metadata") ? V4L2_CAP_META_CAPTURE : V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
         return 0;
@@ -166,6 +167,24 @@ int ioctl(int fd, unsigned long request, ...) {
         if (found->index >= 2 || found->type != V4L2_BUF_TYPE_VIDEO_CAPTURE) return refuse(EINVAL);
         found->pixelformat = formats[found->index];
         return 0;
+    }
+    if (request == VIDIOC_ENUM_FRAMESIZES) {
+        struct v4l2_frmsizeenum *found = argument;
+        if (found->pixel_format == wanted_format() && found->index < 2) {
+            found->type = V4L2_FRMSIZE_TYPE_DISCRETE;
+            found->discrete.width = found->index ? 320 : 640;
+            found->discrete.height = found->index ? 240 : 480;
+            return 0;
+        }
+        if (found->pixel_format == V4L2_PIX_FMT_H264 && found->index == 0) {
+            found->type = V4L2_FRMSIZE_TYPE_STEPWISE;
+            found->stepwise.min_width = found->stepwise.min_height = 32;
+            found->stepwise.max_width = 1920;
+            found->stepwise.max_height = 1080;
+            found->stepwise.step_width = found->stepwise.step_height = 2;
+            return 0;
+        }
+        return refuse(EINVAL);
     }
     if (request == VIDIOC_G_FMT || request == VIDIOC_S_FMT) {
         struct v4l2_format *format = argument;

@@ -68,7 +68,7 @@ impl Goldens {
         self.doubles(name)
     }
 
-    fn doubles(&self, name: &str) -> Vec<f64> {
+    pub fn doubles(&self, name: &str) -> Vec<f64> {
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap_or_else(|_| panic!("no golden {name}"));
         match view.dtype() {

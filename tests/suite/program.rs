@@ -65,7 +65,7 @@ impl Bench {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rtpt"));
+        let mut command = program();
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -97,6 +97,15 @@ impl Bench {
         }
         BrokenBundle { folder }
     }
+}
+
+/// `rtpt`; where the tests run under emulation, by the same emulator.
+pub fn program() -> Command {
+    let emulator = std::env::var("RTPT_TESTS_EMULATOR").unwrap_or_default();
+    let mut words = emulator.split_whitespace().chain([env!("CARGO_BIN_EXE_rtpt")]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
 }
 
 pub fn tiny() -> PathBuf {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, until};
 use crate::goldens::root;
-use crate::program::{Bench, image_bytes};
+use crate::program::{Bench, image_bytes, tiny};
 
 /// A JPEG of its own for every number.
 fn jpeg(number: u8) -> Vec<u8> {
@@ -340,6 +340,43 @@ fn a_v4l2_camera_may_give_raw_pixels() {
     wait_for(&daemon, "other formats are named", |source| {
         source["problem"].as_str().is_some_and(|problem| problem.contains("offers H264, NV12, expected MJPG or YUYV"))
     });
+}
+
+#[test]
+fn the_doctor_looks_at_cameras_and_what_they_offer() {
+    let bench = Bench::new();
+    let camera = FakeCamera::new(&bench, "MJPG", &[jpeg(0)]);
+    let examine = || {
+        let mut command = bench.command(&["doctor", "--json", "--no-timing", "--camera", "/dev/video-test"]);
+        command.env("RTPT_BUNDLE", tiny()).env("LD_PRELOAD", &camera.library).env("RTPT_SHIM", &camera.folder);
+        let output = command.output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = |list: &str| report[list].as_array().unwrap().clone();
+        let finding = found("findings").into_iter().filter(|finding| finding["topic"] == "camera").next_back().unwrap();
+        (found("cameras").last().unwrap().clone(), finding)
+    };
+    let (seen, finding) = examine();
+    assert_eq!((&seen["device"], &seen["name"]), (&"/dev/video-test".into(), &"Test camera".into()));
+    let formats = serde_json::json!([
+        { "format": "H264", "understood": false, "sizes": [[1920, 1080]] },
+        { "format": "MJPG", "understood": true, "sizes": [[640, 480], [320, 240]] },
+    ]);
+    assert_eq!(seen["formats"], formats);
+    assert_eq!(finding["verdict"], "ok");
+    assert!(finding["found"].as_str().unwrap().contains("MJPG up to 640×480"), "{finding}");
+    assert!(finding["advice"].as_str().unwrap().contains("--source /dev/video-test"), "{finding}");
+    assert!(!camera.log().contains("on\n") && !camera.log().contains("size"), "nothing is set: {}", camera.log());
+
+    camera.set("format", b"RG10");
+    let (_, finding) = examine();
+    assert_eq!(finding["verdict"], "warning");
+    assert!(finding["advice"].as_str().unwrap().contains("rpicam-vid"), "{finding}");
+    camera.set("metadata", b"");
+    assert_eq!(examine().1["verdict"], "ok", "a device that gives no frames is none to worry about");
+    camera.set("absent", b"");
+    let (seen, finding) = examine();
+    assert_eq!(finding["verdict"], "problem");
+    assert!(seen["problem"].as_str().unwrap().contains("cannot open /dev/video-test"), "{seen}");
 }
 
 #[test]

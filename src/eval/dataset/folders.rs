@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DataSet, Item, Problems, push};
 use crate::error::Result;
+use crate::listing::is_image_name;
 use crate::views::EXTENSIONS;
 
 pub fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
@@ -47,9 +48,4 @@ fn listed(folder: &Path, problems: &mut Problems) -> Vec<PathBuf> {
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }

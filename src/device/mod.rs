@@ -1,8 +1,15 @@
-//! What names this device, and how it is: memory and temperature.
+//! What this device is, what names it, and how it is: memory, heat, and what slows it.
+
+mod condition;
+mod processor;
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::resource::{UsageWho, getrusage};
+
+pub use condition::{Memory, Slowed, slowed, temperature_at};
+pub use processor::Processor;
 
 /// 16 hex digits that stand for this version of the program and the processor's model and features: choices and results
 /// that hold for one kind of processor are remembered under its name.
@@ -34,12 +41,5 @@ pub fn rss_peak() -> Option<u64> {
 
 /// The hottest of the device's temperature sensors (°C), where there is one.
 pub fn temperature() -> Option<f64> {
-    let zones = fs::read_dir("/sys/class/thermal").ok()?;
-    let readings = zones.filter_map(|zone| {
-        let millidegrees = fs::read_to_string(zone.ok()?.path().join("temp")).ok()?;
-        let celsius = millidegrees.trim().parse::<f64>().ok()? / 1e3;
-        // Sensors that are switched off say nonsense.
-        (-50.0..200.0).contains(&celsius).then_some(celsius)
-    });
-    readings.max_by(f64::total_cmp)
+    temperature_at(Path::new("/"))
 }

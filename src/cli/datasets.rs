@@ -1,0 +1,57 @@
+//! The flags of commands that read data sets.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rtpt_edge::Result;
+use rtpt_edge::bundle::Bundle;
+use rtpt_edge::classes::{LabelList, read_labels};
+use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions};
+
+use super::settings::LabelArguments;
+
+/// How labelled images are read.
+#[derive(Args)]
+pub struct DataSetArguments {
+    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
+    #[arg(long, value_name = "FILE")]
+    class_names: Option<PathBuf>,
+    /// Folder that the paths in a data set's file are below [default: where the file is]
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Part of a CoOp split file: train, val or test [default: test; train to calibrate]
+    #[arg(long, value_name = "PART")]
+    split: Option<String>,
+}
+
+impl DataSetArguments {
+    /// Reads and checks a data set; `split` is the part of a CoOp split file if nothing was said.
+    pub fn open(&self, path: &Path, split: &str) -> Result<DataSet> {
+        let split = self.split.clone().unwrap_or_else(|| split.into());
+        DataSet::open(path, &DataSetOptions { images: self.images.clone(), split })
+    }
+
+    /// What classes are called.
+    pub fn class_names(&self) -> Result<ClassNames> {
+        self.class_names.as_deref().map_or_else(|| Ok(ClassNames::default()), ClassNames::read)
+    }
+}
+
+impl LabelArguments {
+    /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
+    /// set's own classes.
+    pub fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<LabelList> {
+        if let Some(path) = &self.labels {
+            return read_labels(path);
+        }
+        match &bundle.labels {
+            Some(list)
+                if sets[0].classes.is_none()
+                    && (bundle.manifest.text.is_none() || sets.iter().all(|set| set.fits(list, renamed))) =>
+            {
+                Ok(list.clone())
+            }
+            _ => sets[0].labels(renamed),
+        }
+    }
+}

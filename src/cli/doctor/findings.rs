@@ -1,0 +1,425 @@
+//! From what was found to what it means and what to do: no measuring here, so that every case can be tested.
+
+use std::fs;
+use std::path::Path;
+
+use rtpt_edge::Bundle;
+use rtpt_edge::cache::{FILE_NAME, disk_usage};
+use rtpt_edge::check::Drift;
+use rtpt_edge::device::{Memory, Processor, Slowed};
+use rtpt_edge::error::{Error, Result};
+use serde::Serialize;
+
+use super::speed::Speed;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// What was looked at, a word.
+    pub topic: &'static str,
+    /// What it means.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    pub advice: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is as it should be.
+    Ok,
+    /// It works, and could be better.
+    Warning,
+    /// It does not work.
+    Problem,
+}
+
+use Verdict::{Ok as Fine, Problem, Warning};
+
+const NOTHING: &str = "nothing to do";
+/// Above this the boards of the Raspberry Pi slow down at 80 to 85 °C, and Jetsons at 95 to 100 °C: time for cooling.
+const HOT_C: f64 = 75.0;
+/// Free room on the disk that the cache and a recording can do with (bytes).
+const DISK_LOW: u64 = 256 << 20;
+/// Frames a second that make a camera feel live.
+const LIVE: f64 = 1.0;
+
+fn finding(topic: &'static str, verdict: Verdict, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { topic, verdict, found: found.into(), advice: advice.into() }
+}
+
+pub fn processor(processor: &Processor) -> Finding {
+    let those = |there: bool| {
+        let names = processor.features.iter().filter(|(_, has)| *has == there).map(|(name, _)| *name);
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() { "none".into() } else { names.join(", ") }
+    };
+    let board = processor.board.as_ref().map_or_else(String::new, |board| format!(" ({board})"));
+    let Processor { model, cores, architecture, .. } = processor;
+    let found = format!("{model}{board}, {cores} cores, {architecture}; has {}; lacks {}", those(true), those(false));
+    let has = |name: &str| processor.features.contains(&(name, true));
+    let lacks = |name: &str| processor.features.contains(&(name, false));
+    if lacks("neon") {
+        let advice = "every kernel runs without vector instructions; use a board whose processor has NEON";
+        finding("processor", Problem, found, advice)
+    } else if processor.half_used {
+        let advice =
+            "this is a 64-bit processor with a 32-bit program; a 64-bit system and the arm64 package are faster";
+        finding("processor", Warning, found, advice)
+    } else if lacks("avx2") || lacks("fma") {
+        finding("processor", Warning, found, "without AVX2 and FMA the encoder is slow; use few --views")
+    } else if has("fp16") || has("dotprod") || has("i8mm") {
+        // Nothing that is measured here would be faster with them: models are f32.
+        finding("processor", Fine, found, format!("{NOTHING}; models in f32 do not use fp16, dotprod and i8mm"))
+    } else {
+        finding("processor", Fine, found, NOTHING)
+    }
+}
+
+pub fn kernels(kernels: &[String]) -> Finding {
+    let found = if kernels.is_empty() { "no matrix product in this encoder".into() } else { kernels.join(", ") };
+    if kernels.iter().any(|name| name.starts_with("generic")) {
+        let advice =
+            "the engine knows no fast kernel for this processor; use few --views, and report the processor's model";
+        return finding("kernels", Warning, found, advice);
+    }
+    finding("kernels", Fine, found, NOTHING)
+}
+
+pub fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
+    let Some(memory) = memory else {
+        return finding("memory", Warning, "the system does not tell", "see that /proc is mounted");
+    };
+    let found = format!("{} available of {}", mebibytes(memory.available), mebibytes(memory.total));
+    match peak {
+        Some(peak) if memory.available < peak => {
+            let advice = format!("the doctor took {}: end other programs, or use a smaller model", mebibytes(peak));
+            finding("memory", Warning, found, advice)
+        }
+        Some(peak) => finding("memory", Fine, format!("{found}; the doctor took {}", mebibytes(peak)), NOTHING),
+        None => finding("memory", Fine, found, NOTHING),
+    }
+}
+
+pub fn temperature(celsius: Option<f64>) -> Finding {
+    match celsius {
+        None => finding("temperature", Fine, "no sensor tells", NOTHING),
+        Some(celsius) if celsius >= HOT_C => {
+            let advice =
+                "give it a heat sink, a fan or a case with holes, or use fewer --views; past 80 °C boards slow down";
+            finding("temperature", Warning, format!("{celsius:.1} °C"), advice)
+        }
+        Some(celsius) => finding("temperature", Fine, format!("{celsius:.1} °C"), NOTHING),
+    }
+}
+
+pub fn slowed(reasons: &[Slowed]) -> Finding {
+    if reasons.is_empty() {
+        return finding("throttling", Fine, "nothing slows it, as far as the system tells", NOTHING);
+    }
+    let told = reasons.iter().map(|reason| match reason {
+        Slowed::Undervoltage => (
+            "the supply's voltage is too low now",
+            "use the power supply made for the board, and a short cable",
+        ),
+        Slowed::UndervoltageBefore => (
+            "the supply's voltage was too low since the start",
+            "use the power supply made for the board, and a short cable",
+        ),
+        Slowed::Heat => ("it is slowed by heat now", "cool it"),
+        Slowed::HeatBefore => ("it was slowed by heat since the start", "cool it"),
+        Slowed::Governor => (
+            "its clock is held low (governor powersave)",
+            "write performance or ondemand to /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; on a Jetson: nvpmodel -m 0",
+        ),
+    });
+    let (found, advice): (Vec<&str>, Vec<&str>) = told.unzip();
+    let mut advice = advice;
+    advice.dedup();
+    finding("throttling", Warning, found.join("\n"), advice.join("; "))
+}
+
+pub fn bundle_missing(error: &Error) -> Finding {
+    let advice = "name one with --bundle or RTPT_BUNDLE; make one with rtpt bundle import";
+    finding("bundle", Problem, error.to_string(), advice)
+}
+
+pub fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
+    let head = format!("{} in {}", bundle.id(), bundle.folder.display());
+    let drifts = match drifts {
+        Err(error) => {
+            let advice = "the model cannot run on this device; copy the bundle again, or export it anew";
+            return finding("bundle", Problem, format!("{head}: {error}"), advice);
+        }
+        Ok(drifts) => drifts,
+    };
+    let stages: Vec<String> = drifts
+        .iter()
+        .map(|drift| format!("{} {:.1e} of {:.0e}", drift.stage, drift.difference, drift.tolerance))
+        .collect();
+    let found = format!("{head}\ndrift from the goldens: {}", stages.join(", "));
+    if drifts.iter().all(Drift::passes) {
+        return finding("bundle", Fine, found, NOTHING);
+    }
+    let advice = "this device computes something else than the model's maker: do not trust its answers; copy the bundle \
+        again, then try another board, and report the processor and the kernels";
+    finding("bundle", Problem, found, advice)
+}
+
+pub fn speed(speed: &Speed) -> Finding {
+    let measured: Vec<String> =
+        speed.measured.iter().map(|timed| format!("{} views in {:.0} ms", timed.views, timed.total_ms)).collect();
+    let forecast: Vec<String> = speed
+        .forecast
+        .iter()
+        .map(|forecast| format!("{} at {} views", in_words(forecast.frames_per_second), forecast.views))
+        .collect();
+    let found = format!(
+        "{} (640×480, {} threads, batch {})\nforecast, frames a second: {}",
+        measured.join(", "),
+        speed.threads,
+        speed.batch,
+        forecast.join(", ")
+    );
+    let fast = speed.forecast.iter().rev().find(|forecast| forecast.frames_per_second >= LIVE);
+    match fast {
+        Some(best) => {
+            let advice = format!("{NOTHING}; --views {} keeps up with {LIVE} frame a second", best.views);
+            finding("speed", Fine, found, advice)
+        }
+        None => {
+            let advice = "use --views 8 or a smaller model for a camera, or be content with a frame in a while";
+            finding("speed", Warning, found, advice)
+        }
+    }
+}
+
+#[cfg(feature = "daemon")]
+pub fn cameras(reports: &[rtpt_edge::source::CameraReport]) -> Vec<Finding> {
+    if reports.is_empty() {
+        let advice = "plug a USB camera in; a Pi's or Jetson's own camera is read by a program, as with --source 'exec:rpicam-vid …'";
+        return vec![finding("camera", Fine, "no /dev/video… is there", advice)];
+    }
+    reports.iter().map(camera).collect()
+}
+
+#[cfg(feature = "daemon")]
+fn camera(report: &rtpt_edge::source::CameraReport) -> Finding {
+    let device = report.device.display();
+    let offered = match &report.found {
+        Ok(offered) => offered,
+        Err(problem) if problem.contains("gives no frames") => {
+            return finding("camera", Fine, problem.as_str(), format!("{NOTHING}: not a device to take frames from"));
+        }
+        Err(problem) if problem.contains("ermission denied") => {
+            let advice = "let this user use cameras: sudo usermod -aG video $USER, then log in again";
+            return finding("camera", Problem, problem.as_str(), advice);
+        }
+        Err(problem) => {
+            return finding("camera", Problem, problem.as_str(), "plug it in again, and look at what dmesg says");
+        }
+    };
+    let formats: Vec<String> = offered
+        .formats
+        .iter()
+        .map(|(format, _, sizes)| match sizes.iter().max() {
+            Some((width, height)) => format!("{format} up to {width}×{height}"),
+            None => format.clone(),
+        })
+        .collect();
+    let found = format!("{device}, {}: {}", offered.name, formats.join(", "));
+    if offered.formats.iter().any(|(_, understood, _)| *understood) {
+        finding("camera", Fine, found, format!("{NOTHING}; use it with --source {device}"))
+    } else {
+        let advice = "none of its formats is understood; use --source 'exec:rpicam-vid …' on a Pi, 'exec:gst-launch-1.0 …' on a Jetson, \
+            or 'exec:ffmpeg …', which can convert";
+        finding("camera", Warning, found, advice)
+    }
+}
+
+pub fn cache(folder: Option<&Path>) -> Finding {
+    let Some(folder) = folder else {
+        let advice =
+            "set XDG_CACHE_HOME or HOME: without it the batch is not tuned and labels are embedded at every start";
+        return finding("cache", Warning, "there is no cache folder", advice);
+    };
+    let shown = folder.display();
+    if let Err(error) = writable(folder) {
+        let advice = "make it writable for this user, or set XDG_CACHE_HOME to a folder that is";
+        return finding("cache", Warning, format!("{shown} cannot be written: {error}"), advice);
+    }
+    let free = nix::sys::statvfs::statvfs(folder).ok();
+    // The types differ from system to system.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let free = free.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
+    let room = free.map_or_else(String::new, |bytes| format!(", {} free", mebibytes(bytes)));
+    if let Some(free) = free.filter(|&free| free < DISK_LOW) {
+        let advice = "make room on the disk: rtpt cache clear, or --cache-max-mb and --record-max-mb";
+        return finding("cache", Warning, format!("{shown} has {} free", mebibytes(free)), advice);
+    }
+    match disk_usage(folder) {
+        Ok(None) => finding("cache", Fine, format!("{shown}: no features are remembered{room}"), NOTHING),
+        Ok(Some(usage)) => {
+            let found = format!("{shown}: {} images, {}{room}", usage.entries, mebibytes(usage.file_bytes));
+            finding("cache", Fine, found, NOTHING)
+        }
+        Err(problem) => {
+            let path = folder.join(FILE_NAME);
+            let advice = "if no other rtpt runs: rtpt cache clear";
+            finding("cache", Warning, format!("{} cannot be used: {problem}", path.display()), advice)
+        }
+    }
+}
+
+/// Whether a file can be made in a folder; the folder is made, as the first use of the cache would.
+fn writable(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let probe = folder.join(format!(".doctor.{}", std::process::id()));
+    fs::write(&probe, b"rtpt")?;
+    fs::remove_file(&probe)
+}
+
+#[cfg(feature = "daemon")]
+pub fn daemon(client: &super::super::client::Client) -> Finding {
+    let shown = client.socket().display().to_string();
+    if !client.socket().exists() {
+        let advice = format!("{NOTHING}, unless one should run: rtpt serve, or sudo systemctl start rtpt");
+        return finding("daemon", Fine, format!("none: there is no {shown}"), advice);
+    }
+    let info = match client.info() {
+        Ok(info) => info,
+        Err(error) if error.to_string().contains("ermission denied") => {
+            let advice = "ask as root, or join the socket's group";
+            return finding("daemon", Warning, format!("{shown} may not be used by this user"), advice);
+        }
+        Err(error) => {
+            let advice = "it died or hangs: sudo systemctl restart rtpt, then journalctl -u rtpt";
+            return finding("daemon", Problem, error.to_string(), advice);
+        }
+    };
+    let source = &info.status.source;
+    let (state, name) = (&source.state, source.name.as_deref().unwrap_or("no source"));
+    let found = format!("version {} on {shown}, up {} s, {name}: {state}", info.version, info.status.uptime_s);
+    if let Some(problem) = &source.problem {
+        let advice = "see to the source; the daemon opens it again by itself";
+        return finding("daemon", Warning, format!("{found}\n{problem}"), advice);
+    }
+    if info.version != env!("CARGO_PKG_VERSION") {
+        let advice = format!("it is not this version, {}: sudo systemctl restart rtpt", env!("CARGO_PKG_VERSION"));
+        return finding("daemon", Warning, found, advice);
+    }
+    if info.status.ready {
+        finding("daemon", Fine, found, NOTHING)
+    } else {
+        finding("daemon", Warning, format!("{found}, not ready yet"), "wait until the model is loaded")
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+/// A rate with two digits that matter.
+fn in_words(rate: f64) -> String {
+    if rate >= 10.0 {
+        format!("{rate:.0}")
+    } else if rate >= 0.1 {
+        format!("{rate:.1}")
+    } else {
+        format!("{rate:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::speed::{Forecast, Timed};
+    use super::*;
+
+    fn pi(features: &[(&'static str, bool)], half_used: bool) -> Processor {
+        Processor {
+            model: "Cortex-A72".into(),
+            board: Some("Raspberry Pi 4 Model B".into()),
+            cores: 4,
+            architecture: "aarch64",
+            half_used,
+            features: features.to_vec(),
+        }
+    }
+
+    #[test]
+    fn processors_are_judged_by_what_the_encoder_uses() {
+        let found = processor(&pi(&[("neon", true), ("fp16", false)], false));
+        assert_eq!((found.verdict, found.advice.as_str()), (Fine, NOTHING));
+        assert_eq!(found.found, "Cortex-A72 (Raspberry Pi 4 Model B), 4 cores, aarch64; has neon; lacks fp16");
+        let newer = processor(&pi(&[("neon", true), ("fp16", true)], false));
+        assert!(newer.verdict == Fine && newer.advice.contains("do not use fp16"), "{newer:?}");
+        let half = processor(&pi(&[("neon", true)], true));
+        assert!(half.verdict == Warning && half.advice.contains("arm64 package"), "{half:?}");
+        let bare = processor(&pi(&[("neon", false)], false));
+        assert!(bare.verdict == Problem && bare.advice.contains("NEON"), "{bare:?}");
+        let old = processor(&pi(&[("avx2", false), ("fma", false)], false));
+        assert!(old.verdict == Warning && old.advice.contains("AVX2"), "{old:?}");
+    }
+
+    #[test]
+    fn slow_kernels_are_told() {
+        assert_eq!(kernels(&["arm64simd_mmm_f32_8x8_gen".into()]).verdict, Fine);
+        let slow = kernels(&["arm64simd_mmm_f32_8x8_gen".into(), "generic_f32_4x4".into()]);
+        assert!(slow.verdict == Warning && slow.advice.contains("no fast kernel"), "{slow:?}");
+    }
+
+    #[test]
+    fn a_device_in_bad_condition_is_told_what_to_do() {
+        let memory_of = |available| memory(Some(&Memory { total: 1 << 30, available }), Some(200 << 20));
+        assert_eq!(memory_of(300 << 20).verdict, Fine);
+        let short = memory_of(100 << 20);
+        assert!(short.verdict == Warning && short.advice.contains("took 200 MiB"), "{short:?}");
+        assert_eq!(memory(None, None).verdict, Warning);
+
+        assert_eq!(temperature(Some(60.0)).verdict, Fine);
+        let hot = temperature(Some(81.5));
+        assert!(hot.verdict == Warning && hot.found == "81.5 °C" && hot.advice.contains("heat sink"), "{hot:?}");
+        assert_eq!(temperature(None).verdict, Fine);
+
+        assert_eq!(slowed(&[]).verdict, Fine);
+        let weak = slowed(&[Slowed::Undervoltage, Slowed::HeatBefore, Slowed::Governor]);
+        assert_eq!(weak.verdict, Warning);
+        assert_eq!(weak.found.lines().count(), 3);
+        assert!(["power supply", "cool it", "nvpmodel"].iter().all(|part| weak.advice.contains(part)), "{weak:?}");
+    }
+
+    #[test]
+    fn the_forecast_says_how_many_views_keep_up() {
+        let at = |rates: [f64; 4]| {
+            let forecast = [8, 16, 32, 64].into_iter().zip(rates);
+            speed(&Speed {
+                threads: 4,
+                batch: 1,
+                kernels: Vec::new(),
+                measured: vec![Timed { views: 8, total_ms: 401.0, encode_ms: 390.0 }],
+                forecast: forecast.map(|(views, frames_per_second)| Forecast { views, frames_per_second }).collect(),
+            })
+        };
+        let fast = at([5.0, 2.5, 1.3, 0.64]);
+        assert!(fast.verdict == Fine && fast.advice.contains("--views 32"), "{fast:?}");
+        assert!(fast.found.contains("8 views in 401 ms") && fast.found.contains("1.3 at 32 views"), "{fast:?}");
+        let slow = at([0.5, 0.25, 0.13, 0.064]);
+        assert!(slow.verdict == Warning && slow.found.contains("0.06 at 64 views"), "{slow:?}");
+    }
+
+    #[cfg(feature = "daemon")]
+    #[test]
+    fn a_camera_that_may_not_be_used_is_told_apart_from_a_broken_one() {
+        use rtpt_edge::source::CameraReport;
+        let report = |problem: &str| CameraReport { device: "/dev/video0".into(), found: Err(problem.into()) };
+        let denied = camera(&report("cannot open /dev/video0: Permission denied (os error 13)"));
+        assert!(denied.verdict == Problem && denied.advice.contains("usermod -aG video"), "{denied:?}");
+        let broken = camera(&report("/dev/video0 is no video device"));
+        assert!(broken.verdict == Problem && broken.advice.contains("dmesg"), "{broken:?}");
+        let other = camera(&report("/dev/video1 gives no frames; try the next"));
+        assert_eq!(other.verdict, Fine);
+        assert!(cameras(&[])[0].advice.contains("rpicam-vid"));
+    }
+}

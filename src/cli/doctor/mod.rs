@@ -1,0 +1,265 @@
+//! `rtpt doctor`: what this device can do, what is wrong with it, and what to do about it.
+
+mod findings;
+mod speed;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rtpt_edge::Bundle;
+use rtpt_edge::check::{Drift, check_goldens, require_goldens};
+use rtpt_edge::device::{Memory, Processor, rss_peak, slowed, temperature_at};
+use rtpt_edge::error::Error;
+use serde::Serialize;
+
+#[cfg(feature = "daemon")]
+use super::client::SocketArgument;
+use super::printer::json_line;
+use super::settings::{BundleArgument, memory_folder};
+use super::{Completion, Outcome};
+use findings::{Finding, Verdict};
+use speed::Speed;
+
+/// Version of the JSON.
+const SCHEMA: u32 = 1;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    bundle: BundleArgument,
+    /// Worker threads of the timing [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Leave out the timing and its forecast
+    #[arg(long)]
+    no_timing: bool,
+    /// Folder of the features on disk [default: the cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    #[cfg(feature = "daemon")]
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// A camera to look at beside /dev/video…
+    #[cfg(feature = "daemon")]
+    #[arg(long = "camera", value_name = "DEVICE")]
+    cameras: Vec<PathBuf>,
+    /// One JSON object instead of a list
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that was found.
+#[derive(Serialize)]
+struct Report {
+    schema: u32,
+    version: &'static str,
+    processor: ProcessorRecord,
+    memory: Option<MemoryRecord>,
+    temperature_c: Option<f64>,
+    bundle: Option<BundleRecord>,
+    speed: Option<Speed>,
+    #[cfg(feature = "daemon")]
+    cameras: Vec<CameraRecord>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct ProcessorRecord {
+    model: String,
+    board: Option<String>,
+    cores: usize,
+    architecture: &'static str,
+    features: Vec<&'static str>,
+    missing: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct MemoryRecord {
+    total_bytes: u64,
+    available_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct BundleRecord {
+    folder: String,
+    id: String,
+    goldens: Vec<DriftRecord>,
+}
+
+#[derive(Serialize)]
+struct DriftRecord {
+    stage: &'static str,
+    /// JSON has no NaN: then there is nothing here.
+    difference: Option<f32>,
+    tolerance: f32,
+    passes: bool,
+}
+
+#[cfg(feature = "daemon")]
+#[derive(Serialize)]
+struct CameraRecord {
+    device: String,
+    name: Option<String>,
+    formats: Vec<FormatRecord>,
+    problem: Option<String>,
+}
+
+#[cfg(feature = "daemon")]
+#[derive(Serialize)]
+struct FormatRecord {
+    format: String,
+    understood: bool,
+    /// Columns and rows (pixels).
+    sizes: Vec<(u32, u32)>,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let root = Path::new("/");
+    let processor = Processor::of(root);
+    let memory = Memory::of(root);
+    let temperature = temperature_at(root);
+    let mut findings = vec![findings::processor(&processor)];
+    let mut goldens = Vec::new();
+    let mut speed = None;
+    let opened = arguments.bundle.open();
+    let mut broken = match &opened {
+        Ok(bundle) => examine(bundle, arguments, &mut goldens, &mut speed, &mut findings).err(),
+        Err(error) => {
+            findings.push(findings::bundle_missing(error));
+            None
+        }
+    };
+    // After the timing, so that it has been hot and has used its memory.
+    findings.push(findings::memory(memory.as_ref(), rss_peak()));
+    findings.push(findings::temperature(temperature_at(root).or(temperature)));
+    findings.push(findings::slowed(&slowed(root)));
+    #[cfg(feature = "daemon")]
+    let cameras = look_at_cameras(&arguments.cameras, &mut findings);
+    findings.push(findings::cache(arguments.cache_dir.clone().or_else(memory_folder).as_deref()));
+    #[cfg(feature = "daemon")]
+    findings.push(findings::daemon(&arguments.socket.client()?));
+
+    let bundle = opened.as_ref().ok().map(|bundle| BundleRecord {
+        folder: bundle.folder.display().to_string(),
+        id: bundle.id(),
+        goldens: goldens.iter().map(DriftRecord::new).collect(),
+    });
+    let report = Report {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        processor: ProcessorRecord::new(&processor),
+        memory: memory.map(|memory| MemoryRecord { total_bytes: memory.total, available_bytes: memory.available }),
+        temperature_c: temperature,
+        bundle,
+        speed,
+        #[cfg(feature = "daemon")]
+        cameras,
+        findings,
+    };
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        json_line(&mut out, &report)?;
+    } else {
+        print(&mut out, &report)?;
+    }
+    if broken.is_none() {
+        broken = require_goldens(&goldens).err();
+    }
+    if let Some(error) = opened.err().or(broken) {
+        return Err(error.into());
+    }
+    let failed = report.findings.iter().any(|finding| finding.verdict == Verdict::Problem);
+    Ok(if failed { Completion::SomeFailed } else { Completion::All })
+}
+
+/// Runs the bundle on this device: its goldens, then the clock.
+fn examine(
+    bundle: &Bundle,
+    arguments: &Arguments,
+    goldens: &mut Vec<Drift>,
+    speed: &mut Option<Speed>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let checked = check_goldens(bundle);
+    findings.push(findings::goldens(bundle, &checked));
+    *goldens = checked?;
+    if arguments.no_timing {
+        return Ok(());
+    }
+    let measured = speed::measure(bundle, arguments.threads)?;
+    findings.push(findings::kernels(&measured.kernels));
+    findings.push(findings::speed(&measured));
+    *speed = Some(measured);
+    Ok(())
+}
+
+#[cfg(feature = "daemon")]
+fn look_at_cameras(named: &[PathBuf], findings: &mut Vec<Finding>) -> Vec<CameraRecord> {
+    use rtpt_edge::source::{look_at_camera, video_devices};
+    let devices = video_devices().into_iter().chain(named.iter().cloned());
+    let reports: Vec<_> = devices.map(|device| look_at_camera(&device)).collect();
+    findings.extend(findings::cameras(&reports));
+    reports.into_iter().map(CameraRecord::new).collect()
+}
+
+impl ProcessorRecord {
+    fn new(processor: &Processor) -> Self {
+        let those = |there: bool| {
+            processor.features.iter().filter(move |(_, has)| *has == there).map(|(name, _)| *name).collect()
+        };
+        Self {
+            model: processor.model.clone(),
+            board: processor.board.clone(),
+            cores: processor.cores,
+            architecture: processor.architecture,
+            features: those(true),
+            missing: those(false),
+        }
+    }
+}
+
+impl DriftRecord {
+    fn new(drift: &Drift) -> Self {
+        let &Drift { stage, difference, tolerance } = drift;
+        let finite = difference.is_finite().then_some(difference);
+        Self { stage, difference: finite, tolerance, passes: drift.passes() }
+    }
+}
+
+#[cfg(feature = "daemon")]
+impl CameraRecord {
+    fn new(report: rtpt_edge::source::CameraReport) -> Self {
+        let device = report.device.display().to_string();
+        match report.found {
+            Ok(offered) => Self {
+                device,
+                name: Some(offered.name),
+                formats: offered
+                    .formats
+                    .into_iter()
+                    .map(|(format, understood, sizes)| FormatRecord { format, understood, sizes })
+                    .collect(),
+                problem: None,
+            },
+            Err(problem) => Self { device, name: None, formats: Vec::new(), problem: Some(problem) },
+        }
+    }
+}
+
+fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for Finding { topic, verdict, found, advice } in &report.findings {
+        let mark = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "WARNING",
+            Verdict::Problem => "PROBLEM",
+        };
+        let mut lines = found.lines();
+        writeln!(out, "{topic:12} {mark:8} {}", lines.next().unwrap_or_default())?;
+        for line in lines {
+            writeln!(out, "{:21} {line}", "")?;
+        }
+        writeln!(out, "{:21} → {advice}", "")?;
+    }
+    Ok(())
+}

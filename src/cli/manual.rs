@@ -1,0 +1,41 @@
+//! `rtpt manual` and `rtpt completions`: the command line described to `man` and to shells.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use rtpt_edge::error::Error;
+
+use super::{Cli, Completion, Outcome};
+
+#[derive(Args)]
+pub struct ManualArguments {
+    /// Folder for the pages, one a subcommand
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+#[derive(Args)]
+pub struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Writes the manual pages.
+pub fn manual(arguments: &ManualArguments) -> Outcome {
+    let folder = &arguments.folder;
+    let pages = fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    pages.map_err(|source| Error::OutputUnwritable { path: folder.clone(), source })?;
+    Ok(Completion::All)
+}
+
+/// Prints a shell's completions.
+pub fn completions(arguments: &CompletionsArguments) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "rtpt", &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(Completion::All)
+}

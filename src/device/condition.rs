@@ -1,0 +1,198 @@
+//! How the device is: memory, heat, and whether it runs slower than it could.
+
+use std::fs;
+use std::path::Path;
+
+/// Memory of the device (bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What there is, or what this program's control group allows, if that is less.
+    pub total: u64,
+    /// What programs can still get without swapping.
+    pub available: u64,
+}
+
+impl Memory {
+    /// As `/proc/meminfo` and the control group below `root` tell.
+    pub fn of(root: &Path) -> Option<Self> {
+        let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+        };
+        let mut memory = Self { total: field("MemTotal")?, available: field("MemAvailable")? };
+        let group = |name: &str| number(&root.join("sys/fs/cgroup").join(name));
+        if let Some(limit) = group("memory.max").filter(|&limit| limit < memory.total) {
+            memory.total = limit;
+            memory.available = memory.available.min(limit.saturating_sub(group("memory.current").unwrap_or(0)));
+        }
+        Some(memory)
+    }
+}
+
+/// Why the device runs slower than it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slowed {
+    /// The supply gives too little voltage now.
+    Undervoltage,
+    /// It did since the device was started.
+    UndervoltageBefore,
+    /// It is too hot now.
+    Heat,
+    /// It was since the device was started.
+    HeatBefore,
+    /// The clock is held low by the system's choice.
+    Governor,
+}
+
+/// What slows the device, as `/sys` below `root` tells: the Raspberry Pi's firmware, the kernel's cooling devices, the
+/// counters of x86, and the governor of the clock.
+pub fn slowed(root: &Path) -> Vec<Slowed> {
+    let mut found = Vec::new();
+    // https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
+    let firmware = fs::read_to_string(root.join("sys/devices/platform/soc/soc:firmware/get_throttled"));
+    let flags = firmware.ok().and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
+    let flags = flags.unwrap_or(0);
+    let reasons = [
+        (0x1, Slowed::Undervoltage),
+        (0xe, Slowed::Heat),
+        (0x1_0000, Slowed::UndervoltageBefore),
+        (0xe_0000, Slowed::HeatBefore),
+    ];
+    found.extend(reasons.iter().filter(|(mask, _)| flags & mask != 0).map(|&(_, reason)| reason));
+    if cooled(root) {
+        found.push(Slowed::Heat);
+    }
+    let processors = root.join("sys/devices/system/cpu");
+    let counted = entries(&processors, "cpu").iter().any(|processor| {
+        number(&processor.join("thermal_throttle/core_throttle_count")).is_some_and(|count| count > 0)
+    });
+    if counted {
+        found.push(Slowed::HeatBefore);
+    }
+    let governor = fs::read_to_string(processors.join("cpu0/cpufreq/scaling_governor")).unwrap_or_default();
+    if governor.trim() == "powersave" && !driver_scales_itself(&processors) {
+        found.push(Slowed::Governor);
+    }
+    // Hot now says more than hot before.
+    let now = |reason| found.contains(&reason);
+    let (heat, voltage) = (now(Slowed::Heat), now(Slowed::Undervoltage));
+    found.retain(|reason| {
+        !(heat && *reason == Slowed::HeatBefore) && !(voltage && *reason == Slowed::UndervoltageBefore)
+    });
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|reason| seen.insert(*reason));
+    found
+}
+
+/// Whether the kernel holds the processor's clock down because of heat.
+fn cooled(root: &Path) -> bool {
+    entries(&root.join("sys/class/thermal"), "cooling_device").iter().any(|device| {
+        let kind = fs::read_to_string(device.join("type")).unwrap_or_default();
+        let kind = kind.to_ascii_lowercase();
+        (kind.contains("cpufreq") || kind.trim() == "processor")
+            && number(&device.join("cur_state")).is_some_and(|state| state > 0)
+    })
+}
+
+/// With Intel's and AMD's own drivers "powersave" is the normal choice, which does raise the clock.
+fn driver_scales_itself(processors: &Path) -> bool {
+    let driver = fs::read_to_string(processors.join("cpu0/cpufreq/scaling_driver")).unwrap_or_default();
+    ["intel_pstate", "amd-pstate-epp", "amd_pstate_epp"].contains(&driver.trim())
+}
+
+/// The hottest of the device's temperature sensors below `root` (°C), where there is one.
+pub fn temperature_at(root: &Path) -> Option<f64> {
+    let readings = entries(&root.join("sys/class/thermal"), "thermal_zone").into_iter().filter_map(|zone| {
+        let millidegrees = fs::read_to_string(zone.join("temp")).ok()?;
+        let celsius = millidegrees.trim().parse::<f64>().ok()? / 1e3;
+        // Sensors that are switched off say nonsense.
+        (-50.0..200.0).contains(&celsius).then_some(celsius)
+    });
+    readings.max_by(f64::total_cmp)
+}
+
+/// The folders in `folder` whose names begin so.
+fn entries(folder: &Path, prefix: &str) -> Vec<std::path::PathBuf> {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = found.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    named.map(|entry| entry.path()).collect()
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device whose `/proc` and `/sys` say this.
+    fn device(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    const FIRMWARE: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+
+    #[test]
+    fn a_pi_tells_of_voltage_and_heat() {
+        for (flags, expected) in [
+            ("0\n", vec![]),
+            ("1\n", vec![Slowed::Undervoltage]),
+            ("50005\n", vec![Slowed::Undervoltage, Slowed::Heat]),
+            ("0x50000\n", vec![Slowed::UndervoltageBefore, Slowed::HeatBefore]),
+            ("80008\n", vec![Slowed::Heat]),
+            ("2\n", vec![Slowed::Heat]),
+            ("nonsense", vec![]),
+        ] {
+            assert_eq!(slowed(device(&[(FIRMWARE, flags)]).path()), expected, "{flags}");
+        }
+    }
+
+    #[test]
+    fn kernels_tell_of_cooling_counters_and_governors() {
+        let cooling = "sys/class/thermal/cooling_device3/";
+        let kind = format!("{cooling}type");
+        let state = format!("{cooling}cur_state");
+        let cooled = |kind_is, state_is| slowed(device(&[(&kind, kind_is), (&state, state_is)]).path());
+        assert_eq!(cooled("cpufreq-cpu0\n", "2\n"), [Slowed::Heat]);
+        assert_eq!(cooled("cpufreq-cpu0\n", "0\n"), []);
+        assert_eq!(cooled("pwm-fan\n", "2\n"), [], "a fan that turns does not slow");
+        let count = "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count";
+        assert_eq!(slowed(device(&[(count, "7\n")]).path()), [Slowed::HeatBefore]);
+        let governor = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor";
+        let driver = "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver";
+        assert_eq!(slowed(device(&[(governor, "powersave\n")]).path()), [Slowed::Governor]);
+        assert_eq!(slowed(device(&[(governor, "ondemand\n")]).path()), []);
+        assert_eq!(slowed(device(&[(governor, "powersave\n"), (driver, "intel_pstate\n")]).path()), []);
+        // Hot now, and counted before: once.
+        assert_eq!(slowed(device(&[(count, "7\n"), (&kind, "cpufreq\n"), (&state, "1\n")]).path()), [Slowed::Heat]);
+    }
+
+    #[test]
+    fn memory_is_what_the_control_group_allows() {
+        let meminfo = "MemTotal:        8000000 kB\nMemFree:          100 kB\nMemAvailable:    6000000 kB\n";
+        let whole = Memory { total: 8_000_000 << 10, available: 6_000_000 << 10 };
+        assert_eq!(Memory::of(device(&[("proc/meminfo", meminfo)]).path()), Some(whole));
+        let (max, current) = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current");
+        let unlimited = device(&[("proc/meminfo", meminfo), (max, "max\n")]);
+        assert_eq!(Memory::of(unlimited.path()), Some(whole));
+        let limited = device(&[("proc/meminfo", meminfo), (max, "1073741824\n"), (current, "73741824\n")]);
+        assert_eq!(Memory::of(limited.path()), Some(Memory { total: 1 << 30, available: 1_000_000_000 }));
+        assert_eq!(Memory::of(device(&[("proc/meminfo", "MemTotal: 1 kB\n")]).path()), None);
+    }
+
+    #[test]
+    fn the_hottest_sensor_counts_and_nonsense_does_not() {
+        let zone = |number: u32| format!("sys/class/thermal/thermal_zone{number}/temp");
+        let root = device(&[(&zone(0), "48312\n"), (&zone(1), "61000\n"), (&zone(2), "-274000\n"), (&zone(3), "")]);
+        assert_eq!(temperature_at(root.path()), Some(61.0));
+        assert_eq!(temperature_at(device(&[]).path()), None);
+    }
+}

@@ -1,0 +1,354 @@
+//! The kernel's interface to cameras (`linux/videodev2.h`): its structures, field for field, and calls that are safe.
+//!
+//! A test runs them against the kernel's own header.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::limits::FRAME_BYTES_MAX;
+
+/// An open video device.
+pub struct Device(File);
+
+impl Device {
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map(Self)
+    }
+
+    /// To wait for frames.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub fn capability(&self) -> nix::Result<Capability> {
+        let mut found = Capability::default();
+        // SAFETY: the kernel writes one capability description.
+        unsafe { vidioc_querycap(self.fd(), &mut found) }?;
+        Ok(found)
+    }
+
+    /// The codes of the pixel formats it offers.
+    pub fn formats(&self) -> Vec<u32> {
+        let described = (0..64).map_while(|index| {
+            let mut found = FormatDescription { index, type_: CAPTURE, ..FormatDescription::default() };
+            // SAFETY: the kernel reads and writes one format description.
+            unsafe { vidioc_enum_fmt(self.fd(), &mut found) }.ok()?;
+            Some(found.pixelformat)
+        });
+        described.collect()
+    }
+
+    /// The sizes it offers in a format, columns and rows (pixels); of a range the largest.
+    pub fn sizes(&self, format: u32) -> Vec<(u32, u32)> {
+        let mut sizes = Vec::new();
+        for index in 0..64 {
+            let mut found = FrameSize { index, pixel_format: format, ..FrameSize::default() };
+            // SAFETY: the kernel reads and writes one description of a size.
+            if unsafe { vidioc_enum_framesizes(self.fd(), &mut found) }.is_err() {
+                break;
+            }
+            if found.type_ != DISCRETE {
+                // Smallest, largest and step of the columns, then of the rows.
+                sizes.push((found.sizes[1], found.sizes[4]));
+                break;
+            }
+            sizes.push((found.sizes[0], found.sizes[1]));
+        }
+        sizes
+    }
+
+    /// The format it is set to.
+    pub fn format(&self) -> nix::Result<PixelFormat> {
+        let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
+        // SAFETY: the kernel reads and writes one format.
+        unsafe { vidioc_g_fmt(self.fd(), &mut format) }?;
+        // SAFETY: for a capture type this member is the one in use.
+        Ok(unsafe { format.union.pixels })
+    }
+
+    /// Sets it to a format, or what it takes for one; gives what it is set to then.
+    pub fn set_format(&self, pixels: PixelFormat) -> nix::Result<PixelFormat> {
+        let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
+        format.union.pixels = pixels;
+        // SAFETY: the kernel reads and writes one format.
+        unsafe { vidioc_s_fmt(self.fd(), &mut format) }?;
+        // SAFETY: for a capture type this member is the one in use.
+        Ok(unsafe { format.union.pixels })
+    }
+
+    /// Asks for a rate (frames a second).
+    pub fn set_rate(&self, rate: u32) -> nix::Result<()> {
+        let mut parameters = StreamParameters { type_: CAPTURE, raw: [0; 200] };
+        // capability, capturemode, then the time of a frame as a fraction of a second.
+        parameters.raw[8..12].copy_from_slice(&1_u32.to_ne_bytes());
+        parameters.raw[12..16].copy_from_slice(&rate.to_ne_bytes());
+        // SAFETY: the kernel reads and writes one set of parameters.
+        unsafe { vidioc_s_parm(self.fd(), &mut parameters) }.map(drop)
+    }
+
+    /// Asks for buffers; gives how many there are.
+    pub fn request_buffers(&self, count: u32) -> nix::Result<u32> {
+        let mut request = BufferRequest { count, type_: CAPTURE, memory: MMAP, ..BufferRequest::default() };
+        // SAFETY: the kernel reads and writes one request.
+        unsafe { vidioc_reqbufs(self.fd(), &mut request) }?;
+        Ok(request.count)
+    }
+
+    /// Maps a buffer; `EFBIG` if it is larger than any frame may be.
+    pub fn map_buffer(&self, index: u32) -> nix::Result<Mapping> {
+        let mut buffer = Buffer::numbered(index);
+        // SAFETY: the kernel reads and writes one buffer description.
+        unsafe { vidioc_querybuf(self.fd(), &mut buffer) }?;
+        // SAFETY: for mapped memory this member is the one in use.
+        let offset = unsafe { buffer.place.offset };
+        Mapping::new(&self.0, buffer.length as usize, offset)
+    }
+
+    /// Gives a buffer to be filled.
+    pub fn queue(&self, index: u32) -> nix::Result<()> {
+        // SAFETY: the kernel reads and writes one buffer description.
+        unsafe { vidioc_qbuf(self.fd(), &mut Buffer::numbered(index)) }.map(drop)
+    }
+
+    /// Takes a filled buffer back.
+    pub fn dequeue(&self) -> nix::Result<Buffer> {
+        let mut buffer = Buffer::numbered(0);
+        // SAFETY: the kernel reads and writes one buffer description.
+        unsafe { vidioc_dqbuf(self.fd(), &mut buffer) }?;
+        Ok(buffer)
+    }
+
+    pub fn start(&self) -> nix::Result<()> {
+        // SAFETY: the kernel reads one int.
+        unsafe { vidioc_streamon(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
+    }
+
+    pub fn stop(&self) -> nix::Result<()> {
+        // SAFETY: the kernel reads one int.
+        unsafe { vidioc_streamoff(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
+    }
+}
+
+impl Capability {
+    /// What this device file can do, which may be less than what the whole camera can.
+    pub fn own(&self) -> u32 {
+        if self.capabilities & DEVICE_CAPABILITIES != 0 { self.device_caps } else { self.capabilities }
+    }
+
+    /// Whether it gives frames.
+    pub fn gives_frames(&self) -> bool {
+        self.own() & CAN_CAPTURE != 0 && self.own() & CAN_STREAM != 0
+    }
+
+    /// What the camera is called.
+    pub fn name(&self) -> String {
+        let end = self.card.iter().position(|&byte| byte == 0).unwrap_or(self.card.len());
+        String::from_utf8_lossy(&self.card[..end]).into_owned()
+    }
+}
+
+/// A format's code as its four characters.
+pub fn code_name(code: u32) -> String {
+    String::from_utf8_lossy(&code.to_le_bytes()).trim().to_string()
+}
+
+fn mapped_at(offset: u32) -> nix::libc::off_t {
+    // On 32-bit systems the type is signed and as wide: the bits are what the kernel gave.
+    #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)]
+    {
+        offset as nix::libc::off_t
+    }
+}
+
+/// A buffer of the camera in this program's memory.
+pub struct Mapping {
+    start: NonNull<std::ffi::c_void>,
+    length: usize,
+}
+
+// SAFETY: the mapping is owned, and memory knows no thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(device: &File, length: usize, offset: u32) -> nix::Result<Self> {
+        let bounded = std::num::NonZeroUsize::new(length).filter(|length| length.get() <= 4 * FRAME_BYTES_MAX);
+        let size = bounded.ok_or(Errno::EFBIG)?;
+        // SAFETY: a fresh shared mapping aliases nothing of this program.
+        let start = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, device, mapped_at(offset)) }?;
+        Ok(Self { start, length })
+    }
+
+    /// What is in it.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping has this length and lives as long as `self`; the camera fills a buffer only while it has
+        // it, and the caller reads one that was taken from it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and unmapped once.
+        let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+/// `V4L2_BUF_TYPE_VIDEO_CAPTURE`.
+const CAPTURE: u32 = 1;
+/// `V4L2_FRMSIZE_TYPE_DISCRETE`; the others are ranges.
+const DISCRETE: u32 = 1;
+/// `V4L2_MEMORY_MMAP`.
+const MMAP: u32 = 1;
+/// `V4L2_BUF_FLAG_ERROR`.
+pub const FLAG_ERROR: u32 = 0x40;
+/// `V4L2_CAP_VIDEO_CAPTURE`.
+pub const CAN_CAPTURE: u32 = 1;
+/// `V4L2_CAP_STREAMING`.
+pub const CAN_STREAM: u32 = 0x0400_0000;
+/// `V4L2_CAP_DEVICE_CAPS`.
+pub const DEVICE_CAPABILITIES: u32 = 0x8000_0000;
+
+/// `struct v4l2_capability`.
+#[repr(C)]
+#[derive(Default)]
+pub struct Capability {
+    pub driver: [u8; 16],
+    pub card: [u8; 32],
+    bus_info: [u8; 32],
+    version: u32,
+    pub capabilities: u32,
+    pub device_caps: u32,
+    reserved: [u32; 3],
+}
+
+/// `struct v4l2_fmtdesc`.
+#[repr(C)]
+#[derive(Default)]
+pub struct FormatDescription {
+    index: u32,
+    type_: u32,
+    flags: u32,
+    description: [u8; 32],
+    pub pixelformat: u32,
+    mbus_code: u32,
+    reserved: [u32; 3],
+}
+
+/// `struct v4l2_pix_format`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PixelFormat {
+    pub width: u32,
+    pub height: u32,
+    pub pixelformat: u32,
+    field: u32,
+    pub bytesperline: u32,
+    pub sizeimage: u32,
+    colorspace: u32,
+    priv_: u32,
+    flags: u32,
+    encoding: u32,
+    quantization: u32,
+    xfer_func: u32,
+}
+
+/// `struct v4l2_format`.
+#[repr(C)]
+struct Format {
+    type_: u32,
+    union: FormatUnion,
+}
+
+#[repr(C)]
+union FormatUnion {
+    pixels: PixelFormat,
+    raw: [u8; 200],
+    /// Another member, `struct v4l2_window`, has pointers.
+    pointer: *const u8,
+}
+
+/// `struct v4l2_streamparm`.
+#[repr(C)]
+struct StreamParameters {
+    type_: u32,
+    raw: [u8; 200],
+}
+
+/// `struct v4l2_requestbuffers`.
+#[repr(C)]
+#[derive(Default)]
+struct BufferRequest {
+    count: u32,
+    type_: u32,
+    memory: u32,
+    capabilities: u32,
+    flags: u8,
+    reserved: [u8; 3],
+}
+
+/// `struct v4l2_frmsizeenum`: one size, or the smallest, largest and step of a range, columns and rows in turn.
+#[repr(C)]
+#[derive(Default)]
+struct FrameSize {
+    index: u32,
+    pixel_format: u32,
+    type_: u32,
+    sizes: [u32; 6],
+    reserved: [u32; 2],
+}
+
+/// `struct v4l2_buffer`.
+#[repr(C)]
+pub struct Buffer {
+    pub index: u32,
+    type_: u32,
+    pub bytesused: u32,
+    pub flags: u32,
+    field: u32,
+    timestamp: nix::libc::timeval,
+    timecode: [u32; 4],
+    sequence: u32,
+    memory: u32,
+    place: Place,
+    pub length: u32,
+    reserved2: u32,
+    request_fd: i32,
+}
+
+#[repr(C)]
+union Place {
+    offset: u32,
+    pointer: *const u8,
+}
+
+impl Buffer {
+    fn numbered(index: u32) -> Self {
+        // SAFETY: the kernel's structure is plain numbers, and a null pointer that nobody follows.
+        let empty: Self = unsafe { std::mem::zeroed() };
+        Self { index, type_: CAPTURE, memory: MMAP, ..empty }
+    }
+}
+
+nix::ioctl_read!(vidioc_querycap, b'V', 0, Capability);
+nix::ioctl_readwrite!(vidioc_enum_fmt, b'V', 2, FormatDescription);
+nix::ioctl_readwrite!(vidioc_g_fmt, b'V', 4, Format);
+nix::ioctl_readwrite!(vidioc_s_fmt, b'V', 5, Format);
+nix::ioctl_readwrite!(vidioc_reqbufs, b'V', 8, BufferRequest);
+nix::ioctl_readwrite!(vidioc_querybuf, b'V', 9, Buffer);
+nix::ioctl_readwrite!(vidioc_qbuf, b'V', 15, Buffer);
+nix::ioctl_readwrite!(vidioc_dqbuf, b'V', 17, Buffer);
+nix::ioctl_readwrite!(vidioc_enum_framesizes, b'V', 74, FrameSize);
+nix::ioctl_write_ptr!(vidioc_streamon, b'V', 18, i32);
+nix::ioctl_write_ptr!(vidioc_streamoff, b'V', 19, i32);
+nix::ioctl_readwrite!(vidioc_s_parm, b'V', 22, StreamParameters);
