@@ -10,10 +10,11 @@ EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench
+.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench cross-aarch64 cross-armv7 cross-minimal \
+    test-aarch64 test-aarch64-smoke test-armv7 test-cross package-arm64 package-armhf packages test-packages sbom-tool bench-instructions
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
 
 needs:
 	@cross/needs.sh $(RUST_MIN)
@@ -43,11 +44,59 @@ check: fmt clippy test docs ## Everything that must hold before a commit
 fmt: needs ## Check the formatting
 	$(CARGO) fmt --check
 
-clippy: needs ## Lint, warnings are errors
+clippy: needs ## Lint, warnings are errors; also without the features that a minimal program leaves out
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
 
 docs: needs ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 bench: needs ## Run the benchmarks (minutes); results of earlier runs are in benches/results
 	$(CARGO) bench --locked
+
+# For ARM, from an x86-64 machine: by rustup's targets, or by the tool chain that cross/setup-debian.sh sets up.
+CROSS := $(or $(CARGO_TARGET_DIR),target)/cross
+AARCH64 := $(CROSS)/aarch64-unknown-linux-gnu/packaged/rtpt
+ARMV7 := $(CROSS)/armv7-unknown-linux-gnueabihf/packaged/rtpt
+PACKAGES := $(or $(CARGO_TARGET_DIR),target)/packages
+
+cross-aarch64: needs ## Build for 64-bit ARM (Pi 3 to 5, Jetson), for glibc 2.31 and newer
+	cross/cargo.sh aarch64 build --profile packaged --bin rtpt
+	@cross/check-program.sh $(AARCH64) 30
+
+cross-armv7: needs ## Build for 32-bit ARM with NEON (32-bit Raspberry Pi OS), for glibc 2.31 and newer
+	cross/cargo.sh armv7 build --profile packaged --bin rtpt
+	@cross/check-program.sh $(ARMV7) 30
+
+cross-minimal: needs ## Build for 64-bit ARM without daemon and evaluation
+	cross/cargo.sh aarch64 build --profile minimal --bin rtpt --no-default-features
+	@cross/check-program.sh $(CROSS)/aarch64-unknown-linux-gnu/minimal/rtpt 20
+
+test-aarch64: needs ## Run goldens, pipeline, gradients, bundles and command line as a Pi 4 and as a Pi 5, under emulation
+	cross/test.sh aarch64 whole
+
+test-aarch64-smoke: needs ## Run the few of these that show that the kernels are right, as a Pi 4
+	cross/test.sh aarch64 smoke
+
+test-armv7: needs ## Run the few of these as a 32-bit ARM
+	cross/test.sh armv7 smoke
+
+test-cross: test-aarch64 test-armv7 test-packages ## Run all tests under emulation, packages too
+
+package-arm64: cross-aarch64 ## Make .deb and .tar.gz for 64-bit ARM
+	cross/package.sh arm64 $(AARCH64) $(PACKAGES)/arm64
+
+package-armhf: cross-armv7 ## Make .deb and .tar.gz for 32-bit ARM
+	cross/package.sh armhf $(ARMV7) $(PACKAGES)/armhf
+
+packages: package-arm64 package-armhf ## Make all packages for ARM: target/packages
+
+test-packages: packages ## Install the packages in emulated Debians with glibc 2.31 and use them there
+	cross/test-package.sh arm64 $(PACKAGES)/arm64
+	cross/test-package.sh armhf $(PACKAGES)/armhf
+
+sbom-tool: needs ## Install what lists the components of a package, beside the tool chain
+	$(CARGO) install --locked --root $(or $(RTPT_TOOLCHAIN),cross/.toolchain)/tools --version 0.5.9 cargo-cyclonedx
+
+bench-instructions: needs ## Count the ARM instructions of one encode, against onnxruntime (results are in benches/results)
+	cross/instructions/measure.sh
