@@ -16,6 +16,7 @@ mod corruptions;
 mod crossing;
 mod decoding;
 mod doctor;
+mod documents;
 mod elsewhere;
 mod encoding;
 mod episodes;
