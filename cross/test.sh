@@ -25,14 +25,16 @@ esac
 triple=AARCH64_UNKNOWN_LINUX_GNU
 [ "$target" = aarch64 ] || triple=ARMV7_UNKNOWN_LINUX_GNUEABIHF
 
-# What this machine's own build computes, to compare with.
-cargo build --locked --quiet --bin rtpt
-RTPT_TESTS_NATIVE=$(realpath "${CARGO_TARGET_DIR:-target}/debug/rtpt")
+# What this machine's own build computes, to compare with; RTPT_TESTS_NATIVE names one that is there already.
+if [ -z "${RTPT_TESTS_NATIVE:-}" ]; then
+    cargo build --locked --quiet --bin rtpt
+    RTPT_TESTS_NATIVE=$(realpath "${CARGO_TARGET_DIR:-target}/debug/rtpt")
+fi
 export RTPT_TESTS_NATIVE
 
 for run in $runs; do
     cpu=${run%:*} names=$smoke units=
-    [ "${run#*:}" = smoke ] || names=$whole units=yes
+    [ "${run#*:}" = smoke ] || names=$whole units=--lib
     echo "test: ${run#*:} tests of $target as $cpu"
     export RTPT_TESTS_EMULATOR="$PWD/cross/emulate.sh $cpu"
     export "CARGO_TARGET_${triple}_RUNNER=$RTPT_TESTS_EMULATOR"
@@ -40,7 +42,8 @@ for run in $runs; do
         # shellcheck disable=SC2086 # lists of words
         wanted=$(printf 'test(/^%s/) | ' $names) unwanted=$(printf ' - test(%s)' $left_out)
         filter="binary(suite) & ((${wanted% | })$unwanted)${units:+ | kind(lib)}"
-        cross/cargo.sh "$target" nextest run --cargo-profile emulated --profile emulated -E "$filter"
+        # shellcheck disable=SC2086 # an argument or none
+        cross/cargo.sh "$target" nextest run --cargo-profile emulated --profile emulated --test suite $units -E "$filter"
     else
         [ -z "$units" ] || cross/cargo.sh "$target" test --profile emulated --lib -- --quiet
         # shellcheck disable=SC2046,SC2086 # lists of words
