@@ -95,8 +95,8 @@ test-packages: packages ## Install the packages in emulated Debians with glibc 2
 	cross/test-package.sh arm64 $(PACKAGES)/arm64
 	cross/test-package.sh armhf $(PACKAGES)/armhf
 
-sbom-tool: needs ## Install what lists the components of a package, beside the tool chain
-	$(CARGO) install --locked --root $(or $(RTPT_TOOLCHAIN),cross/.toolchain)/tools --version 0.5.9 cargo-cyclonedx
+sbom-tool: needs ## Install cargo-cyclonedx, which lists the components of a package, into target/tools
+	$(CARGO) install --locked --root $(or $(CARGO_TARGET_DIR),target)/tools --version 0.5.9 cargo-cyclonedx
 
 bench-instructions: needs ## Count the ARM instructions of one encode, against onnxruntime (results are in benches/results)
 	cross/instructions/measure.sh

@@ -11,13 +11,14 @@ fail() {
     exit 1
 }
 
-case ${1:-} in
+usage="expected a target and a command of cargo, such as: cross/cargo.sh aarch64 build --bin rtpt"
+[ $# -ge 2 ] || fail "$usage"
+case $1 in
 aarch64) triple=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu zig=aarch64-linux-gnu ;;
 armv7) triple=armv7-unknown-linux-gnueabihf gcc=arm-linux-gnueabihf zig=arm-linux-gnueabihf ;;
-*) fail "unknown target ${1:-}, expected aarch64 or armv7" ;;
+*) fail "unknown target $1, expected aarch64 (arm64) or armv7 (armhf)" ;;
 esac
 shift
-[ $# -gt 0 ] || fail "no cargo command, expected such as: cross/cargo.sh aarch64 build"
 prefix=$(realpath -m "${RTPT_TOOLCHAIN:-cross/.toolchain}")
 
 variable=${triple//-/_}
@@ -55,6 +56,7 @@ echo "cross: $triple, $origin: $("${RUSTC:-rustc}" --version), linked by ${linke
 command=("$1")
 shift
 if [ "${command[0]}" = nextest ]; then
+    [ $# -gt 0 ] || fail "$usage"
     command+=("$1")
     shift
 fi

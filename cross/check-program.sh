@@ -10,8 +10,12 @@ fail() {
 }
 [ $# -ge 2 ] || fail "expected a program and its largest size: cross/check-program.sh PROGRAM MEGABYTES [GLIBC]"
 program=$1 megabytes=$2 most=${3:-2.31}
-here=$(dirname "$0")
-readelf=$(command -v readelf || echo "${RTPT_TOOLCHAIN:-$here/.toolchain}/bin/aarch64-linux-gnu-readelf")
+case $megabytes in *[!0-9]* | "") fail "the largest size is $megabytes, expected a number of megabytes" ;; esac
+case $most in 2.[0-9] | 2.[0-9][0-9]) ;; *) fail "the newest glibc is $most, expected such as 2.31" ;; esac
+here=$(cd "$(dirname "$0")/.." && pwd)
+toolchain=${RTPT_TOOLCHAIN:-cross/.toolchain}
+case $toolchain in /*) ;; *) toolchain=$here/$toolchain ;; esac
+readelf=$(command -v readelf || echo "$toolchain/bin/aarch64-linux-gnu-readelf")
 [ -x "$readelf" ] || fail "readelf is missing; run: apt install binutils"
 symbols=$("$readelf" --wide --version-info "$program" 2>/dev/null) || fail "$program is no program that can be read"
 needed=$(printf '%s\n' "$symbols" | grep -o 'GLIBC_[0-9.]*' | cut -d _ -f 2 | sort -Vu | tail -n 1)

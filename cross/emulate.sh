@@ -3,10 +3,9 @@
 #
 # CPU is cortex-a53 (Pi 3), cortex-a72 (Pi 4), cortex-a76 (Pi 5; Orin is like it) or cortex-a7 (32 bits). The program sees
 # that processor's /proc/cpuinfo, by which the inference engine chooses its kernels; of the rest it sees this machine.
-# RTPT_EMULATED_ROOT is the folder with its C library, if not the tool chain's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-prefix=$(realpath -m "${RTPT_TOOLCHAIN:-$here/.toolchain}")
+prefix=$(cd "$here/.." && realpath -m "${RTPT_TOOLCHAIN:-cross/.toolchain}")
 
 fail() {
     echo "emulate: $1" >&2
@@ -35,7 +34,7 @@ esac
 root=$prefix/emulated/$cpu
 if [ ! -e "$root/ready" ]; then
     mkdir -p "$root/proc"
-    ln -sfn "${RTPT_EMULATED_ROOT:-$prefix/root/usr/$triple}/lib" "$root/lib"
+    ln -sfn "$prefix/root/usr/$triple/lib" "$root/lib"
     {
         echo "processor	: 0"
         echo "Features	: $features"

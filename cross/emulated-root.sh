@@ -13,17 +13,17 @@ fail() {
     echo "emulated-root: $1" >&2
     exit 1
 }
-architecture=${1:-} suite=${2:-}
+[ $# -ge 2 ] || fail "expected an architecture and a suite of Debian: cross/emulated-root.sh arm64 bullseye"
+architecture=$1 suite=$2
 case $architecture in
 arm64) emulator=qemu-aarch64-static cpu=cortex-a72 class=02 machine=b7 ;;
 armhf) emulator=qemu-arm-static cpu=cortex-a7 class=01 machine=28 ;;
 *) fail "unknown architecture $architecture, expected arm64 or armhf" ;;
 esac
-[ -n "$suite" ] || fail "expected a suite of Debian, such as bullseye"
 shift 2
 cross/setup-debian.sh --check
 prefix=$(realpath "${RTPT_TOOLCHAIN:-cross/.toolchain}")
-place=$(realpath -m "${CARGO_TARGET_DIR:-target}/emulated-$suite-$architecture")
+place=$(realpath -m "${CARGO_TARGET_DIR:-target}/emulated-$suite-$architecture${RTPT_PACKAGES:+-$RTPT_PACKAGES}")
 root=$place/root
 log=$place/log
 
@@ -61,12 +61,13 @@ if [ ! -e "$place/ready" ]; then
     mkdir -p "$place"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -e $keyring ] || keyring=${keyring%.gpg}.pgp
+    [ -e $keyring ] || fail "Debian's archive keys are missing; run: apt install debian-archive-keyring"
     env DEBOOTSTRAP_DIR="$prefix/root/usr/share/debootstrap" "$prefix/bin/proot" -0 "$prefix/root/usr/sbin/debootstrap" \
         --arch="$architecture" --foreign --variant=minbase ${RTPT_PACKAGES:+--include="$RTPT_PACKAGES"} --keyring="$keyring" \
         "$suite" "$root" "${RTPT_DEBIAN_MIRROR:-http://deb.debian.org}/debian" >"$log" 2>&1 ||
         fail "debootstrap failed; is there a network? The log is $log"
     # Under proot it takes /proc for one that it may not make.
-    rm -f "$root/proc"
+    [ ! -L "$root/proc" ] || rm "$root/proc"
     mkdir -p "$root/proc"
     # shellcheck disable=SC2086 # a list of words
     env -i $plain DEBOOTSTRAP_DIR=/debootstrap "$prefix/bin/proot" -0 -q "$prefix/bin/$emulator -cpu $cpu" -r "$root" -b /proc -b /dev -w / \

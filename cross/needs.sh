@@ -1,7 +1,7 @@
 #!/bin/sh
 # Says in one line what is missing on this machine, if anything is: needs.sh MINIMUM-RUST-VERSION
 set -eu
-minimum=$1
+minimum=${1:?"expected the oldest Rust that will do, such as 1.91"}
 missing() {
     echo "make: $1" >&2
     exit 1

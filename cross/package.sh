@@ -26,8 +26,10 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work" rtpt-sbom.json' EXIT
 mkdir -p "$out"
+# What is there is of an older version, or will be replaced.
+rm -f "$out"/rtpt[-_]* "$out/SHA256SUMS"
 
 # What both packages have, as it lies below /usr.
 usr=$work/usr
@@ -44,9 +46,13 @@ cp -r models/demo/photos "$usr/share/rtpt/bundles/photos"
     $runner "$usr/bin/rtpt" completions fish >"$usr/share/fish/vendor_completions.d/rtpt.fish"
 }
 documents=$usr/share/doc/rtpt
-install -Dm 644 -t "$documents" README.md ARCHITECTURE.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE assets/DejaVuSans-LICENSE.txt
-cp -r docs "$documents/docs"
-cp models/demo/MODEL_CARD.md "$documents/demo-model.md"
+# With what they link to, in its place.
+for document in README.md ARCHITECTURE.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE assets/DejaVuSans-LICENSE.txt docs/*.md benches/results/*.md \
+    models/README.md models/demo/MODEL_CARD.md models/demo/photos/ATTRIBUTION.md src/limits.rs cross/Dockerfile cross/rtpt.service \
+    cross/rtpt.socket cross/rtpt.toml; do
+    install -Dm 644 "$document" "$documents/$document"
+done
+python3 cross/licences.py "$triple" >"$documents/LICENCES"
 cat >"$documents/copyright" <<COPYRIGHT
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: rtpt-edge
@@ -56,17 +62,22 @@ Copyright: 2026 The rtpt-edge developers
 License: MIT or Apache-2.0
  LICENSE-MIT and LICENSE-APACHE beside this file.
 
+Files: usr/bin/rtpt
+Copyright: 2026 The rtpt-edge developers, and those of the libraries that are linked into it
+License: MIT or Apache-2.0, and those of the libraries
+ LICENCES beside this file has every library with its licence. The font DejaVu Sans, which is in the program, is under the licence in
+ assets/DejaVuSans-LICENSE.txt.
+
 Files: usr/share/rtpt/bundles/photos/*
 Copyright: the authors of Caltech-101
 License: CC-BY-4.0
- Attributed in ATTRIBUTION.md beside the photos.
+ https://creativecommons.org/licenses/by/4.0/legalcode. ATTRIBUTION.md beside the photos names the authors, and says which copies were altered.
 COPYRIGHT
-tools=$(realpath -m "${RTPT_TOOLCHAIN:-cross/.toolchain}/tools/bin")
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools/bin")
 if PATH=$tools:$PATH cargo cyclonedx --version >/dev/null 2>&1; then
     # It writes beside Cargo.toml.
     PATH=$tools:$PATH cargo cyclonedx --quiet --format json --target $triple --override-filename rtpt-sbom >/dev/null
     sed "s,file://$PWD,file:///rtpt-edge,g" rtpt-sbom.json >"$documents/sbom.cdx.json"
-    rm rtpt-sbom.json
     cp "$documents/sbom.cdx.json" "$out/rtpt-$version-linux-$architecture.cdx.json"
 else
     echo "package: no list of components, since cargo-cyclonedx is missing; run: make sbom-tool" >&2
@@ -83,7 +94,7 @@ cp -r "$usr" "$package/usr"
 maintainer=$(sed -n 's/^Maintainer: //p' cross/debian/control)
 printf 'rtpt (%s) unstable; urgency=medium\n\n  * CHANGELOG.md says what is new.\n\n -- %s  %s\n' "$version" "$maintainer" \
     "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")" >"$package/usr/share/doc/rtpt/changelog"
-gzip -9n "$package"/usr/share/man/man1/*.1 "$package/usr/share/doc/rtpt/changelog"
+gzip -9n "$package"/usr/share/man/man1/*.1 "$package"/usr/share/doc/rtpt/{changelog,LICENCES}
 install -Dm 644 cross/rtpt.toml "$package/etc/rtpt/rtpt.toml"
 install -Dm 644 cross/rtpt.service cross/rtpt.socket -t "$package/lib/systemd/system"
 echo /etc/rtpt/rtpt.toml >"$package/DEBIAN/conffiles"

@@ -26,11 +26,13 @@ fail() {
     exit 1
 }
 
-made_by=$(sha256sum cross/setup-debian.sh cross/requirements.txt | sha256sum | cut -c 1-16)
+# The place is part of it: what is set up has its own paths inside.
+made_by=$({ sha256sum cross/setup-debian.sh cross/requirements.txt && realpath -m "$prefix"; } | sha256sum | cut -c 1-16)
 is_there() {
     [ "$(cat "$prefix/made-by" 2>/dev/null)" = "$made_by" ]
 }
 
+[ $# -le 1 ] || fail "expected no argument, or --check alone"
 case ${1:-} in
 "") ;;
 --check)
@@ -40,7 +42,7 @@ case ${1:-} in
 *) fail "unknown argument $1, expected none or --check" ;;
 esac
 if is_there; then
-    echo "setup: the tool chain in $prefix is ready; remove the folder to set it up again"
+    echo "setup: the tool chain in $prefix is ready; remove $prefix/made-by to set it up again"
     exit 0
 fi
 
@@ -62,16 +64,17 @@ done
 
 mkdir -p "$prefix" 2>/dev/null || fail "the folder $prefix cannot be made; name another with RTPT_TOOLCHAIN"
 prefix=$(cd "$prefix" && pwd)
-# What is set up replaces what was there: only ever in a folder of its own.
+# What is set up replaces what was there: only ever in a folder of its own, and one at a time.
 if [ ! -e "$prefix/rtpt-tool-chain" ] && [ -n "$(ls -A "$prefix")" ]; then
     fail "the folder $prefix holds other things; name an empty one with RTPT_TOOLCHAIN"
 fi
-touch "$prefix/rtpt-tool-chain" 2>/dev/null || fail "the folder $prefix cannot be written; name another with RTPT_TOOLCHAIN"
+exec 9>"$prefix/rtpt-tool-chain" || fail "the folder $prefix cannot be written; name another with RTPT_TOOLCHAIN"
+flock -n 9 || fail "another set-up of $prefix is running; wait for it"
 free=$(df -Pm "$prefix" | awk 'NR == 2 { print $4 }')
 [ "$free" -ge "$room" ] || fail "$free MiB are free in $prefix, expected $room; make room, or name another folder with RTPT_TOOLCHAIN"
 
 work=$prefix/work
-rm -rf "$prefix/made-by" "$work" "$prefix/root" "$prefix/bin" "$prefix/zig" "$prefix/emulated"
+rm -rf "$prefix/made-by" "$work" "$prefix/root" "${prefix:?}/bin" "$prefix/zig" "$prefix/emulated"
 mkdir -p "$work"/apt/{lists,cache/archives,etc/apt.conf.d}/partial "$work/debs" "$prefix/root" "$prefix/bin"
 
 # A disk that fills up meanwhile, or a connection that breaks, is told in one line; what was said before is in the log.

@@ -9,7 +9,8 @@ fail() {
     echo "test-package: $1" >&2
     exit 1
 }
-architecture=${1:-} folder=${2:-} suite=${3:-bullseye}
+[ $# -ge 2 ] || fail "expected an architecture and a folder: cross/test-package.sh arm64 target/packages/arm64"
+architecture=$1 folder=$2 suite=${3:-bullseye}
 package=$(ls "$folder"/rtpt_*_"$architecture".deb 2>/dev/null) || fail "no package for $architecture in $folder; run: make packages"
 root=$(cross/emulated-root.sh "$architecture" "$suite")
 place=$(dirname "$root")

@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-target=${1:-}
+target=${1:-none}
 extent=${2:-whole}
 smoke="encoding pixels elsewhere bundles::a_good bundles::the_demo_bundle_reproduces classifying::bits doctor::the_device"
 whole="encoding pixels decoding episodes tower tokens prompts labels labelling bundles classifying inputs tracing explaining caching doctor elsewhere"
@@ -16,9 +16,9 @@ left_out="the_demo_runs_and_resists a_cutoff_that_cuts_little any_labels_with_an
 case $target:$extent in
 aarch64:whole) runs="cortex-a53:smoke cortex-a72:whole cortex-a76:whole" ;;
 aarch64:smoke) runs=cortex-a72:smoke ;;
-armv7:*) runs=cortex-a7:smoke ;;
+armv7:smoke | armv7:whole) runs=cortex-a7:smoke ;;
 *)
-    echo "test: unknown tests $*, expected aarch64 or armv7, and smoke or whole" >&2
+    echo "test: unknown tests $target $extent, expected aarch64 or armv7, and smoke or whole" >&2
     exit 1
     ;;
 esac

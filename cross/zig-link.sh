@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The linker of the ARM builds: zig, told which glibc to link against, with what rustc says in gcc's words put into zig's.
 set -euo pipefail
+: "${RTPT_ZIG:?is set by cross/cargo.sh, which starts this}" "${RTPT_ZIG_TARGET:?}"
 arguments=()
 for argument in "$@"; do
     case $argument in

@@ -257,9 +257,10 @@ impl Extractor {
 /// A pool of `threads` workers, one a core if nothing is said.
 ///
 /// # Errors
-/// The system cannot start as many.
+/// There are none or too many, or the system cannot start as many.
 pub fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = threads.unwrap_or_else(available_threads);
+    within("the number of threads", threads, THREADS_MAX)?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
         what: "the number of threads",
         expected: "as many as the system can start".into(),

@@ -25,7 +25,8 @@ cross/cargo.sh aarch64 bench --profile packaged --bench instructions --no-run >"
     tail -n 5 "$work/build.log" >&2
     exit 1
 }
-ours=$(ls -t "${CARGO_TARGET_DIR:-target}"/cross/aarch64-unknown-linux-gnu/packaged/deps/instructions-* | grep -v '\.' | head -n 1)
+ours=$(find "${CARGO_TARGET_DIR:-target}"/cross/aarch64-unknown-linux-gnu/packaged/deps -name 'instructions-*' -executable -printf '%T@ %p\n' |
+    sort -n | tail -n 1 | cut -d ' ' -f 2)
 
 cc -shared -fPIC -O2 -o "$work/count.so" cross/instructions/count.c
 printf '#!/bin/sh\nexec "%s" -plugin "%s" "$@"\n' "$prefix/bin/qemu-aarch64" "$work/count.so" >"$work/emulator"

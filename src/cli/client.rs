@@ -59,6 +59,11 @@ pub struct Answer {
 }
 
 impl SocketArgument {
+    /// Whether the user named it.
+    pub fn is_named(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// A client of that daemon.
     ///
     /// # Errors
@@ -187,7 +192,10 @@ async fn exchange(
     body: Vec<u8>,
 ) -> Result<Response<Incoming>> {
     let unreachable = |problem: String| Error::Unreachable { path: socket.into(), problem };
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(error.to_string()))?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Error::SocketDenied { path: socket.into() },
+        _ => unreachable(error.to_string()),
+    })?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(error.to_string()))?;
     tokio::spawn(connection);

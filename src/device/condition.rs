@@ -49,10 +49,7 @@ pub enum Slowed {
 /// counters of x86, and the governor of the clock.
 pub fn slowed(root: &Path) -> Vec<Slowed> {
     let mut found = Vec::new();
-    // https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
-    let firmware = fs::read_to_string(root.join("sys/devices/platform/soc/soc:firmware/get_throttled"));
-    let flags = firmware.ok().and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
-    let flags = flags.unwrap_or(0);
+    let flags = pi_firmware(root).unwrap_or(0);
     let reasons = [
         (0x1, Slowed::Undervoltage),
         (0xe, Slowed::Heat),
@@ -70,8 +67,11 @@ pub fn slowed(root: &Path) -> Vec<Slowed> {
     if counted {
         found.push(Slowed::HeatBefore);
     }
-    let governor = fs::read_to_string(processors.join("cpu0/cpufreq/scaling_governor")).unwrap_or_default();
-    if governor.trim() == "powersave" && !driver_scales_itself(&processors) {
+    let saving = |processor: &std::path::PathBuf| {
+        let governor = fs::read_to_string(processor.join("cpufreq/scaling_governor")).unwrap_or_default();
+        governor.trim() == "powersave" && !driver_scales_itself(processor)
+    };
+    if entries(&processors, "cpu").iter().any(saving) {
         found.push(Slowed::Governor);
     }
     // Hot now says more than hot before.
@@ -85,6 +85,16 @@ pub fn slowed(root: &Path) -> Vec<Slowed> {
     found
 }
 
+/// What a Raspberry Pi's firmware says of voltage and heat, as `vcgencmd get_throttled` does, if it tells the kernel.
+/// See <https://www.raspberrypi.com/documentation/computers/os.html#get_throttled>.
+pub fn pi_firmware(root: &Path) -> Option<u32> {
+    // The folders' names differ from board to board, as `soc/soc:firmware`.
+    let folders = entries(&root.join("sys/devices/platform"), "soc");
+    let mut inner = folders.iter().flat_map(|folder| entries(folder, "soc"));
+    let text = inner.find_map(|path| fs::read_to_string(path.join("get_throttled")).ok())?;
+    u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+}
+
 /// Whether the kernel holds the processor's clock down because of heat.
 fn cooled(root: &Path) -> bool {
     entries(&root.join("sys/class/thermal"), "cooling_device").iter().any(|device| {
@@ -96,8 +106,8 @@ fn cooled(root: &Path) -> bool {
 }
 
 /// With Intel's and AMD's own drivers "powersave" is the normal choice, which does raise the clock.
-fn driver_scales_itself(processors: &Path) -> bool {
-    let driver = fs::read_to_string(processors.join("cpu0/cpufreq/scaling_driver")).unwrap_or_default();
+fn driver_scales_itself(processor: &Path) -> bool {
+    let driver = fs::read_to_string(processor.join("cpufreq/scaling_driver")).unwrap_or_default();
     ["intel_pstate", "amd-pstate-epp", "amd_pstate_epp"].contains(&driver.trim())
 }
 
@@ -141,6 +151,14 @@ mod tests {
     const FIRMWARE: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
 
     #[test]
+    fn the_firmware_is_found_whatever_its_folders_are_called() {
+        assert_eq!(pi_firmware(device(&[(FIRMWARE, "50005\n")]).path()), Some(0x5_0005));
+        let newer = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled";
+        assert_eq!(pi_firmware(device(&[(newer, "0\n")]).path()), Some(0));
+        assert_eq!(pi_firmware(device(&[("sys/devices/platform/soc/uevent", "")]).path()), None);
+    }
+
+    #[test]
     fn a_pi_tells_of_voltage_and_heat() {
         for (flags, expected) in [
             ("0\n", vec![]),
@@ -170,6 +188,8 @@ mod tests {
         let driver = "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver";
         assert_eq!(slowed(device(&[(governor, "powersave\n")]).path()), [Slowed::Governor]);
         assert_eq!(slowed(device(&[(governor, "ondemand\n")]).path()), []);
+        let other = "sys/devices/system/cpu/cpu5/cpufreq/scaling_governor";
+        assert_eq!(slowed(device(&[(governor, "ondemand\n"), (other, "powersave\n")]).path()), [Slowed::Governor]);
         assert_eq!(slowed(device(&[(governor, "powersave\n"), (driver, "intel_pstate\n")]).path()), []);
         // Hot now, and counted before: once.
         assert_eq!(slowed(device(&[(count, "7\n"), (&kind, "cpufreq\n"), (&state, "1\n")]).path()), [Slowed::Heat]);

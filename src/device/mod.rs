@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-pub use condition::{Memory, Slowed, slowed, temperature_at};
+pub use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
 pub use processor::Processor;
 
 /// 16 hex digits that stand for this version of the program and the processor's model and features: choices and results

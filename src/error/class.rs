@@ -80,6 +80,7 @@ impl Error {
             Self::InUse { .. } => (Daemon, "in_use"),
             Self::Listen { .. } => (Daemon, "listen"),
             Self::Unreachable { .. } => (Daemon, "unreachable"),
+            Self::SocketDenied { .. } => (Daemon, "socket_denied"),
             // The daemon says 400 to what it would refuse as a flag.
             Self::Refused { status: 400, .. } => (Usage, "refused"),
             Self::Refused { .. } => (Input, "refused"),

@@ -432,6 +432,12 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// A daemon's socket may not be used.
+    #[error("this user may not use the daemon's socket {}; ask with sudo, or let the group video ask, with rtpt.socket", path.display())]
+    SocketDenied {
+        /// The socket.
+        path: PathBuf,
+    },
     /// A daemon refused a request.
     #[error("{message}")]
     Refused {

@@ -160,8 +160,8 @@ fn cargo_is_given_the_target_that_is_there() {
             &["no compiler for aarch64-unknown-linux-gnu", "cross/setup-debian.sh", "rustup"][..],
         ),
         (&["armv7", "build"], &["rustup target add armv7-unknown-linux-gnueabihf"]),
-        (&["riscv", "build"], &["unknown target riscv, expected aarch64 or armv7"]),
-        (&["aarch64"], &["no cargo command"]),
+        (&["riscv", "build"], &["unknown target riscv, expected aarch64 (arm64) or armv7 (armhf)"]),
+        (&["aarch64"], &["expected a target and a command of cargo"]),
     ] {
         fails_with_one_line(&nothing.run("cargo.sh", arguments, &environment), parts);
     }
@@ -194,6 +194,8 @@ fn a_program_that_asks_too_much_is_told() {
     fails_with_one_line(&check("9999", "2.99"), &["needs libgcc_s.so.1, which not every device has"]);
     let text = Command::new(&script).arg(root().join("Cargo.toml")).arg("1").output().unwrap();
     fails_with_one_line(&text, &["is no program that can be read"]);
+    fails_with_one_line(&check("many", "2.31"), &["the largest size is many, expected a number"]);
+    fails_with_one_line(&check("30", "new"), &["the newest glibc is new, expected such as 2.31"]);
     // A program of the system's that needs the C library alone.
     let small = |megabytes: &str| Command::new(&script).args(["/bin/true", megabytes, "2.99"]).output().unwrap();
     fails_with_one_line(&small("0"), &["expected at most 0 MB"]);

@@ -17,6 +17,8 @@ fn the_device_is_described_and_every_finding_says_what_to_do() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     let report = &run.records()[0];
     assert_eq!(report["schema"], 1);
+    assert!(["ok", "warning"].contains(&report["verdict"].as_str().unwrap()), "{report}");
+    assert!(report["slowed"].is_array() && report["memory"]["peak_bytes"].as_u64() > Some(1 << 20), "{report}");
     let processor = &report["processor"];
     assert!(processor["cores"].as_u64() >= Some(1) && !processor["model"].as_str().unwrap().is_empty());
     let features = |list: &str| {
@@ -118,6 +120,36 @@ fn a_cache_that_cannot_be_used_is_told() {
 }
 
 #[test]
+fn a_wrong_flag_is_told_before_anything_is_run() {
+    let bench = Bench::new();
+    for threads in ["0", "99999"] {
+        let run = bench.rtpt(&["doctor", "--threads", threads, "--no-timing"]);
+        run.fails_with(2, &[&format!("the number of threads is {threads}, expected 1 to 256")]);
+        assert!(run.stdout.is_empty(), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_damaged_bundle_is_to_be_copied_again() {
+    let bench = Bench::new();
+    let broken = bench.bundle();
+    broken.damage("classes.safetensors", |bytes| bytes.push(0));
+    let run = bench.rtpt(&["doctor", "--json", "--bundle", broken.folder()]);
+    run.fails_with(3, &["classes.safetensors"]);
+    let advice = finding(&run.records()[0], "bundle")["advice"].clone();
+    assert!(advice.as_str().unwrap().contains("copy it again"), "{advice}");
+}
+
+#[test]
+fn nothing_is_made_where_the_cache_would_be() {
+    let bench = Bench::new();
+    let folder = bench.path("new/and/deep").to_str().unwrap().to_string();
+    let run = bench.rtpt(&["doctor", "--no-timing", "--json", "--cache-dir", &folder]);
+    assert_eq!(finding(&run.records()[0], "cache")["verdict"], "ok");
+    assert!(!bench.path("new").exists());
+}
+
+#[test]
 fn a_socket_without_a_daemon_is_a_problem() {
     let bench = Bench::new();
     let socket = bench.path("dead.sock");
@@ -127,6 +159,12 @@ fn a_socket_without_a_daemon_is_a_problem() {
     let daemon = finding(&run.records()[0], "daemon").clone();
     assert_eq!(daemon["verdict"], "problem");
     assert!(daemon["advice"].as_str().unwrap().contains("systemctl restart rtpt"), "{daemon}");
+    assert_eq!(run.records()[0]["verdict"], "problem");
+    // A socket that was named is one that should be there.
+    let run = bench.rtpt(&["doctor", "--no-timing", "--json", "--socket", bench.path("none.sock").to_str().unwrap()]);
+    let daemon = finding(&run.records()[0], "daemon").clone();
+    assert_eq!((run.code, &daemon["verdict"]), (1, &Value::from("problem")));
+    assert!(daemon["advice"].as_str().unwrap().contains("name another socket"), "{daemon}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! From what was found to what it means and what to do: no measuring here, so that every case can be tested.
 
-use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use rtpt_edge::Bundle;
 use rtpt_edge::cache::{FILE_NAME, disk_usage};
 use rtpt_edge::check::Drift;
@@ -25,7 +26,7 @@ pub struct Finding {
     pub advice: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It is as it should be.
@@ -54,7 +55,7 @@ pub fn processor(processor: &Processor) -> Finding {
     let those = |there: bool| {
         let names = processor.features.iter().filter(|(_, has)| *has == there).map(|(name, _)| *name);
         let names: Vec<&str> = names.collect();
-        if names.is_empty() { "none".into() } else { names.join(", ") }
+        if names.is_empty() { "nothing".into() } else { names.join(", ") }
     };
     let board = processor.board.as_ref().map_or_else(String::new, |board| format!(" ({board})"));
     let Processor { model, cores, architecture, .. } = processor;
@@ -115,7 +116,12 @@ pub fn temperature(celsius: Option<f64>) -> Finding {
     }
 }
 
-pub fn slowed(reasons: &[Slowed]) -> Finding {
+/// `silent` says that this is a board whose firmware would know, and does not tell the kernel.
+pub fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
+    if reasons.is_empty() && silent {
+        let advice = "ask it: vcgencmd get_throttled; throttled=0x0 is well, anything else is voltage or heat";
+        return finding("throttling", Warning, "this board's firmware does not tell the kernel", advice);
+    }
     if reasons.is_empty() {
         return finding("throttling", Fine, "nothing slows it, as far as the system tells", NOTHING);
     }
@@ -142,7 +148,12 @@ pub fn slowed(reasons: &[Slowed]) -> Finding {
 }
 
 pub fn bundle_missing(error: &Error) -> Finding {
-    let advice = "name one with --bundle or RTPT_BUNDLE; make one with rtpt bundle import";
+    let advice = match error {
+        Error::BundleNotFound { .. } | Error::BundleNotFolder { .. } => {
+            "name one with --bundle or RTPT_BUNDLE; make one with rtpt bundle import"
+        }
+        _ => "copy it again, whole, or install its package again",
+    };
     finding("bundle", Problem, error.to_string(), advice)
 }
 
@@ -166,6 +177,10 @@ pub fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
     let advice = "this device computes something else than the model's maker: do not trust its answers; copy the bundle \
         again, then try another board, and report the processor and the kernels";
     finding("bundle", Problem, found, advice)
+}
+
+pub fn speed_unknown(error: &Error) -> Finding {
+    finding("speed", Problem, error.to_string(), "run rtpt bundle check, and rtpt classify on a photo")
 }
 
 pub fn speed(speed: &Speed) -> Finding {
@@ -199,7 +214,8 @@ pub fn speed(speed: &Speed) -> Finding {
 #[cfg(feature = "daemon")]
 pub fn cameras(reports: &[rtpt_edge::source::CameraReport]) -> Vec<Finding> {
     if reports.is_empty() {
-        let advice = "plug a USB camera in; a Pi's or Jetson's own camera is read by a program, as with --source 'exec:rpicam-vid …'";
+        let advice = "nothing to do without a camera; a USB camera shows here when it is plugged in, and a Pi's or Jetson's own is read by a \
+            program, as with --source 'exec:rpicam-vid …'";
         return vec![finding("camera", Fine, "no /dev/video… is there", advice)];
     }
     reports.iter().map(camera).collect()
@@ -216,6 +232,9 @@ fn camera(report: &rtpt_edge::source::CameraReport) -> Finding {
         Err(problem) if problem.contains("ermission denied") => {
             let advice = "let this user use cameras: sudo usermod -aG video $USER, then log in again";
             return finding("camera", Problem, problem.as_str(), advice);
+        }
+        Err(problem) if problem.contains("is no video device") => {
+            return finding("camera", Problem, problem.as_str(), "name one that is, such as /dev/video0");
         }
         Err(problem) => {
             return finding("camera", Problem, problem.as_str(), "plug it in again, and look at what dmesg says");
@@ -246,11 +265,14 @@ pub fn cache(folder: Option<&Path>) -> Finding {
         return finding("cache", Warning, "there is no cache folder", advice);
     };
     let shown = folder.display();
-    if let Err(error) = writable(folder) {
+    // The first use of the cache makes the folder; what is there of its path decides whether it may.
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let writable = if there.is_dir() { access(there, AccessFlags::W_OK) } else { Err(Errno::ENOTDIR) };
+    if let Err(problem) = writable {
         let advice = "make it writable for this user, or set XDG_CACHE_HOME to a folder that is";
-        return finding("cache", Warning, format!("{shown} cannot be written: {error}"), advice);
+        return finding("cache", Warning, format!("{shown} cannot be written: {}", problem.desc()), advice);
     }
-    let free = nix::sys::statvfs::statvfs(folder).ok();
+    let free = nix::sys::statvfs::statvfs(there).ok();
     // The types differ from system to system.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
     let free = free.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
@@ -273,29 +295,31 @@ pub fn cache(folder: Option<&Path>) -> Finding {
     }
 }
 
-/// Whether a file can be made in a folder; the folder is made, as the first use of the cache would.
-fn writable(folder: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let probe = folder.join(format!(".doctor.{}", std::process::id()));
-    fs::write(&probe, b"rtpt")?;
-    fs::remove_file(&probe)
-}
-
+/// `named` says that the user named the socket.
 #[cfg(feature = "daemon")]
-pub fn daemon(client: &super::super::client::Client) -> Finding {
+pub fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
     let shown = client.socket().display().to_string();
     if !client.socket().exists() {
-        let advice = format!("{NOTHING}, unless one should run: rtpt serve, or sudo systemctl start rtpt");
-        return finding("daemon", Fine, format!("none: there is no {shown}"), advice);
+        let found = format!("none: there is no {shown}");
+        let start = "rtpt serve, or sudo systemctl start rtpt";
+        return if named {
+            finding("daemon", Problem, found, format!("start one there: {start}; or name another socket"))
+        } else {
+            finding("daemon", Fine, found, format!("{NOTHING}, unless one should run: {start}"))
+        };
     }
     let info = match client.info() {
         Ok(info) => info,
-        Err(error) if error.to_string().contains("ermission denied") => {
-            let advice = "ask as root, or join the socket's group";
+        Err(Error::SocketDenied { .. }) => {
+            let advice = "ask with sudo; or let the group video ask, with rtpt.socket";
             return finding("daemon", Warning, format!("{shown} may not be used by this user"), advice);
         }
+        Err(Error::Unreachable { problem, .. }) => {
+            let advice = "it died, hangs, or that is no socket: sudo systemctl restart rtpt, then journalctl -u rtpt";
+            return finding("daemon", Problem, format!("nobody answers on {shown}: {problem}"), advice);
+        }
         Err(error) => {
-            let advice = "it died or hangs: sudo systemctl restart rtpt, then journalctl -u rtpt";
+            let advice = "sudo systemctl restart rtpt, then journalctl -u rtpt";
             return finding("daemon", Problem, error.to_string(), advice);
         }
     };
@@ -383,8 +407,10 @@ mod tests {
         assert!(hot.verdict == Warning && hot.found == "81.5 °C" && hot.advice.contains("heat sink"), "{hot:?}");
         assert_eq!(temperature(None).verdict, Fine);
 
-        assert_eq!(slowed(&[]).verdict, Fine);
-        let weak = slowed(&[Slowed::Undervoltage, Slowed::HeatBefore, Slowed::Governor]);
+        assert_eq!(slowed(&[], false).verdict, Fine);
+        let silent = slowed(&[], true);
+        assert!(silent.verdict == Warning && silent.advice.contains("vcgencmd get_throttled"), "{silent:?}");
+        let weak = slowed(&[Slowed::Undervoltage, Slowed::HeatBefore, Slowed::Governor], true);
         assert_eq!(weak.verdict, Warning);
         assert_eq!(weak.found.lines().count(), 3);
         assert!(["power supply", "cool it", "nvpmodel"].iter().all(|part| weak.advice.contains(part)), "{weak:?}");
@@ -416,8 +442,10 @@ mod tests {
         let report = |problem: &str| CameraReport { device: "/dev/video0".into(), found: Err(problem.into()) };
         let denied = camera(&report("cannot open /dev/video0: Permission denied (os error 13)"));
         assert!(denied.verdict == Problem && denied.advice.contains("usermod -aG video"), "{denied:?}");
-        let broken = camera(&report("/dev/video0 is no video device"));
+        let broken = camera(&report("cannot open /dev/video0: No such device (os error 19)"));
         assert!(broken.verdict == Problem && broken.advice.contains("dmesg"), "{broken:?}");
+        let none = camera(&report("/dev/null is no video device"));
+        assert!(none.verdict == Problem && none.advice.contains("/dev/video0"), "{none:?}");
         let other = camera(&report("/dev/video1 gives no frames; try the next"));
         assert_eq!(other.verdict, Fine);
         assert!(cameras(&[])[0].advice.contains("rpicam-vid"));

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rtpt_edge::Bundle;
 use rtpt_edge::check::{Drift, check_goldens, require_goldens};
-use rtpt_edge::device::{Memory, Processor, rss_peak, slowed, temperature_at};
+use rtpt_edge::device::{Memory, Processor, Slowed, pi_firmware, rss_peak, slowed, temperature_at};
 use rtpt_edge::error::Error;
+use rtpt_edge::extractor::worker_pool;
 use serde::Serialize;
 
 #[cfg(feature = "daemon")]
@@ -54,9 +55,13 @@ pub struct Arguments {
 struct Report {
     schema: u32,
     version: &'static str,
+    /// The worst of the findings.
+    verdict: Verdict,
     processor: ProcessorRecord,
     memory: Option<MemoryRecord>,
     temperature_c: Option<f64>,
+    /// Why it runs slower than it could: `undervoltage`, `undervoltage_before`, `heat`, `heat_before`, `governor`.
+    slowed: Vec<&'static str>,
     bundle: Option<BundleRecord>,
     speed: Option<Speed>,
     #[cfg(feature = "daemon")]
@@ -78,6 +83,8 @@ struct ProcessorRecord {
 struct MemoryRecord {
     total_bytes: u64,
     available_bytes: u64,
+    /// The most that the doctor took.
+    peak_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -115,10 +122,10 @@ struct FormatRecord {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
+    // A wrong flag is told before anything is run.
+    worker_pool(arguments.threads)?;
     let root = Path::new("/");
     let processor = Processor::of(root);
-    let memory = Memory::of(root);
-    let temperature = temperature_at(root);
     let mut findings = vec![findings::processor(&processor)];
     let mut goldens = Vec::new();
     let mut speed = None;
@@ -131,14 +138,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
     };
     // After the timing, so that it has been hot and has used its memory.
-    findings.push(findings::memory(memory.as_ref(), rss_peak()));
-    findings.push(findings::temperature(temperature_at(root).or(temperature)));
-    findings.push(findings::slowed(&slowed(root)));
+    let (memory, peak, temperature, reasons) = (Memory::of(root), rss_peak(), temperature_at(root), slowed(root));
+    findings.push(findings::memory(memory.as_ref(), peak));
+    findings.push(findings::temperature(temperature));
+    let is_pi = processor.board.as_ref().is_some_and(|board| board.contains("Raspberry Pi"));
+    findings.push(findings::slowed(&reasons, is_pi && pi_firmware(root).is_none()));
     #[cfg(feature = "daemon")]
     let cameras = look_at_cameras(&arguments.cameras, &mut findings);
     findings.push(findings::cache(arguments.cache_dir.clone().or_else(memory_folder).as_deref()));
     #[cfg(feature = "daemon")]
-    findings.push(findings::daemon(&arguments.socket.client()?));
+    findings.push(findings::daemon(&arguments.socket.client()?, arguments.socket.is_named()));
 
     let bundle = opened.as_ref().ok().map(|bundle| BundleRecord {
         folder: bundle.folder.display().to_string(),
@@ -148,9 +157,15 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let report = Report {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
+        verdict: findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok),
         processor: ProcessorRecord::new(&processor),
-        memory: memory.map(|memory| MemoryRecord { total_bytes: memory.total, available_bytes: memory.available }),
+        memory: memory.map(|memory| MemoryRecord {
+            total_bytes: memory.total,
+            available_bytes: memory.available,
+            peak_bytes: peak,
+        }),
         temperature_c: temperature,
+        slowed: reasons.iter().copied().map(slowed_name).collect(),
         bundle,
         speed,
         #[cfg(feature = "daemon")]
@@ -169,8 +184,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if let Some(error) = opened.err().or(broken) {
         return Err(error.into());
     }
-    let failed = report.findings.iter().any(|finding| finding.verdict == Verdict::Problem);
-    Ok(if failed { Completion::SomeFailed } else { Completion::All })
+    Ok(if report.verdict == Verdict::Problem { Completion::SomeFailed } else { Completion::All })
 }
 
 /// Runs the bundle on this device: its goldens, then the clock.
@@ -187,7 +201,8 @@ fn examine(
     if arguments.no_timing {
         return Ok(());
     }
-    let measured = speed::measure(bundle, arguments.threads)?;
+    let measured =
+        speed::measure(bundle, arguments.threads).inspect_err(|error| findings.push(findings::speed_unknown(error)))?;
     findings.push(findings::kernels(&measured.kernels));
     findings.push(findings::speed(&measured));
     *speed = Some(measured);
@@ -201,6 +216,16 @@ fn look_at_cameras(named: &[PathBuf], findings: &mut Vec<Finding>) -> Vec<Camera
     let reports: Vec<_> = devices.map(|device| look_at_camera(&device)).collect();
     findings.extend(findings::cameras(&reports));
     reports.into_iter().map(CameraRecord::new).collect()
+}
+
+fn slowed_name(reason: Slowed) -> &'static str {
+    match reason {
+        Slowed::Undervoltage => "undervoltage",
+        Slowed::UndervoltageBefore => "undervoltage_before",
+        Slowed::Heat => "heat",
+        Slowed::HeatBefore => "heat_before",
+        Slowed::Governor => "governor",
+    }
 }
 
 impl ProcessorRecord {
