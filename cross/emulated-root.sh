@@ -23,7 +23,7 @@ esac
 shift 2
 cross/setup-debian.sh --check
 prefix=$(realpath "${RTPT_TOOLCHAIN:-cross/.toolchain}")
-place=$(realpath -m "${CARGO_TARGET_DIR:-target}/emulated-$suite-$architecture${RTPT_PACKAGES:+-$RTPT_PACKAGES}")
+place=$(realpath -m "${CARGO_TARGET_DIR:-target}/emulated-$suite-$architecture${RTPT_PACKAGES:+-${RTPT_PACKAGES//,/-}}")
 root=$place/root
 log=$place/log
 

@@ -35,16 +35,19 @@ export RTPT_EMULATOR=$work/emulator RTPT_INSTRUCTIONS=$work/count
 
 # Executed instructions of a command that is given a number of runs, for one run.
 of_one() {
-    "$@" 1 >/dev/null
-    one=$(cat "$work/count")
-    "$@" 3 >/dev/null
-    three=$(cat "$work/count")
-    echo $(((three - one) / 2))
+    for runs in 1 3; do
+        rm -f "$work/count"
+        "$@" $runs >"$work/output" && cp "$work/count" "$work/count-$runs" || return 1
+    done
+    echo $((($(cat "$work/count-3") - $(cat "$work/count-1")) / 2))
 }
 rtpt=$(of_one cross/emulate.sh "$cpu" "$ours" "$onnx" "$resolution" "$width")
-# Python's own standard library is found from where the program lies.
-theirs=$(of_one "$RTPT_EMULATOR" -cpu "$cpu" -L "$root" -E "PYTHONPATH=$root/opt/onnxruntime-$version" \
-    "$root/usr/bin/python3.11" "$root/opt/encode.py" "$root/opt/$name.onnx" "$resolution")
+# Python's own standard library is found from where the program lies; what alternatives choose is not.
+libraries=$root/usr/lib/aarch64-linux-gnu
+theirs=$(
+    export PYTHONPATH=$root/opt/onnxruntime-$version LD_LIBRARY_PATH=$libraries/blas:$libraries/lapack
+    of_one "$RTPT_EMULATOR" -cpu "$cpu" -L "$root" "$root/usr/bin/python3.11" "$root/opt/encode.py" "$root/opt/$name.onnx" "$resolution"
+)
 awk -v name="$name" -v cpu="$cpu" -v a="$rtpt" -v b="$theirs" -v version=$version 'BEGIN {
     printf "%s on %s: rtpt %.1f, onnxruntime %s %.1f million instructions a view; ratio %.2f\n", name, cpu, a / 1e6, version, b / 1e6, a / b
 }'
