@@ -75,10 +75,11 @@ pub fn slowed(root: &Path) -> Vec<Slowed> {
         found.push(Slowed::Governor);
     }
     // Hot now says more than hot before.
-    let now = |reason| found.contains(&reason);
-    let (heat, voltage) = (now(Slowed::Heat), now(Slowed::Undervoltage));
-    found.retain(|reason| {
-        !(heat && *reason == Slowed::HeatBefore) && !(voltage && *reason == Slowed::UndervoltageBefore)
+    let (heat, voltage) = (found.contains(&Slowed::Heat), found.contains(&Slowed::Undervoltage));
+    found.retain(|reason| match reason {
+        Slowed::HeatBefore => !heat,
+        Slowed::UndervoltageBefore => !voltage,
+        _ => true,
     });
     let mut seen = std::collections::HashSet::new();
     found.retain(|reason| seen.insert(*reason));
@@ -212,6 +213,8 @@ mod tests {
     fn the_hottest_sensor_counts_and_nonsense_does_not() {
         let zone = |number: u32| format!("sys/class/thermal/thermal_zone{number}/temp");
         let root = device(&[(&zone(0), "48312\n"), (&zone(1), "61000\n"), (&zone(2), "-274000\n"), (&zone(3), "")]);
+        let nonsense = device(&[(&zone(0), "48312\n"), (&zone(1), "999000\n")]);
+        assert_eq!(temperature_at(nonsense.path()), Some(48.312));
         assert_eq!(temperature_at(root.path()), Some(61.0));
         assert_eq!(temperature_at(device(&[]).path()), None);
     }

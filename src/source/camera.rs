@@ -217,18 +217,30 @@ pub struct CameraReport {
 pub struct OfferedFormats {
     /// What the camera is called.
     pub name: String,
-    /// Each pixel format: its four-character code, whether it is understood, and the sizes (columns and rows, pixels).
-    pub formats: Vec<(String, bool, Vec<(u32, u32)>)>,
+    /// Its pixel formats.
+    pub formats: Vec<OfferedFormat>,
+}
+
+/// A pixel format of a camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedFormat {
+    /// Its four-character code.
+    pub code: String,
+    /// Whether it is one that a camera source takes.
+    pub understood: bool,
+    /// Columns and rows (pixels); of a range the largest.
+    pub sizes: Vec<(u32, u32)>,
 }
 
 /// Looks at a video device without setting anything.
 pub fn look_at_camera(device: &std::path::Path) -> CameraReport {
     let spec = CameraSpec { device: device.into(), size: None, rate: None, format: None };
     let found = open_device(&spec).map_err(|lost| lost.to_string()).map(|open| {
-        let described = open
-            .formats()
-            .into_iter()
-            .map(|code| (code_name(code), CameraFormat::of_code(code).is_some(), open.sizes(code)));
+        let described = open.formats().into_iter().map(|code| OfferedFormat {
+            code: code_name(code),
+            understood: CameraFormat::of_code(code).is_some(),
+            sizes: open.sizes(code),
+        });
         let formats = described.collect();
         OfferedFormats { name: open.capability().map_or_else(|_| String::new(), |found| found.name()), formats }
     });

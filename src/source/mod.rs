@@ -13,7 +13,9 @@ mod v4l2;
 mod wait;
 mod watched;
 
-pub use camera::{CameraFormat, CameraReport, CameraSpec, OfferedFormats, look_at_camera, video_devices};
+pub use camera::{
+    CameraFormat, CameraReport, CameraSpec, OfferedFormat, OfferedFormats, look_at_camera, video_devices,
+};
 pub use jpegs::{JpegSplitter, with_huffman_tables};
 pub use spec::SourceSpec;
 pub use supervisor::{SourceHealth, SourceSettings, SourceState, SourceStatus, supervise};

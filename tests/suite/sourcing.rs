@@ -352,7 +352,7 @@ fn the_doctor_looks_at_cameras_and_what_they_offer() {
         let output = command.output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let found = |list: &str| report[list].as_array().unwrap().clone();
-        let finding = found("findings").into_iter().filter(|finding| finding["topic"] == "camera").next_back().unwrap();
+        let finding = found("findings").into_iter().rfind(|finding| finding["topic"] == "camera").unwrap();
         (found("cameras").last().unwrap().clone(), finding)
     };
     let (seen, finding) = examine();

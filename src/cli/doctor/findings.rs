@@ -243,13 +243,13 @@ fn camera(report: &rtpt_edge::source::CameraReport) -> Finding {
     let formats: Vec<String> = offered
         .formats
         .iter()
-        .map(|(format, _, sizes)| match sizes.iter().max() {
-            Some((width, height)) => format!("{format} up to {width}×{height}"),
-            None => format.clone(),
+        .map(|format| match format.sizes.iter().max() {
+            Some((width, height)) => format!("{} up to {width}×{height}", format.code),
+            None => format.code.clone(),
         })
         .collect();
     let found = format!("{device}, {}: {}", offered.name, formats.join(", "));
-    if offered.formats.iter().any(|(_, understood, _)| *understood) {
+    if offered.formats.iter().any(|format| format.understood) {
         finding("camera", Fine, found, format!("{NOTHING}; use it with --source {device}"))
     } else {
         let advice = "none of its formats is understood; use --source 'exec:rpicam-vid …' on a Pi, 'exec:gst-launch-1.0 …' on a Jetson, \

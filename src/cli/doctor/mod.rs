@@ -253,6 +253,13 @@ impl DriftRecord {
 }
 
 #[cfg(feature = "daemon")]
+impl From<rtpt_edge::source::OfferedFormat> for FormatRecord {
+    fn from(offered: rtpt_edge::source::OfferedFormat) -> Self {
+        Self { format: offered.code, understood: offered.understood, sizes: offered.sizes }
+    }
+}
+
+#[cfg(feature = "daemon")]
 impl CameraRecord {
     fn new(report: rtpt_edge::source::CameraReport) -> Self {
         let device = report.device.display().to_string();
@@ -260,11 +267,7 @@ impl CameraRecord {
             Ok(offered) => Self {
                 device,
                 name: Some(offered.name),
-                formats: offered
-                    .formats
-                    .into_iter()
-                    .map(|(format, understood, sizes)| FormatRecord { format, understood, sizes })
-                    .collect(),
+                formats: offered.formats.into_iter().map(FormatRecord::from).collect(),
                 problem: None,
             },
             Err(problem) => Self { device, name: None, formats: Vec::new(), problem: Some(problem) },

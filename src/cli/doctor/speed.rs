@@ -143,5 +143,7 @@ mod tests {
         let image = Pixels::new(2, 1, vec![1, 2, 3, 4, 5, 6]);
         let frame = tiled(&image, (3, 2));
         assert_eq!(frame.bytes(), [1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 2, 3, 4, 5, 6, 1, 2, 3]);
+        let tall = tiled(&Pixels::new(1, 2, vec![1, 2, 3, 4, 5, 6]), (1, 3));
+        assert_eq!(tall.bytes(), [1, 2, 3, 4, 5, 6, 1, 2, 3]);
     }
 }
