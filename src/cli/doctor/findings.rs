@@ -67,7 +67,7 @@ pub fn processor(processor: &Processor) -> Finding {
         finding("processor", Problem, found, advice)
     } else if processor.half_used {
         let advice =
-            "this is a 64-bit processor with a 32-bit program; a 64-bit system and the arm64 package are faster";
+            "this is a 64-bit processor with a 32-bit program; a 64-bit system and the arm64 package have more kernels";
         finding("processor", Warning, found, advice)
     } else if lacks("avx2") || lacks("fma") {
         finding("processor", Warning, found, "without AVX2 and FMA the encoder is slow; use few --views")
@@ -138,7 +138,7 @@ pub fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
         Slowed::HeatBefore => ("it was slowed by heat since the start", "cool it"),
         Slowed::Governor => (
             "its clock is held low (governor powersave)",
-            "write performance or ondemand to /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; on a Jetson: nvpmodel -m 0",
+            "write performance or ondemand to /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; on a Jetson: nvpmodel, jetson_clocks",
         ),
     });
     let (found, advice): (Vec<&str>, Vec<&str>) = told.unzip();
