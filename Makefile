@@ -47,6 +47,7 @@ fmt: needs ## Check the formatting
 clippy: needs ## Lint, warnings are errors; also without the features that a minimal program leaves out
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features cli -- -D warnings
 
 docs: needs ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
@@ -69,7 +70,7 @@ cross-armv7: needs ## Build for 32-bit ARM with NEON (32-bit Raspberry Pi OS), f
 	@cross/check-program.sh $(ARMV7) 30
 
 cross-minimal: needs ## Build for 64-bit ARM without daemon and evaluation
-	cross/cargo.sh aarch64 build --profile minimal --bin rtpt --no-default-features
+	cross/cargo.sh aarch64 build --profile minimal --bin rtpt --no-default-features --features cli
 	@cross/check-program.sh $(CROSS)/aarch64-unknown-linux-gnu/minimal/rtpt 20
 
 test-aarch64: needs ## Run goldens, pipeline, gradients, bundles and command line as a Pi 4 and as a Pi 5, under emulation

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
-use rtpt_edge::cache::{CacheKey, CacheScope, FeatureCache};
-use rtpt_edge::head::HeadModel;
-use rtpt_edge::rows::unit_rows;
-use rtpt_edge::tuning::{TuningSettings, tune};
-use rtpt_edge::views::{Augment, ViewSettings};
+use rtpt_edge::FeatureCache;
+use rtpt_edge::internal::cache::{CacheKey, CacheScope, get, put};
+use rtpt_edge::internal::method::{Material, prepare};
+use rtpt_edge::internal::rows::unit_rows;
+use rtpt_edge::internal::views::{Augment, ViewSettings};
+use rtpt_edge::{Method, MethodSettings};
 
 const VIEWS: usize = 64;
 const WIDTH: usize = 512;
@@ -31,20 +32,19 @@ fn hits(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let stored = Arc::new(features(VIEWS, WIDTH, 1));
     let classes = features(CLASSES, WIDTH, 2);
-    let settings = TuningSettings::of(rtpt_edge::head::HeadKind::ClassShift);
-    let answer = |features: &Array2<f32>| {
-        tune(features.view(), classes.view(), 100.0, &HeadModel::ClassShift, &settings).prediction
-    };
+    let settings = MethodSettings::of(Method::named("class-shift").expect("a row of the table"));
+    let method = prepare(&settings, Material { classes: classes.view(), context: None });
+    let answer = |features: &Array2<f32>| method.decide(features.view(), classes.view(), 100.0).prediction;
     let writer = FeatureCache::in_memory(MEMORY).with_disk(folder.path(), DISK);
     for number in 0..64 {
-        writer.put(&key(number), &stored);
+        put(&writer, &key(number), &stored);
     }
     drop(writer);
     let mut group = criterion.benchmark_group("cache-64x512");
     let cache = FeatureCache::in_memory(MEMORY).with_disk(folder.path(), DISK);
-    cache.get(&key(0)).expect("it was stored");
+    get(&cache, &key(0)).expect("it was stored");
     group.bench_function("memory-hit-and-answer", |b| {
-        b.iter(|| answer(&cache.get(&key(0)).expect("it is in memory")));
+        b.iter(|| answer(&get(&cache, &key(0)).expect("it is in memory")));
     });
     drop(cache);
     // Nothing stays in memory, so that every hit is one on disk.
@@ -53,7 +53,7 @@ fn hits(criterion: &mut Criterion) {
     group.bench_function("disk-hit-and-answer", |b| {
         b.iter(|| {
             number = (number + 1) % 64;
-            answer(&cache.get(&key(number)).expect("it is on disk"))
+            answer(&get(&cache, &key(number)).expect("it is on disk"))
         });
     });
     group.finish();
@@ -64,14 +64,14 @@ fn opening(criterion: &mut Criterion) {
     let small = Arc::new(features(VIEWS, 8, 3));
     let writer = FeatureCache::in_memory(0).with_disk(folder.path(), DISK);
     for number in 0..ENTRIES {
-        writer.put(&key(number), &small);
+        put(&writer, &key(number), &small);
     }
     drop(writer);
     let mut group = criterion.benchmark_group("cache-100000-entries");
     group.sample_size(20);
     group.bench_function("open", |b| b.iter(|| FeatureCache::in_memory(0).with_disk(folder.path(), DISK)));
     let cache = FeatureCache::in_memory(0).with_disk(folder.path(), DISK);
-    assert!(cache.get(&key(ENTRIES - 1)).is_some(), "the cache holds them all");
+    assert!(get(&cache, &key(ENTRIES - 1)).is_some(), "the cache holds them all");
     group.finish();
 }
 

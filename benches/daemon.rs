@@ -13,9 +13,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rtpt_edge::source::JpegSplitter;
-use rtpt_edge::views::{Pixels, encode_jpeg, yuyv_pixels};
-use rtpt_edge::{Bundle, Classifier, ClassifierSettings, LabelSet};
+use rtpt_edge::internal::source::JpegSplitter;
+use rtpt_edge::internal::views::{Pixels, encode_jpeg, yuyv_pixels};
+use rtpt_edge::{Bundle, Classifier};
 
 /// A running daemon and an open connection to it.
 struct Daemon {
@@ -90,15 +90,12 @@ fn requests(criterion: &mut Criterion) {
     group.bench_function("classify, cached", |bench| {
         bench.iter(|| assert_eq!(daemon.ask("POST", "/v1/classify", &photo), 200));
     });
-    let bundle = Bundle::open("models/demo/bundle".as_ref()).expect("the demo bundle");
-    let settings = ClassifierSettings::of(&bundle);
-    let labels = LabelSet::of(&bundle).expect("its labels");
-    let cache = rtpt_edge::cache::FeatureCache::in_memory(1 << 20);
-    let classifier =
-        Classifier::new(&bundle, labels, settings, Some(&folder.path().join("rtpt"))).expect("a classifier");
-    let mut classifier = classifier.with_cache(Some(cache.into()));
+    let bundle = Bundle::open("models/demo/bundle").expect("the demo bundle");
+    let cache = rtpt_edge::FeatureCache::in_memory(1 << 20);
+    let builder = Classifier::builder(&bundle).cache(cache.into()).cache_folder(folder.path().join("rtpt"));
+    let classifier = builder.build().expect("a classifier");
     group.bench_function("the same in this process", |bench| {
-        bench.iter(|| black_box(classifier.classify(&photo).expect("a photo").digest));
+        bench.iter(|| black_box(classifier.classify(&photo).expect("a photo").digest()));
     });
     group.finish();
 }

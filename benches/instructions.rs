@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 
 use ndarray::Array4;
-use rtpt_edge::encoder::{Encoder, EncoderModel, EncoderShape};
+use rtpt_edge::internal::encoder::{Encoder, EncoderModel, EncoderShape};
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();

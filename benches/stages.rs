@@ -6,14 +6,15 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ndarray::{Array2, Array4};
-use rtpt_edge::bundle::{Bundle, locate_bundle};
-use rtpt_edge::encoder::{Encoder, EncoderShape};
-use rtpt_edge::ensemble::{ReliabilitySettings, reliability_weights};
-use rtpt_edge::head::{HeadModel, class_basis};
-use rtpt_edge::report::png_bytes;
-use rtpt_edge::rows::unit_rows;
-use rtpt_edge::tuning::{TuningSettings, tune};
-use rtpt_edge::views::{Augment, ViewSettings, decode, make_views};
+use rtpt_edge::Bundle;
+use rtpt_edge::internal::bundle;
+use rtpt_edge::internal::encoder::{Encoder, EncoderShape};
+use rtpt_edge::internal::method::{Material, needs_text_tower, prepare};
+use rtpt_edge::internal::reliability::{ReliabilitySettings, reliability_weights};
+use rtpt_edge::internal::report::png_bytes;
+use rtpt_edge::internal::rows::unit_rows;
+use rtpt_edge::internal::views::{Augment, ViewSettings, decode, make_views};
+use rtpt_edge::{Method, MethodSettings};
 
 const VIEWS: usize = 64;
 
@@ -24,10 +25,10 @@ fn one_thread() -> rayon::ThreadPool {
 
 fn demo_stages(criterion: &mut Criterion) {
     let bundle =
-        Bundle::open(&locate_bundle(None).expect("the demo bundle is in the repository")).expect("it is whole");
-    let preprocessing = bundle.manifest.preprocessing();
-    let (side, embedding) = (preprocessing.resolution, bundle.manifest.embedding);
-    let image = &bundle.goldens.image;
+        Bundle::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo/bundle")).expect("the demo bundle is whole");
+    let (preprocessing, embedding) = bundle::shapes(&bundle);
+    let side = preprocessing.resolution;
+    let image = bundle::golden_image(&bundle);
     let file = png_bytes(image);
     let pool = one_thread();
     let mut views = Array4::zeros((VIEWS, 3, side, side));
@@ -42,7 +43,7 @@ fn demo_stages(criterion: &mut Criterion) {
     }
     for batch in [1, 2, 4, 8] {
         let shape = EncoderShape { resolution: side, embedding };
-        let encoder = Encoder::load(&bundle.encoder, shape, batch).expect("the demo encoder loads");
+        let encoder = Encoder::load(bundle::encoder(&bundle), shape, batch).expect("the demo encoder loads");
         group.bench_function(BenchmarkId::new("encode/batch", batch), |b| {
             b.iter(|| pool.install(|| encoder.encode(views.view()).expect("finite features")))
         });
@@ -69,18 +70,11 @@ fn episodes(criterion: &mut Criterion) {
         // Views of one image: near one class, and near one another.
         let noise = synthetic_rows(VIEWS, width, 2);
         let features = unit_rows(&table.row(0) + &(noise * 0.8)).rows;
-        let basis = class_basis(table.view(), 32);
-        for model in [
-            HeadModel::None,
-            HeadModel::ClassShift,
-            HeadModel::ClassLowrank(basis),
-            HeadModel::ViewShift,
-            HeadModel::Mta,
-            HeadModel::Zero,
-        ] {
-            let settings = TuningSettings::of(model.kind());
-            group.bench_function(BenchmarkId::new(model.kind().name(), classes), |b| {
-                b.iter(|| tune(features.view(), table.view(), 100.0, &model, &settings).prediction)
+        for method in Method::all().filter(|&method| !needs_text_tower(method)) {
+            let material = Material { classes: table.view(), context: None };
+            let prepared = prepare(&MethodSettings::of(method), material);
+            group.bench_function(BenchmarkId::new(method.name(), classes), |b| {
+                b.iter(|| prepared.decide(features.view(), table.view(), 100.0).prediction)
             });
         }
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ndarray::{Array2, ArrayView2};
-use rtpt_edge::head::{ContextModel, HeadKind, HeadModel};
-use rtpt_edge::rows::unit_rows;
-use rtpt_edge::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
-use rtpt_edge::tuning::{TuningSettings, tune};
+use rtpt_edge::internal::method::{ContextModel, Decide, Material, prepare};
+use rtpt_edge::internal::rows::unit_rows;
+use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
+use rtpt_edge::{Method, MethodSettings};
 
 #[path = "../tests/suite/toy.rs"]
 #[allow(dead_code)]
@@ -48,7 +48,7 @@ struct Subject {
     tower: Arc<TextTower<f32>>,
     prompts: Prompts<f32>,
     padded: Prompts<f32>,
-    model: HeadModel<f32>,
+    method: Box<dyn Decide<f32>>,
     classes: Array2<f32>,
     features: Array2<f32>,
 }
@@ -70,8 +70,10 @@ impl Subject {
         let noise =
             Array2::from_shape_fn((VIEWS, SHAPE.embedding), |(v, d)| ((v * 37 + d * 11) % 101) as f32 / 500.0 - 0.1);
         let features = unit_rows(noise + embedded.row(0)).rows;
-        let model = HeadModel::Context(Box::new(ContextModel::new(tower.clone(), prompts.clone())));
-        Self { tower: tower.clone(), prompts, padded, model, classes: embedded, features }
+        let context = Some(Arc::new(ContextModel::new(tower.clone(), prompts.clone())));
+        let settings = MethodSettings::of(Method::named("context").expect("a row of the table"));
+        let method = prepare(&settings, Material { classes: embedded.view(), context });
+        Self { tower: tower.clone(), prompts, padded, method, classes: embedded, features }
     }
 
     /// Seconds of one run of a stage.
@@ -79,10 +81,7 @@ impl Subject {
         let began = Instant::now();
         match stage {
             "encode" => drop(self.tower.encode(&self.tower.prefix(self.prompts.shared()), &self.prompts)),
-            "step" => {
-                let settings = TuningSettings::of(HeadKind::Context);
-                drop(tune(self.features.view(), self.classes.view(), 100.0, &self.model, &settings));
-            }
+            "step" => drop(self.method.decide(self.features.view(), self.classes.view(), 100.0)),
             // Forward, backward and forward again, as one step does it.
             "naive" => {
                 let forward = || self.tower.encode(&self.tower.prefix(self.padded.shared()), &self.padded);

@@ -66,18 +66,17 @@ def recompute(traced, settings, bundle, manifest):
         tower = TextTower(bundle, manifest)
         classes = tower.classes(json.loads(settings["prompt"]), json.loads(settings["labels"]))
         stages["classes"] = classes
-    context = context_parameters(tower, settings) if settings["head"] == "context" else None
-    tuning = methods.Settings(
-        steps=int(settings["steps"]),
-        learning_rate=float(settings["learning_rate"]),
-        selection=float(settings["selection"]),
-        rank=int(settings["rank"]),
-        betas=(float(settings["beta1"]), float(settings["beta2"])),
-        epsilon=float(settings["epsilon"]),
-        weight_decay=float(settings["weight_decay"]),
-    )
-    result = methods.run(settings["head"], features, classes, scale, tuning, context)
-    check_selection(methods.entropy(result.logits), traced["selected"], max(1, int(len(features) * tuning.selection)))
+    context = context_parameters(tower, settings) if settings["method"] == "context" else None
+    tuning = methods.Settings.of(settings["method"])
+    tuning.betas, tuning.epsilon = (float(settings["beta1"]), float(settings["beta2"])), float(settings["epsilon"])
+    # A trace has the parameters that its method has.
+    for name, kind in [("steps", int), ("learning_rate", float), ("selection", float), ("rank", int), ("weight_decay", float)]:
+        if name in settings:
+            setattr(tuning, name, kind(settings[name]))
+    result = methods.run(settings["method"], features, classes, scale, tuning, context)
+    if "selection" in settings:
+        count = max(1, int(len(features) * tuning.selection))
+        check_selection(methods.entropy(result.logits), traced["selected"], count)
     stages |= {"logits": result.logits, "weights": result.weights, "tuned_logits": result.tuned}
     return stages | {"prediction": result.prediction}
 

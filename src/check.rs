@@ -3,16 +3,17 @@
 use ndarray::{ArrayD, Axis};
 
 use crate::bundle::{Bundle, GoldenTexts};
-use crate::classes::{LabelSet, embed};
 use crate::encoder::{Encoder, EncoderShape};
 use crate::error::{Error, Result};
+use crate::label_set::LabelSet;
 use crate::rows::scaled_products;
-use crate::text::Prompting;
+use crate::text::Prompt;
+use crate::text::embed;
 use crate::views::clean_view_array;
 
 /// How far one stage is from its golden.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// `view`, `features`, `logits`, `tokens` or `texts`.
     pub stage: &'static str,
     /// Largest absolute difference, NaN if a value was NaN; of `tokens` the number of texts that differ.
@@ -23,7 +24,7 @@ pub struct Drift {
 
 impl Drift {
     /// Whether it is within the tolerance; NaN is not.
-    pub fn passes(&self) -> bool {
+    pub(crate) fn passes(&self) -> bool {
         self.difference <= self.tolerance
     }
 }
@@ -39,7 +40,7 @@ const LOGIT_TOLERANCE: f32 = 1e-2;
 ///
 /// # Errors
 /// The encoder cannot be loaded or run. Drift past the tolerance is no error here: see [`require_goldens`].
-pub fn check_goldens(bundle: &Bundle) -> Result<Vec<Drift>> {
+pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Drift>> {
     let goldens = &bundle.goldens;
     let preprocessing = bundle.manifest.preprocessing();
     let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
@@ -72,7 +73,7 @@ fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Drift; 2]> {
     }
     let wrong = tokens.iter().zip(&golden.tokens).filter(|(found, expected)| found != expected).count();
     // Whole texts in the place of the label: what the tower makes of them does not depend on how they are cut.
-    let features = embed(&model, &golden.texts, &Prompting::Templates(vec!["{}".into()]))?;
+    let features = embed(&model, &golden.texts, &Prompt::Templates(vec!["{}".into()]))?;
     Ok([
         Drift { stage: "tokens", difference: wrong as f32, tolerance: 0.0 },
         drift("texts", &features.into_dyn(), &golden.features, FEATURE_TOLERANCE),
@@ -83,7 +84,7 @@ fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Drift; 2]> {
 ///
 /// # Errors
 /// A stage drifts past its tolerance.
-pub fn require_goldens(drifts: &[Drift]) -> Result<()> {
+pub(crate) fn require_goldens(drifts: &[Drift]) -> Result<()> {
     match drifts.iter().find(|drift| !drift.passes()) {
         None => Ok(()),
         Some(&Drift { stage, difference, tolerance }) => Err(Error::GoldenMismatch { stage, difference, tolerance }),

@@ -1,140 +1,144 @@
-//! The order of the stages, and nothing else: bytes → views → features → logits → tuned logits → answer.
+//! The order of the stages, and nothing else: bytes → views → features → decision → answer.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::answerer::{Answerer, Outcome};
+use crate::answer::Answer;
 use crate::bundle::Bundle;
 use crate::cache::FeatureCache;
-use crate::calibration::Applicable;
-use crate::classes::LabelSet;
+use crate::cancellation::CancellationToken;
 use crate::error::Result;
-pub use crate::extractor::CacheUse;
-use crate::extractor::{Extractor, ExtractorSettings};
-use crate::pulse::Pulse;
-use crate::tuning::TuningSettings;
+use crate::extractor::{CacheUse, Extractor, ExtractorSettings, Features};
+use crate::label_set::LabelSet;
+use crate::method::{Decision, MethodSettings};
+use crate::predictor::Predictor;
+use crate::timings::milliseconds_since;
 use crate::views::{Pixels, ViewSettings};
 
 /// Everything a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ClassifierSettings {
+pub(crate) struct ClassifierSettings {
     /// Views and encoder.
     pub extractor: ExtractorSettings,
-    /// Head and tuning.
-    pub tuning: TuningSettings,
+    /// Method and its parameters.
+    pub method: MethodSettings,
 }
 
 impl ClassifierSettings {
-    /// What the bundle's manifest recommends.
-    pub fn of(bundle: &Bundle) -> Self {
-        Self { extractor: ExtractorSettings::of(bundle), tuning: bundle.manifest.tuning() }
-    }
-
-    /// Whether every setting is in its range.
-    ///
-    /// # Errors
-    /// One is not.
-    pub fn check(&self) -> Result<()> {
-        self.extractor.check()?;
-        self.tuning.check()
+    /// The settings that the bundle's manifest recommends.
+    pub(crate) fn of(bundle: &Bundle) -> Self {
+        Self { extractor: ExtractorSettings::of(bundle), method: bundle.manifest.method }
     }
 }
 
-/// Classifies images with one bundle, one label set and one choice of settings.
+/// Classifies images with one bundle, one label set and one choice of settings. Threads may share it.
+#[derive(Clone)]
 pub struct Classifier {
-    extractor: Extractor,
-    answerer: Arc<Answerer>,
+    extractor: Arc<Extractor>,
+    predictor: Arc<Predictor>,
 }
 
 impl Classifier {
-    /// Prepares to classify with `bundle` into `labels`; `memory` is the folder where measured choices are kept.
+    /// Prepares to classify with `bundle` into `labels`; measured choices are kept in the folder `cache_folder`.
     ///
     /// # Errors
-    /// A setting is out of range, the encoder cannot be loaded, or the head needs a text tower or a prompt that is not
+    /// A setting is out of range, the encoder cannot be loaded, or the method needs a text tower or a prompt that is not
     /// there.
-    pub fn new(bundle: &Bundle, labels: LabelSet, settings: ClassifierSettings, memory: Option<&Path>) -> Result<Self> {
-        settings.check()?;
-        let extractor = Extractor::new(bundle, settings.extractor, memory)?;
-        let answerer = extractor.pool().install(|| Answerer::new(bundle, Arc::new(labels), settings.tuning))?;
-        Ok(Self { extractor, answerer: Arc::new(answerer) })
+    pub(crate) fn new(
+        bundle: &Bundle,
+        labels: LabelSet,
+        settings: ClassifierSettings,
+        cache_folder: Option<&Path>,
+    ) -> Result<Self> {
+        let extractor = Extractor::new(bundle, settings.extractor, cache_folder)?;
+        let predictor = extractor.pool().install(|| Predictor::new(bundle, Arc::new(labels), settings.method))?;
+        Ok(Self { extractor: Arc::new(extractor), predictor: Arc::new(predictor) })
     }
 
-    /// Looks features up in `cache` first, and remembers them there.
-    pub fn with_cache(mut self, cache: Option<Arc<FeatureCache>>) -> Self {
-        self.extractor = self.extractor.with_cache(cache);
-        self
+    /// The same classifier with a cache, where features are looked up first and kept.
+    pub(crate) fn with_cache(self, cache: Option<Arc<FeatureCache>>) -> Self {
+        Self { extractor: Arc::new(self.extractor.with_cache(cache)), ..self }
     }
 
-    /// Classifies the bytes of an image file.
+    /// A classifier over the same encoder that decides with another predictor.
+    pub(crate) fn with_predictor(&self, predictor: Arc<Predictor>) -> Self {
+        Self { extractor: Arc::clone(&self.extractor), predictor }
+    }
+
+    /// The answer about the bytes of an image file.
     ///
     /// # Errors
     /// The image cannot be decoded (see [`crate::views::decode`]), or the encoder fails or gives features that are not
     /// finite.
-    pub fn classify(&mut self, bytes: &[u8]) -> Result<Outcome> {
-        let (views, answerer) = (self.extractor.settings().views, Arc::clone(&self.answerer));
-        self.classify_as(bytes, &views, &answerer, CacheUse::Ask, &Pulse::default())
+    pub fn classify(&self, bytes: &[u8]) -> Result<Answer> {
+        self.classify_in(bytes, self.views(), CacheUse::LookUp, &CancellationToken::default())
     }
 
-    /// As [`Self::classify`], in other views or with another answerer, as long as nobody cancels it.
+    /// As [`Self::classify`], in other views, unless it is cancelled.
     ///
     /// # Errors
-    /// As [`Self::classify`], or `pulse` was cancelled.
-    pub fn classify_as(
-        &mut self,
+    /// As [`Self::classify`], or `token` was cancelled.
+    pub(crate) fn classify_in(
+        &self,
         bytes: &[u8],
-        views: &ViewSettings,
-        answerer: &Answerer,
+        views: ViewSettings,
         cache: CacheUse,
-        pulse: &Pulse,
-    ) -> Result<Outcome> {
-        let began = Instant::now();
-        let extracted = self.extractor.extract_as(bytes, views, cache, pulse)?;
-        Ok(answerer.answer(extracted, self.extractor.pool(), began))
+        token: &CancellationToken,
+    ) -> Result<Answer> {
+        let views = self.predictor.views(views);
+        Ok(self.answer(&self.extractor.features_in(bytes, &views, cache, token)?))
     }
 
-    /// Classifies decoded pixels; `digest` stands for the content and decides the views. The cache is not asked.
+    /// The features of an image file: other classifiers over the same encoder can answer from them.
+    ///
+    /// # Errors
+    /// As [`Self::classify`].
+    pub fn features(&self, bytes: &[u8]) -> Result<Features> {
+        self.extractor.features_in(bytes, &self.views(), CacheUse::LookUp, &CancellationToken::default())
+    }
+
+    /// The answer from features.
+    pub fn answer(&self, features: &Features) -> Answer {
+        let began = Instant::now();
+        let mut answer = self.extractor.pool().install(|| Answer::new(&self.predictor, features.clone()));
+        answer.timings.tune = milliseconds_since(began);
+        answer.timings.total += answer.timings.tune;
+        answer
+    }
+
+    /// The decision about decoded pixels, without tamper score; `digest` stands for the content and decides the views.
     ///
     /// # Errors
     /// As [`Self::classify`], less decoding.
-    pub fn classify_pixels(&mut self, image: &Pixels, digest: blake3::Hash) -> Result<Outcome> {
-        let began = Instant::now();
-        let extracted = self.extractor.extract_pixels(image, digest)?;
-        Ok(self.answerer.answer(extracted, self.extractor.pool(), began))
+    pub(crate) fn decide_pixels(&self, image: &Pixels, digest: blake3::Hash) -> Result<Decision<f32>> {
+        let features =
+            self.extractor.features_of_pixels(image, digest, &self.views(), &CancellationToken::default())?;
+        Ok(self.extractor.pool().install(|| self.predictor.decide(features.matrix.view())))
     }
 
-    /// Answers with `answerer` from now on.
-    pub fn answer_with(&mut self, answerer: Arc<Answerer>) {
-        self.answerer = answerer;
+    /// The views that images are seen in.
+    pub(crate) fn views(&self) -> ViewSettings {
+        self.predictor.views(self.extractor.settings().views)
     }
 
-    /// What answers.
-    pub fn answerer(&self) -> &Arc<Answerer> {
-        &self.answerer
+    /// The method prepared for the labels.
+    pub(crate) fn predictor(&self) -> &Arc<Predictor> {
+        &self.predictor
     }
 
     /// The labels and their embeddings.
-    pub fn labels(&self) -> &LabelSet {
-        self.answerer.labels()
+    pub(crate) fn labels(&self) -> &LabelSet {
+        self.predictor.labels()
     }
 
-    /// How features are made.
-    pub fn extractor(&self) -> &Extractor {
+    /// Views and encoder.
+    pub(crate) fn extractor(&self) -> &Extractor {
         &self.extractor
     }
 
-    /// Head and tuning.
-    pub fn tuning(&self) -> &TuningSettings {
-        self.answerer.tuning()
-    }
-
-    /// What of the bundle's calibration holds for these settings.
-    pub fn calibration(&self) -> Applicable {
-        self.answerer.calibration(&self.extractor.settings().views)
-    }
-
-    /// The logit scale s.
-    pub fn scale(&self) -> f32 {
-        self.answerer.scale()
+    /// The method and its parameters.
+    pub(crate) fn method(&self) -> &MethodSettings {
+        self.predictor.settings()
     }
 }

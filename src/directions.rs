@@ -1,7 +1,7 @@
 //! The principal directions of a set of rows, and how much of the rows lies along each.
 
 use nalgebra::{DMatrix, SymmetricEigen};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use crate::rows::{Real, length, scaled_products};
 
@@ -11,7 +11,7 @@ const ENERGY_MIN: f64 = 1e-10;
 /// The singular values and right singular vectors of a matrix `[N, D]`, largest first.
 ///
 /// Computed in f64 from the smaller of the two Gram matrices.
-pub struct Directions {
+pub(crate) struct Directions {
     rows: Array2<f64>,
     /// Whether the Gram matrix is that of the rows, `[N, N]`, not that of the columns, `[D, D]`.
     wide: bool,
@@ -22,7 +22,7 @@ pub struct Directions {
 
 impl Directions {
     /// Of `rows` `[N, D]`, as they are: what is to be measured from a centre must have it subtracted.
-    pub fn of<T: Real>(rows: ArrayView2<T>) -> Self {
+    pub(crate) fn of<T: Real>(rows: ArrayView2<T>) -> Self {
         let rows = rows.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
         let wide = rows.nrows() <= rows.ncols();
         let side = if wide { rows.view() } else { rows.t() };
@@ -42,7 +42,7 @@ impl Directions {
     }
 
     /// The fewest directions that hold `share` (0–1) of the energy; 0 where there is none.
-    pub fn rank(&self, share: f64) -> usize {
+    pub(crate) fn rank(&self, share: f64) -> usize {
         let wanted = self.energies.iter().sum::<f64>() * share;
         let mut held = 0.0;
         let reached = |energy: &f64| {
@@ -55,7 +55,7 @@ impl Directions {
     /// The first `rank` directions as orthonormal columns, `[D, rank]`, or as many as there are.
     ///
     /// The sign of a column is that which makes its largest component positive.
-    pub fn basis<T: Real>(&self, rank: usize) -> Array2<T> {
+    pub(crate) fn basis<T: Real>(&self, rank: usize) -> Array2<T> {
         let rank = rank.min(self.vectors.len());
         let mut basis = Array2::zeros((self.rows.ncols(), rank));
         for (mut slot, vector) in basis.columns_mut().into_iter().zip(&self.vectors) {
@@ -69,10 +69,16 @@ impl Directions {
     }
 }
 
+/// The rows `f_i - f_0` for i ≥ 1, `[V-1, D]`, of features F `[V, D]`.
+pub(crate) fn residuals<T: Real>(features: ArrayView2<T>) -> Array2<T> {
+    let (clean, others) = features.split_at(Axis(0), 1);
+    &others - &clean
+}
+
 /// How many directions the rows `[N, D]` take up: e to the entropy of their energies' shares; 0 where there is no energy.
 ///
 /// The effective rank of Roy and Vetterli (EUSIPCO 2007), of squared singular values. 1 for rows along one direction.
-pub fn effective_rank<T: Real>(rows: ArrayView2<T>) -> f64 {
+pub(crate) fn effective_rank<T: Real>(rows: ArrayView2<T>) -> f64 {
     let rows = rows.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
     let side = if rows.nrows() <= rows.ncols() { rows.view() } else { rows.t() };
     let size = side.nrows();

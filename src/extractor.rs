@@ -2,24 +2,25 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use ndarray::{Array2, Array4, ArrayView4};
+use ndarray::{Array2, Array4};
 use rayon::ThreadPool;
 
 use crate::bundle::Bundle;
 use crate::cache::{CacheScope, FeatureCache};
+use crate::cancellation::CancellationToken;
 use crate::device::device_key;
 use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
 use crate::error::{Error, Result};
-use crate::limits::{BATCH_MAX, THREADS_MAX, VIEWS_MAX};
-use crate::pulse::Pulse;
+use crate::limits::{BATCH_MAX, THREADS_MAX};
+use crate::timings::{Timings, milliseconds_since};
 use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
 
 /// Everything a user may choose of how features are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExtractorSettings {
+pub(crate) struct ExtractorSettings {
     /// The views.
     pub views: ViewSettings,
     /// Worker threads; `None` for as many as the device has. The results do not depend on it.
@@ -30,18 +31,16 @@ pub struct ExtractorSettings {
 
 impl ExtractorSettings {
     /// What the bundle's manifest recommends.
-    pub fn of(bundle: &Bundle) -> Self {
-        let views = bundle.manifest.views;
-        let views = ViewSettings { count: views.count, augment: views.augment, seed: 0 };
-        Self { views, threads: None, batch: None }
+    pub(crate) fn of(bundle: &Bundle) -> Self {
+        Self { views: bundle.manifest.views, threads: None, batch: None }
     }
 
     /// Whether every setting is in its range.
     ///
     /// # Errors
     /// One is not.
-    pub fn check(&self) -> Result<()> {
-        within("the number of views", self.views.count, VIEWS_MAX)?;
+    pub(crate) fn check(&self) -> Result<()> {
+        self.views.check()?;
         self.threads.map_or(Ok(()), |threads| within("the number of threads", threads, THREADS_MAX))?;
         self.batch.map_or(Ok(()), |batch| within("the encoder's batch", batch, BATCH_MAX))
     }
@@ -54,54 +53,75 @@ fn within(what: &'static str, found: usize, max: usize) -> Result<()> {
     Err(Error::Setting { what, expected: format!("1 to {max}"), found: found.to_string() })
 }
 
-/// Turns images into features with one bundle and one choice of settings.
-pub struct Extractor {
-    encoder: Encoder,
+/// Makes features of images with one bundle and one choice of settings. Threads may share it.
+pub(crate) struct Extractor {
+    encoder: Arc<Encoder>,
     preprocessing: Preprocessing,
     settings: ExtractorSettings,
     batch_origin: BatchOrigin,
-    bundle_id: String,
+    bundle_id: Arc<str>,
     pool: Arc<ThreadPool>,
     encoder_digest: blake3::Hash,
     device: String,
     cache: Option<Arc<FeatureCache>>,
-    /// The views of the image at hand, `[V, 3, R, R]`; reused from image to image.
-    views: Array4<f32>,
+    /// Arrays for views `[V, 3, R, R]` that no call uses now.
+    idle: Mutex<Vec<Array4<f32>>>,
 }
 
-/// Whether features are looked up and remembered.
+/// Use of the cache for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheUse {
-    /// They are, if there is a cache.
-    Ask,
-    /// They are not.
+pub(crate) enum CacheUse {
+    /// Features are looked up, and kept if they were not there.
+    LookUp,
+    /// The cache is left alone.
     Bypass,
 }
 
-/// The features of one image, and where they came from.
-pub struct Extracted {
+/// The features of one image. Cheap to clone.
+#[derive(Clone)]
+pub struct Features {
     /// BLAKE3 of the image file.
-    pub digest: blake3::Hash,
-    /// The views it was seen in.
-    pub settings: ViewSettings,
+    pub(crate) digest: blake3::Hash,
+    /// The views that the image was seen in.
+    pub(crate) views: ViewSettings,
     /// F `[V, D]`, unit rows.
-    pub features: Arc<Array2<f32>>,
+    pub(crate) matrix: Arc<Array2<f32>>,
     /// Whether they were in the cache.
-    pub cached: bool,
-    /// Digest and decoding (milliseconds).
-    pub decode: f64,
-    /// Making the views (milliseconds).
-    pub views: f64,
-    /// The encoder (milliseconds).
-    pub encode: f64,
+    pub(crate) cached: bool,
+    /// Name and digest of the bundle.
+    pub(crate) bundle: Arc<str>,
+    /// Time spent so far.
+    pub(crate) timings: Timings,
+}
+
+impl Features {
+    /// BLAKE3 of the image file.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.as_bytes()
+    }
+
+    /// The views that the image was seen in.
+    pub(crate) fn views(&self) -> ViewSettings {
+        self.views
+    }
+
+    /// F `[V, D]`, unit rows.
+    pub(crate) fn into_matrix(self) -> Arc<Array2<f32>> {
+        self.matrix
+    }
+
+    /// Whether they were in the cache.
+    pub fn cached(&self) -> bool {
+        self.cached
+    }
 }
 
 impl Extractor {
-    /// Prepares to encode with `bundle`; `memory` is the folder where measured choices are kept.
+    /// Prepares to encode with `bundle`; measured choices are kept in the folder `cache_folder`.
     ///
     /// # Errors
     /// A setting is out of range, or the encoder cannot be loaded.
-    pub fn new(bundle: &Bundle, settings: ExtractorSettings, memory: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(bundle: &Bundle, settings: ExtractorSettings, cache_folder: Option<&Path>) -> Result<Self> {
         settings.check()?;
         let preprocessing = bundle.manifest.preprocessing();
         let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
@@ -109,147 +129,160 @@ impl Extractor {
             Some(batch) => BatchChoice { batch, origin: BatchOrigin::Given },
             None => {
                 let key = format!("{}-{}", &bundle.digest.to_hex()[..32], device_key());
-                choose_batch(&bundle.encoder, shape, memory, &key)?
+                choose_batch(&bundle.encoder, shape, cache_folder, &key)?
             }
         };
-        let side = preprocessing.resolution;
         Ok(Self {
-            encoder: Encoder::load(&bundle.encoder, shape, choice.batch)?,
+            encoder: Arc::new(Encoder::load(&bundle.encoder, shape, choice.batch)?),
             preprocessing,
             settings,
             batch_origin: choice.origin,
-            bundle_id: bundle.id(),
+            bundle_id: bundle.id().into(),
             pool: Arc::new(worker_pool(settings.threads)?),
             encoder_digest: bundle.encoder_digest(),
             device: device_key(),
             cache: None,
-            views: Array4::zeros((settings.views.count, 3, side, side)),
+            idle: Mutex::default(),
         })
     }
 
-    /// Looks features up in `cache` first, and remembers them there.
-    pub fn with_cache(mut self, cache: Option<Arc<FeatureCache>>) -> Self {
-        self.cache = cache;
-        self
+    /// An extractor over the same encoder that looks features up in `cache` first, and keeps them there.
+    pub(crate) fn with_cache(&self, cache: Option<Arc<FeatureCache>>) -> Self {
+        Self {
+            encoder: Arc::clone(&self.encoder),
+            preprocessing: self.preprocessing,
+            settings: self.settings,
+            batch_origin: self.batch_origin,
+            bundle_id: Arc::clone(&self.bundle_id),
+            pool: Arc::clone(&self.pool),
+            encoder_digest: self.encoder_digest,
+            device: self.device.clone(),
+            cache,
+            idle: Mutex::default(),
+        }
     }
 
     /// The features of an image file.
     ///
     /// # Errors
     /// The image cannot be decoded (see [`decode`]), or the encoder fails or gives features that are not finite.
-    pub fn extract(&mut self, bytes: &[u8]) -> Result<Extracted> {
-        let views = self.settings.views;
-        self.extract_as(bytes, &views, CacheUse::Ask, &Pulse::default())
+    pub(crate) fn features(&self, bytes: &[u8]) -> Result<Features> {
+        self.features_in(bytes, &self.settings.views, CacheUse::LookUp, &CancellationToken::default())
     }
 
-    /// As [`Self::extract`], in other views, as long as nobody cancels it.
+    /// As [`Self::features`], in other views, unless it is cancelled.
     ///
     /// # Errors
-    /// As [`Self::extract`], or `pulse` was cancelled.
-    pub fn extract_as(
-        &mut self,
+    /// As [`Self::features`], or `token` was cancelled.
+    pub(crate) fn features_in(
+        &self,
         bytes: &[u8],
-        settings: &ViewSettings,
+        views: &ViewSettings,
         cache: CacheUse,
-        pulse: &Pulse,
-    ) -> Result<Extracted> {
-        let asked = self.cache.as_ref().filter(|_| cache == CacheUse::Ask).map(Arc::clone);
+        token: &CancellationToken,
+    ) -> Result<Features> {
+        let cache = self.cache.as_ref().filter(|_| cache == CacheUse::LookUp);
         let began = Instant::now();
-        pulse.beat()?;
+        token.checkpoint()?;
         let digest = blake3::hash(bytes);
-        let scope = CacheScope::new(&self.encoder_digest, settings, self.encoder.batch(), &self.device);
+        let scope = CacheScope::new(&self.encoder_digest, views, self.encoder.batch(), &self.device);
         let key = scope.key(&digest);
-        if let Some(features) = asked.as_ref().and_then(|cache| cache.get(&key)) {
+        if let Some(matrix) = cache.and_then(|cache| cache.get(&key)) {
             let decode = milliseconds_since(began);
-            let settings = *settings;
-            return Ok(Extracted { digest, settings, features, cached: true, decode, views: 0.0, encode: 0.0 });
+            let timings = Timings { decode, total: decode, ..Timings::default() };
+            let bundle = Arc::clone(&self.bundle_id);
+            return Ok(Features { digest, views: *views, matrix, cached: true, bundle, timings });
         }
         let image = decode(bytes)?;
         let decode = milliseconds_since(began);
-        let extracted = Extracted { decode, ..self.extract_pixels_as(&image, digest, settings, pulse)? };
-        if let Some(cache) = &asked {
-            cache.put(&key, &extracted.features);
+        let mut features = self.features_of_pixels(&image, digest, views, token)?;
+        features.timings.decode = decode;
+        features.timings.total = milliseconds_since(began);
+        if let Some(cache) = cache {
+            cache.put(&key, &features.matrix);
         }
-        Ok(extracted)
+        Ok(features)
     }
 
-    /// The features of decoded pixels; `digest` stands for the content and decides the views. The cache is not asked.
+    /// The features of decoded pixels; `digest` stands for the content and decides the views. The cache is left alone.
     ///
     /// # Errors
-    /// As [`Self::extract`], less decoding.
-    pub fn extract_pixels(&mut self, image: &Pixels, digest: blake3::Hash) -> Result<Extracted> {
-        let views = self.settings.views;
-        self.extract_pixels_as(image, digest, &views, &Pulse::default())
-    }
-
-    fn extract_pixels_as(
-        &mut self,
+    /// As [`Self::features_in`], less decoding.
+    pub(crate) fn features_of_pixels(
+        &self,
         image: &Pixels,
         digest: blake3::Hash,
-        settings: &ViewSettings,
-        pulse: &Pulse,
-    ) -> Result<Extracted> {
+        views: &ViewSettings,
+        token: &CancellationToken,
+    ) -> Result<Features> {
         let began = Instant::now();
-        let Self { encoder, preprocessing, pool, views, .. } = self;
-        pulse.beat()?;
-        let side = preprocessing.resolution;
-        if views.dim().0 != settings.count {
-            // The old ones go first: two sets of views may not fit.
-            *views = Array4::zeros((0, 3, side, side));
-            *views = Array4::zeros((settings.count, 3, side, side));
+        token.checkpoint()?;
+        let mut array = self.idle_array(views.count);
+        self.fill(&mut array, image, &digest, views);
+        let making = milliseconds_since(began);
+        let encoded = self.pool.install(|| self.encoder.encode_watched(array.view(), token));
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(array);
+        let matrix = Arc::new(encoded?);
+        let total = milliseconds_since(began);
+        let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
+        let bundle = Arc::clone(&self.bundle_id);
+        Ok(Features { digest, views: *views, matrix, cached: false, bundle, timings })
+    }
+
+    /// The views `[V, 3, R, R]` of an image whose file has this digest, as the encoder sees them.
+    pub(crate) fn views_of(&self, image: &Pixels, digest: &blake3::Hash, views: &ViewSettings) -> Array4<f32> {
+        let side = self.preprocessing.resolution;
+        let mut array = Array4::zeros((views.count, 3, side, side));
+        self.fill(&mut array, image, digest, views);
+        array
+    }
+
+    fn fill(&self, array: &mut Array4<f32>, image: &Pixels, digest: &blake3::Hash, views: &ViewSettings) {
+        let array = array.view_mut();
+        self.pool.install(|| make_views(image, digest.as_bytes(), &self.preprocessing, views, array));
+    }
+
+    /// An array for `count` views; a new one if none of that size is idle.
+    fn idle_array(&self, count: usize) -> Array4<f32> {
+        let found = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match found {
+            Some(array) if array.dim().0 == count => array,
+            found => {
+                // The old one goes first: two sets of views may not fit.
+                drop(found);
+                let side = self.preprocessing.resolution;
+                Array4::zeros((count, 3, side, side))
+            }
         }
-        pool.install(|| make_views(image, digest.as_bytes(), preprocessing, settings, views.view_mut()));
-        let views_done = milliseconds_since(began);
-        let features = Arc::new(pool.install(|| encoder.encode_watched(views.view(), pulse))?);
-        let encode = milliseconds_since(began) - views_done;
-        let settings = *settings;
-        Ok(Extracted { digest, settings, features, cached: false, decode: 0.0, views: views_done, encode })
-    }
-
-    /// The features F `[V, D]` of decoded pixels, from any thread: as [`Self::extract_pixels`], in memory of its own.
-    ///
-    /// # Errors
-    /// As [`Self::extract_pixels`].
-    pub fn features(&self, image: &Pixels, digest: &blake3::Hash) -> Result<Array2<f32>> {
-        let mut views = Array4::zeros(self.views.dim());
-        self.pool.install(|| {
-            make_views(image, digest.as_bytes(), &self.preprocessing, &self.settings.views, views.view_mut());
-            self.encoder.encode(views.view())
-        })
-    }
-
-    /// The views of the last image that was not in the cache, `[V, 3, R, R]`.
-    pub fn views(&self) -> ArrayView4<'_, f32> {
-        self.views.view()
     }
 
     /// The settings in force.
-    pub fn settings(&self) -> &ExtractorSettings {
+    pub(crate) fn settings(&self) -> &ExtractorSettings {
         &self.settings
     }
 
-    /// How pixels become the encoder's input.
-    pub fn preprocessing(&self) -> &Preprocessing {
+    /// The way from pixels to the encoder's input.
+    pub(crate) fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }
 
     /// The bundle's name and digest, as in results.
-    pub fn bundle_id(&self) -> &str {
+    pub(crate) fn bundle_id(&self) -> &str {
         &self.bundle_id
     }
 
-    /// The workers.
-    pub fn pool(&self) -> &Arc<ThreadPool> {
+    /// The worker threads.
+    pub(crate) fn pool(&self) -> &Arc<ThreadPool> {
         &self.pool
     }
 
     /// The names of the encoder's matrix kernels.
-    pub fn kernels(&self) -> Vec<String> {
+    pub(crate) fn kernels(&self) -> Vec<String> {
         self.encoder.kernels()
     }
 
-    /// The encoder's batch and where it came from.
-    pub fn batch(&self) -> BatchChoice {
+    /// The encoder's batch and its origin.
+    pub(crate) fn batch(&self) -> BatchChoice {
         BatchChoice { batch: self.encoder.batch(), origin: self.batch_origin }
     }
 }
@@ -258,7 +291,7 @@ impl Extractor {
 ///
 /// # Errors
 /// There are none or too many, or the system cannot start as many.
-pub fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
+pub(crate) fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = threads.unwrap_or_else(available_threads);
     within("the number of threads", threads, THREADS_MAX)?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
@@ -270,9 +303,4 @@ pub fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
 
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX)
-}
-
-/// Milliseconds since `began`.
-pub fn milliseconds_since(began: Instant) -> f64 {
-    began.elapsed().as_secs_f64() * 1e3
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// The folder cannot be written or the disk is full; an older file of that name is left as it was.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |source| Error::OutputUnwritable { path: path.into(), source };
     let name = path.file_name().ok_or_else(|| failed(io::Error::other("this is not a file name")))?;
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
@@ -34,7 +34,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// What the system says.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -42,7 +42,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the system says.
-pub fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -52,7 +52,7 @@ pub fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// What the system says; the file ends before, or there is more than `limit`.
-pub fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
@@ -71,7 +71,7 @@ pub fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> 
 ///
 /// # Errors
 /// The name is absolute or has `..` in it, the file is not there, or a link leads elsewhere.
-pub fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     let refused = |reason: &str| Error::PathOutside { folder: folder.into(), name: name.into(), reason: reason.into() };
     let relative = Path::new(name);
     if name.is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {

@@ -1,104 +1,120 @@
 //! Robust zero-shot image classification on small devices.
 //!
-//! A frozen CLIP-style image encoder sees many views of one image; R-TPT (CVPR 2025) tunes a small text-embedding head
-//! on the views it is most sure of and averages all views by how well they agree. An image that was altered to
-//! mislead the encoder misleads it in one view, seldom in most.
+//! A frozen CLIP-style image encoder sees many views of one image; a method such as R-TPT (CVPR 2025) or T-VSS tunes a few
+//! numbers to that image, and all views are averaged by how well they agree. An image that was altered to mislead the
+//! encoder misleads it in one view, seldom in most.
 //!
 //! ```text
-//! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ tuning over a head ─► Z [V,C] ─┐
-//!                labels ─ text tower ─► T [C,D] ────┘                                 ├─ ensemble ─► answer [C]
-//!                                          F [V,D] ─── reliability ─────► w [V] ─────┘
+//! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ method ─► decision ─► answer [C]
+//!          labels ─ text tower ─► T [C,D] ─────────┘
 //! ```
 //!
 //! Shapes: `V` views, `C` classes, `D` embedding width, `R` input resolution (pixels), `S` selected views, `W` text
 //! width, `L` tokens, `M` context tokens, `P` tokens all prompts begin with. Matrices are row-major, one item a row.
 //!
-//! [`Classifier`] runs the stages in order; each stage is a module that knows arrays, not the other stages. A [`daemon`]
-//! does so all day, for frames from a [`source`] and for requests over HTTP, and keeps a [`recording`].
-//!
 //! ```no_run
-//! use rtpt_edge::{Bundle, Classifier, ClassifierSettings, LabelSet};
+//! use rtpt_edge::{Bundle, Classifier, Labels};
 //!
-//! # fn main() -> rtpt_edge::Result<()> {
-//! let bundle = Bundle::open("models/demo/bundle".as_ref())?;
-//! let settings = ClassifierSettings::of(&bundle);
-//! let mut classifier = Classifier::new(&bundle, LabelSet::of(&bundle)?, settings, None)?;
-//! let bytes = std::fs::read("photo.jpg").expect("a photo");
-//! let outcome = classifier.classify(&bytes)?;
-//! let best = rtpt_edge::rows::argmax(outcome.episode.prediction.view());
-//! println!("{}", classifier.labels().names()[best]);
-//! # Ok(())
-//! # }
+//! fn main() -> Result<(), rtpt_edge::Error> {
+//!     let bundle = Bundle::open("models/demo/bundle")?;
+//!     let classifier = Classifier::builder(&bundle).labels(Labels::new(["llama", "cup", "beaver"])?).views(16).build()?;
+//!     let answer = classifier.classify(&std::fs::read("models/demo/photos/llama.jpg")?)?;
+//!     println!("{} ({:.0} %)", answer.best().label, answer.best().probability * 100.0);
+//!     Ok(())
+//! }
 //! ```
+//!
+//! The Cargo features `cli`, `daemon` and `eval` are the program's: whoever embeds this crate needs none of them.
 
-pub mod error;
-pub mod files;
-pub mod limits;
-pub mod listing;
-pub mod lock;
-pub mod metrics;
-pub mod pulse;
-pub mod rows;
+#![warn(unreachable_pub)]
+// What the program alone uses is checked where all of it is built.
+#![cfg_attr(not(all(feature = "cli", feature = "daemon", feature = "eval")), allow(dead_code, unused_imports))]
 
-pub mod device;
+mod error;
+mod limits;
 
+mod cancellation;
+mod files;
+mod timings;
+
+mod device;
 mod directions;
+mod rows;
 
-pub mod views;
+mod views;
 
-pub mod encoder;
+mod encoder;
 
-pub mod text;
+mod labels;
+mod text;
 
-pub mod head;
+mod tuning;
 
-pub mod tuning;
+mod reliability;
 
-pub mod ensemble;
+mod method;
 
-pub mod tamper;
+mod tamper;
 
-pub mod bundle;
+mod bundle;
 
-pub mod classes;
+mod label_set;
 
-pub mod cache;
+mod cache;
 
-pub mod calibration;
+mod calibration;
 
-pub mod extractor;
+mod extractor;
+mod predictor;
 
-pub mod answerer;
+mod answer;
 
-pub mod classifier;
+mod builder;
+mod classifier;
 
-pub mod check;
+#[cfg(feature = "cli")]
+mod check;
+#[cfg(feature = "cli")]
+mod import;
+#[cfg(feature = "cli")]
+mod listing;
+#[cfg(feature = "cli")]
+mod report;
 
 #[cfg(feature = "eval")]
-pub mod eval;
-
+mod attack;
 #[cfg(feature = "eval")]
-pub mod attack;
-
-pub mod import;
-
-pub mod report;
+mod eval;
+#[cfg(feature = "eval")]
+mod metrics;
 
 #[cfg(feature = "daemon")]
-pub mod source;
-
+mod daemon;
 #[cfg(feature = "daemon")]
-pub mod stream;
-
+mod lock;
 #[cfg(feature = "daemon")]
-pub mod recording;
-
+mod recording;
 #[cfg(feature = "daemon")]
-pub mod daemon;
+mod source;
+#[cfg(feature = "daemon")]
+mod stream;
 
-pub use answerer::{Answerer, Outcome};
+#[cfg(feature = "cli")]
+mod cli;
+
+pub use answer::{Answer, Prediction, Tamper};
+pub use builder::ClassifierBuilder;
 pub use bundle::Bundle;
-pub use classes::LabelSet;
-pub use classifier::{Classifier, ClassifierSettings};
-pub use error::{Error, Result};
-pub use extractor::{Extractor, ExtractorSettings};
+pub use cache::FeatureCache;
+pub use classifier::Classifier;
+pub use error::Error;
+pub use extractor::Features;
+pub use labels::Labels;
+pub use method::{Method, MethodSettings};
+pub use tamper::TamperScore;
+pub use text::Prompt;
+pub use timings::Timings;
+pub use views::Augment;
+
+#[doc(hidden)]
+pub mod internal;

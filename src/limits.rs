@@ -3,154 +3,154 @@
 //! A bound is checked before anything is allocated for the thing it bounds.
 
 /// Largest image file accepted (bytes).
-pub const IMAGE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 20;
 /// Longest side of an image (pixels).
-pub const IMAGE_SIDE_MAX: u32 = 16_384;
+pub(crate) const IMAGE_SIDE_MAX: u32 = 16_384;
 /// Largest area of an image (pixels); 8000×6000 fits.
-pub const IMAGE_PIXELS_MAX: u64 = 50_000_000;
+pub(crate) const IMAGE_PIXELS_MAX: u64 = 50_000_000;
 /// Memory one image decoder may take (bytes): four 16-bit channels of the largest image, and room for its state.
-pub const DECODER_BYTES_MAX: u64 = IMAGE_PIXELS_MAX * 8 + (64 << 20);
+pub(crate) const DECODER_BYTES_MAX: u64 = IMAGE_PIXELS_MAX * 8 + (64 << 20);
 
 /// Views of one image, the clean view included (count).
-pub const VIEWS_MAX: usize = 1024;
+pub(crate) const VIEWS_MAX: usize = 1024;
 /// Worker threads (count).
-pub const THREADS_MAX: usize = 256;
+pub(crate) const THREADS_MAX: usize = 256;
 /// Views the encoder takes at once (count).
-pub const BATCH_MAX: usize = 64;
+pub(crate) const BATCH_MAX: usize = 64;
 
 /// Smallest and largest input resolution of an encoder (pixels).
-pub const RESOLUTION_RANGE: (usize, usize) = (8, 1024);
+pub(crate) const RESOLUTION_RANGE: (usize, usize) = (8, 1024);
 /// Largest embedding width (floats).
-pub const EMBEDDING_MAX: usize = 8192;
+pub(crate) const EMBEDDING_MAX: usize = 8192;
 /// Fewest classes that can be told apart (count).
-pub const CLASSES_MIN: usize = 2;
+pub(crate) const CLASSES_MIN: usize = 2;
 /// Most classes of one label set (count).
-pub const CLASSES_MAX: usize = 100_000;
+pub(crate) const CLASSES_MAX: usize = 100_000;
 /// Longest class name or label (bytes of UTF-8).
-pub const LABEL_BYTES_MAX: usize = 1024;
+pub(crate) const LABEL_BYTES_MAX: usize = 1024;
 /// Largest labels file (bytes).
-pub const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Label sets whose embeddings are remembered on a device (count).
-pub const LABEL_SETS_REMEMBERED: usize = 64;
+pub(crate) const LABEL_SETS_REMEMBERED: usize = 64;
 /// Largest file of remembered embeddings (bytes): [`CLASSES_MAX`] rows of width 2048.
-pub const LABEL_SET_BYTES_MAX: u64 = CLASSES_MAX as u64 * 2048 * 4 + 1024;
+pub(crate) const LABEL_SET_BYTES_MAX: u64 = CLASSES_MAX as u64 * 2048 * 4 + 1024;
 
 /// Most templates of one prompt ensemble (count); OpenAI's for ImageNet has 80.
-pub const TEMPLATES_MAX: usize = 256;
+pub(crate) const TEMPLATES_MAX: usize = 256;
 /// Longest context or template (bytes of UTF-8).
-pub const TEMPLATE_BYTES_MAX: usize = 1024;
+pub(crate) const TEMPLATE_BYTES_MAX: usize = 1024;
 /// Largest tokenizer file, after decompression (bytes).
-pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Most layers of a text tower (count).
-pub const TEXT_LAYERS_MAX: usize = 64;
+pub(crate) const TEXT_LAYERS_MAX: usize = 64;
 /// Largest width of a text tower (floats).
-pub const TEXT_WIDTH_MAX: usize = 4096;
+pub(crate) const TEXT_WIDTH_MAX: usize = 4096;
 /// Longest text a tower may take (tokens).
-pub const CONTEXT_LENGTH_MAX: usize = 1024;
+pub(crate) const CONTEXT_LENGTH_MAX: usize = 1024;
 /// Most rows of a token embedding (count).
-pub const VOCABULARY_MAX: usize = 1_000_000;
+pub(crate) const VOCABULARY_MAX: usize = 1_000_000;
 
 /// Largest `manifest.json` (bytes).
-pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Largest configuration or tokenizer file of a model that is imported (bytes).
-pub const IMPORT_SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const IMPORT_SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest file of a bundle (bytes).
-pub const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
 
 /// Most tuning steps of one episode (count).
-pub const TUNING_STEPS_MAX: usize = 100;
+pub(crate) const TUNING_STEPS_MAX: usize = 100;
 /// Largest learning rate (AdamW moves a parameter by about this much a step).
-pub const LEARNING_RATE_MAX: f64 = 1e3;
+pub(crate) const LEARNING_RATE_MAX: f64 = 1e3;
 /// Classes below this probability may be left out of tuning, and no others.
-pub const CLASS_CUTOFF_MAX: f64 = 0.1;
+pub(crate) const CLASS_CUTOFF_MAX: f64 = 0.1;
 
 /// Features kept in memory where nothing else is said (bytes).
-pub const CACHE_MEMORY_BYTES: usize = 32 << 20;
+pub(crate) const CACHE_MEMORY_BYTES: usize = 32 << 20;
 /// Features kept on disk where nothing else is said (bytes).
-pub const CACHE_DISK_BYTES: u64 = 1 << 30;
+pub(crate) const CACHE_DISK_BYTES: u64 = 1 << 30;
 /// Pages of the cache on disk that are held in memory (bytes).
-pub const CACHE_PAGES_BYTES: usize = 8 << 20;
+pub(crate) const CACHE_PAGES_BYTES: usize = 8 << 20;
 /// Images whose features wait for one write to disk (count).
-pub const CACHE_PENDING_MAX: usize = 32;
+pub(crate) const CACHE_PENDING_MAX: usize = 32;
 
 /// Most answers listed for one image (count).
-pub const TOP_MAX: usize = 1000;
+pub(crate) const TOP_MAX: usize = 1000;
 /// Files one run classifies (count).
-pub const FILES_MAX: usize = 1_000_000;
+pub(crate) const FILES_MAX: usize = 1_000_000;
 /// Folders nested in one another (count).
-pub const FOLDER_DEPTH_MAX: usize = 64;
+pub(crate) const FOLDER_DEPTH_MAX: usize = 64;
 
 /// Largest file that lists a data set, or the results of one (bytes).
-pub const DATA_SET_FILE_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const DATA_SET_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Problems of a data set that are written out (count).
-pub const DATA_SET_PROBLEMS_SHOWN: usize = 20;
+pub(crate) const DATA_SET_PROBLEMS_SHOWN: usize = 20;
 /// Parts that an evaluation may be split into (count).
-pub const SHARDS_MAX: usize = 10_000;
+pub(crate) const SHARDS_MAX: usize = 10_000;
 
 /// Largest frame of a camera (bytes); a stream with a longer one is not made of JPEGs.
-pub const FRAME_BYTES_MAX: usize = 16 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Largest frame of a camera that sends raw pixels (pixels a side).
-pub const CAMERA_SIDE_MAX: u32 = 4096;
+pub(crate) const CAMERA_SIDE_MAX: u32 = 4096;
 /// Frames in a row that cannot be decoded before a source is opened again (count).
-pub const BAD_FRAMES_MAX: u32 = 8;
+pub(crate) const BAD_FRAMES_MAX: u32 = 8;
 /// First and longest wait before a lost source is opened again (milliseconds).
-pub const REOPEN_MS: (u64, u64) = (250, 10_000);
+pub(crate) const REOPEN_MS: (u64, u64) = (250, 10_000);
 /// A source that gave frames for this long is opened again without a longer wait (milliseconds).
-pub const SETTLED_MS: u64 = 5_000;
+pub(crate) const SETTLED_MS: u64 = 5_000;
 /// How long a command that is a source may take to end by itself before it is killed (milliseconds).
-pub const COMMAND_END_MS: u64 = 1_000;
+pub(crate) const COMMAND_END_MS: u64 = 1_000;
 /// Bounds of the time without a frame after which a source counts as lost (seconds).
-pub const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
+pub(crate) const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
 /// Requests that wait for the encoder where nothing else is said, and at most (count).
-pub const QUEUE: (usize, usize) = (16, 1024);
+pub(crate) const QUEUE: (usize, usize) = (16, 1024);
 /// Connections open at once (count); a further one gets 503.
-pub const CONNECTIONS_MAX: usize = 512;
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// Clients that watch events at once (count).
-pub const WATCHERS_MAX: usize = 32;
+pub(crate) const WATCHERS_MAX: usize = 32;
 /// Headers of one request (count).
-pub const HEADERS_MAX: usize = 64;
+pub(crate) const HEADERS_MAX: usize = 64;
 /// All headers of one request together (bytes).
-pub const HEADER_BYTES_MAX: usize = 16 << 10;
+pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Headers (count) and request head (bytes) past which a connection is ended before the request is looked at.
-pub const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
+pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
 /// Bodies that are held in memory at once, over all requests (bytes).
-pub const BODIES_BYTES_MAX: usize = 192 << 20;
+pub(crate) const BODIES_BYTES_MAX: usize = 192 << 20;
 /// Largest label list sent over HTTP (bytes).
-pub const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
 /// How long a client may take over the head of a request (milliseconds).
-pub const HEAD_MS: u64 = 10_000;
+pub(crate) const HEAD_MS: u64 = 10_000;
 /// How long a client may take over a body (milliseconds).
-pub const BODY_MS: u64 = 30_000;
+pub(crate) const BODY_MS: u64 = 30_000;
 /// How long a client may not take what is written to it (milliseconds).
-pub const WRITE_STALL_MS: u64 = 30_000;
+pub(crate) const WRITE_STALL_MS: u64 = 30_000;
 /// How long a request waits for its answer where nothing else is said, and at most (milliseconds).
-pub const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
+pub(crate) const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
 /// How long running requests may take after SIGTERM (milliseconds).
-pub const SHUTDOWN_MS: u64 = 10_000;
+pub(crate) const SHUTDOWN_MS: u64 = 10_000;
 /// Views that a request may ask for (count), unless the daemon itself uses more.
-pub const REQUEST_VIEWS_MAX: usize = 256;
+pub(crate) const REQUEST_VIEWS_MAX: usize = 256;
 /// Points of the history that the live page plots (count), and the least time between two (milliseconds).
-pub const HISTORY: (usize, u64) = (600, 500);
+pub(crate) const HISTORY: (usize, u64) = (600, 500);
 /// Longest token (bytes), and the shortest.
-pub const TOKEN_BYTES: (usize, usize) = (16, 1024);
+pub(crate) const TOKEN_BYTES: (usize, usize) = (16, 1024);
 /// Largest configuration file (bytes).
-pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Largest answer of a daemon that a client reads (bytes).
-pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Least and most room for a recording (MiB).
-pub const RECORD_MB: (u64, u64) = (1, 1 << 20);
+pub(crate) const RECORD_MB: (u64, u64) = (1, 1 << 20);
 /// A recording is cut into this many parts, of which the oldest goes first (count).
-pub const RECORD_PARTS: u64 = 8;
+pub(crate) const RECORD_PARTS: u64 = 8;
 /// Decisions that wait to be recorded (count); further ones are not recorded, and counted.
-pub const RECORD_PENDING_MAX: usize = 8;
+pub(crate) const RECORD_PENDING_MAX: usize = 8;
 /// Longest line of a recording (bytes): the labels of a part are one line.
-pub const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
+pub(crate) const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
 /// How long what is recorded may not be on the disk (milliseconds).
-pub const RECORD_SYNC_MS: u64 = 1_000;
+pub(crate) const RECORD_SYNC_MS: u64 = 1_000;
 /// How long a recording rests that could not be written (milliseconds).
-pub const RECORD_RETRY_MS: u64 = 30_000;
+pub(crate) const RECORD_RETRY_MS: u64 = 30_000;
 /// How long cached features may not be on the disk (milliseconds).
-pub const CACHE_FLUSH_MS: u64 = 5_000;
+pub(crate) const CACHE_FLUSH_MS: u64 = 5_000;

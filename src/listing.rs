@@ -11,7 +11,7 @@ use crate::views::EXTENSIONS;
 /// Lists the images of a folder and the folders in it, in order of name, at most `most`; what is hidden is left out.
 ///
 /// What cannot be listed is an error in its place. There is at least one entry.
-pub fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
+pub(crate) fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, 0, most, &mut found);
     if found.is_empty() {
@@ -21,7 +21,7 @@ pub fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
 }
 
 /// Whether a file is an image by its name: it has a known extension and is not hidden.
-pub fn is_image_name(path: &Path) -> bool {
+pub(crate) fn is_image_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     !is_hidden(path) && EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// A lock that is held as long as this value, and given up by the kernel however the process ends.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -17,7 +17,7 @@ impl Lock {
     ///
     /// # Errors
     /// Another process has it, or the file cannot be made.
-    pub fn take(lock: &Path, path: &Path, flag: &'static str) -> Result<Self> {
+    pub(crate) fn take(lock: &Path, path: &Path, flag: &'static str) -> Result<Self> {
         let failed = |source| Error::OutputUnwritable { path: lock.into(), source };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock);
         let mut file = open.map_err(failed)?;

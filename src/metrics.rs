@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 /// A probability of 0 counts as this in logarithms: ZERO gives classes without votes nothing.
-pub const PROBABILITY_MIN: f32 = 1e-12;
+pub(crate) const PROBABILITY_MIN: f32 = 1e-12;
 /// Bins of the expected calibration error (count).
-pub const ECE_BINS: usize = 15;
+pub(crate) const ECE_BINS: usize = 15;
 /// The two-sided 95 % quantile of the normal distribution.
 const Z95: f64 = 1.959_963_984_540_054;
 
 /// Wilson's 95 % interval (0–1) of a share of `hits` in `count` (Wilson 1927); all of 0–1 where nothing was counted.
-pub fn wilson(hits: usize, count: usize) -> (f64, f64) {
+pub(crate) fn wilson(hits: usize, count: usize) -> (f64, f64) {
     if count == 0 {
         return (0.0, 1.0);
     }
@@ -22,7 +22,7 @@ pub fn wilson(hits: usize, count: usize) -> (f64, f64) {
 
 /// McNemar's exact two-sided p-value, where `better` images are right only under one method and `worse` only under the
 /// other (McNemar 1947; the binomial form).
-pub fn mcnemar(better: usize, worse: usize) -> f64 {
+pub(crate) fn mcnemar(better: usize, worse: usize) -> f64 {
     let (n, fewer) = (better + worse, better.min(worse));
     let log_choose = |k: usize| {
         let gamma = |x: usize| libm::lgamma(x as f64 + 1.0);
@@ -34,7 +34,7 @@ pub fn mcnemar(better: usize, worse: usize) -> f64 {
 
 /// Answers of about the same confidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bin {
+pub(crate) struct Bin {
     /// How many.
     pub count: usize,
     /// Their mean confidence (0–1).
@@ -44,7 +44,7 @@ pub struct Bin {
 }
 
 /// `(confidence, right)` in 15 bins of equal width; a bin's upper end belongs to it.
-pub fn bins(answers: &[(f32, bool)]) -> Vec<Bin> {
+pub(crate) fn bins(answers: &[(f32, bool)]) -> Vec<Bin> {
     let mut bins = vec![Bin::default(); ECE_BINS];
     for &(confidence, right) in answers {
         let place = (f64::from(confidence) * ECE_BINS as f64).ceil() as usize;
@@ -61,7 +61,7 @@ pub fn bins(answers: &[(f32, bool)]) -> Vec<Bin> {
 }
 
 /// Expected calibration error (0–1) of `(confidence, right)` over equal bins of confidence (Guo et al. 2017).
-pub fn calibration_error(answers: &[(f32, bool)]) -> f64 {
+pub(crate) fn calibration_error(answers: &[(f32, bool)]) -> f64 {
     let bins = bins(answers);
     bins.iter().map(|bin| bin.count as f64 * (bin.accuracy - bin.confidence).abs()).sum::<f64>()
         / answers.len().max(1) as f64
@@ -70,7 +70,7 @@ pub fn calibration_error(answers: &[(f32, bool)]) -> f64 {
 /// Area under the ROC curve: how often a score of `positives` is above one of `negatives`, equals counting half.
 ///
 /// `None` where one of the two is empty.
-pub fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
+pub(crate) fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
     if negatives.is_empty() || positives.is_empty() {
         return None;
     }
@@ -83,7 +83,7 @@ pub fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
 }
 
 /// The value below which `share` (0–1) of `values` lie: the nearest rank; NaN for no values.
-pub fn quantile(values: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = (share * sorted.len() as f64).ceil() as usize;

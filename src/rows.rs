@@ -42,7 +42,7 @@ pub fn unit_rows<T: NdFloat>(mut rows: Array2<T>) -> UnitRows<T> {
 /// Gradient of [`unit_rows`], in place: `drows` holds dL/dt on entry and `dL/du = (dt - t (t·dt)) / ‖u‖` on return.
 ///
 /// `unit` are the rows t, `lengths` the ‖u‖ they had.
-pub fn unit_rows_backward<T: NdFloat>(unit: ArrayView2<T>, lengths: ArrayView1<T>, drows: &mut Array2<T>) {
+pub(crate) fn unit_rows_backward<T: NdFloat>(unit: ArrayView2<T>, lengths: ArrayView1<T>, drows: &mut Array2<T>) {
     for ((mut drow, row), &length) in drows.rows_mut().into_iter().zip(unit.rows()).zip(lengths) {
         let along = dot(row, drow.view());
         let scale = T::one() / length;
@@ -51,14 +51,14 @@ pub fn unit_rows_backward<T: NdFloat>(unit: ArrayView2<T>, lengths: ArrayView1<T
 }
 
 /// Euclidean length of a row.
-pub fn length<T: NdFloat>(row: ArrayView1<T>) -> T {
+pub(crate) fn length<T: NdFloat>(row: ArrayView1<T>) -> T {
     dot(row, row).sqrt()
 }
 
 /// Inner product in a fixed order of summation: eight interleaved partial sums.
 ///
 /// The order does not depend on alignment or on the CPU's vector width, so the bits do not either.
-pub fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
+pub(crate) fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
     match (a.as_slice(), b.as_slice()) {
         (Some(a), Some(b)) => dot_slices(a, b),
         _ => a.iter().zip(b).fold(T::zero(), |sum, (&x, &y)| sum + x * y),
@@ -66,7 +66,7 @@ pub fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
 }
 
 /// [`dot`] of slices of equal length.
-pub fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
+pub(crate) fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
     let mut sums = [T::zero(); 8];
     let (chunks_a, chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
     let tail = chunks_a.remainder().iter().zip(chunks_b.remainder());
@@ -83,7 +83,7 @@ pub fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
 ///
 /// The row's own maximum is subtracted before anything else, so that neither its size nor another row's costs
 /// precision.
-pub fn log_softmax_inplace<T: NdFloat>(row: &mut [T]) {
+pub(crate) fn log_softmax_inplace<T: NdFloat>(row: &mut [T]) {
     let largest = row.iter().fold(T::neg_infinity(), |largest, &value| if value > largest { value } else { largest });
     let sum = row.iter().fold(T::zero(), |sum, &value| sum + (value - largest).exp());
     let shift = sum.ln();
@@ -99,7 +99,7 @@ pub fn softmax<T: NdFloat>(row: ArrayView1<T>) -> Array1<T> {
 }
 
 /// Index of the largest value; of equals the first, and NaN never wins. 0 for an empty row.
-pub fn argmax<T: NdFloat>(row: ArrayView1<T>) -> usize {
+pub(crate) fn argmax<T: NdFloat>(row: ArrayView1<T>) -> usize {
     let mut best = (0, T::neg_infinity());
     for (index, &value) in row.iter().enumerate() {
         if value > best.1 {
@@ -113,7 +113,7 @@ pub fn argmax<T: NdFloat>(row: ArrayView1<T>) -> usize {
 ///
 /// With `e = exp(z - max z)` and `S = Σ e`, `H = ln S - Σ e (z - max z) / S`: one exponential a logit and no memory. A
 /// logit of -∞ is a probability of 0 and adds nothing.
-pub fn entropy<T: NdFloat>(logits: ArrayView1<T>) -> T {
+pub(crate) fn entropy<T: NdFloat>(logits: ArrayView1<T>) -> T {
     let largest = logits.iter().fold(T::neg_infinity(), |largest, &z| if z > largest { z } else { largest });
     let (sum, moment) = logits.iter().fold((T::zero(), T::zero()), |(sum, moment), &z| {
         let weight = (z - largest).exp();
@@ -124,7 +124,7 @@ pub fn entropy<T: NdFloat>(logits: ArrayView1<T>) -> T {
 }
 
 /// The indices of the `count` largest values, largest first; equals in order of index, NaN last.
-pub fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
+pub(crate) fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
     let key = |index: usize| if row[index].is_nan() { f32::NEG_INFINITY } else { row[index] };
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
@@ -133,7 +133,7 @@ pub fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
 }
 
 /// The weighted sum of rows: weights `[N]` and rows `[N, K]` to `[K]`, added up in order of the rows.
-pub fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<T>) -> Array1<T> {
+pub(crate) fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<T>) -> Array1<T> {
     let mut sum = Array1::zeros(rows.ncols());
     for (&weight, row) in weights.iter().zip(rows.rows()) {
         sum.scaled_add(weight, &row);
@@ -151,7 +151,13 @@ pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>)
 /// `out = scale · a · b + keep · out`: `[N, K]` and `[K, M]` to `[N, M]`, each with any strides, on one thread.
 ///
 /// With `keep` 0 the old content of `out` is not looked at.
-pub fn add_product<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>) {
+pub(crate) fn add_product<T: NdFloat>(
+    scale: T,
+    a: ArrayView2<T>,
+    b: ArrayView2<T>,
+    keep: T,
+    mut out: ArrayViewMut2<T>,
+) {
     let ((rows, depth), columns) = (a.dim(), b.ncols());
     assert_eq!((depth, out.dim()), (b.nrows(), (rows, columns)), "the shapes of a product fit");
     let [row_stride, column_stride] = [out.strides()[0], out.strides()[1]];

@@ -5,14 +5,14 @@
 //! needed to calibrate the score: a threshold is a quantile of what clean images get.
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 
-use crate::directions::effective_rank;
-use crate::ensemble::{ReliabilitySettings, reliability_weights};
-use crate::head::residuals;
+use crate::directions::{effective_rank, residuals};
+use crate::reliability::{ReliabilitySettings, reliability_weights};
 use crate::rows::{dot, softmax, weighted_sum};
 
 /// The score and its parts, each from 0 (as clean images) to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TamperScore {
     /// The mean of the parts.
     pub score: f32,
@@ -26,7 +26,7 @@ pub struct TamperScore {
 }
 
 /// The score of features F `[V, D]` (unit rows) with untuned logits Z `[V, C]`; `None` for a single view.
-pub fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -> Option<TamperScore> {
+pub(crate) fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -> Option<TamperScore> {
     if features.nrows() < 2 {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::views::Pixels;
 
 /// What an attack may do.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Largest change of a value, in levels of 255.
     pub levels: f64,
     /// Answers that may be asked for.
@@ -17,7 +17,7 @@ pub struct Budget {
 
 /// What an attack made of one image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttackOutcome {
+pub(crate) struct AttackOutcome {
     /// The image that comes nearest to misleading the target.
     pub image: Pixels,
     /// Queries that were made, the one for the clean image included.
@@ -29,7 +29,7 @@ pub struct AttackOutcome {
 }
 
 /// One image under attack.
-pub struct Query<'a, F> {
+pub(crate) struct Query<'a, F> {
     clean: &'a Pixels,
     truth: usize,
     budget: Budget,
@@ -45,13 +45,13 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
     ///
     /// # Errors
     /// The target fails.
-    pub fn new(clean: &'a Pixels, truth: usize, budget: Budget, mut ask: F) -> Result<Self> {
+    pub(crate) fn new(clean: &'a Pixels, truth: usize, budget: Budget, mut ask: F) -> Result<Self> {
         let margin = margin(ask(clean)?.view(), truth);
         Ok(Self { clean, truth, budget, ask, best: clean.clone(), best_margin: margin, clean_margin: margin, asked: 1 })
     }
 
     /// Whether the target is misled, or no query is left.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.best_margin < 0.0 || self.asked >= self.budget.queries
     }
 
@@ -59,7 +59,7 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
     ///
     /// # Errors
     /// The target fails.
-    pub fn margin(&mut self, image: Pixels) -> Result<f32> {
+    pub(crate) fn margin(&mut self, image: Pixels) -> Result<f32> {
         self.asked += 1;
         let margin = margin((self.ask)(&image)?.view(), self.truth);
         if margin < self.best_margin {
@@ -69,34 +69,29 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
     }
 
     /// The clean image.
-    pub fn clean(&self) -> &'a Pixels {
+    pub(crate) fn clean(&self) -> &'a Pixels {
         self.clean
     }
 
-    /// The best image so far.
-    pub fn best(&self) -> &Pixels {
-        &self.best
-    }
-
     /// Queries made.
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked
     }
 
     /// The budget.
-    pub fn budget(&self) -> Budget {
+    pub(crate) fn budget(&self) -> Budget {
         self.budget
     }
 
     /// `value` (levels) as near as whole levels within ε of the clean `byte` allow.
-    pub fn projected(&self, byte: u8, value: f64) -> u8 {
+    pub(crate) fn projected(&self, byte: u8, value: f64) -> u8 {
         let (low, high) =
             ((f64::from(byte) - self.budget.levels).ceil(), (f64::from(byte) + self.budget.levels).floor());
         value.round().clamp(low.max(0.0), high.min(255.0)) as u8
     }
 
     /// How it ended.
-    pub fn outcome(self) -> AttackOutcome {
+    pub(crate) fn outcome(self) -> AttackOutcome {
         AttackOutcome {
             image: self.best,
             queries: self.asked,
@@ -125,7 +120,7 @@ fn margin(answer: ArrayView1<f32>, truth: usize) -> f32 {
 ///
 /// # Errors
 /// The target fails.
-pub fn random_signs<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
+pub(crate) fn random_signs<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
 where
     F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>,
 {

@@ -21,7 +21,7 @@ const PAIRS: usize = 16;
 ///
 /// # Errors
 /// The target fails.
-pub fn spsa<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
+pub(crate) fn spsa<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
 where
     F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>,
 {

@@ -16,7 +16,7 @@ const SCHEDULE: f64 = 10_000.0;
 ///
 /// # Errors
 /// The target fails.
-pub fn square<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
+pub(crate) fn square<F>(query: &mut Query<F>, draws: &mut impl Draws) -> Result<()>
 where
     F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>,
 {

@@ -18,7 +18,7 @@ const INSTALLED: &str = "share/rtpt/bundles/demo";
 ///
 /// # Errors
 /// None is given and none is found; the error lists where it was looked for.
-pub fn locate_bundle(given: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn locate_bundle(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_path_buf());
     }

@@ -6,25 +6,24 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::head::HeadKind;
 use crate::limits::{
-    CONTEXT_LENGTH_MAX, EMBEDDING_MAX, RESOLUTION_RANGE, TEXT_LAYERS_MAX, TEXT_WIDTH_MAX, TUNING_STEPS_MAX, VIEWS_MAX,
-    VOCABULARY_MAX,
+    CONTEXT_LENGTH_MAX, EMBEDDING_MAX, RESOLUTION_RANGE, TEXT_LAYERS_MAX, TEXT_WIDTH_MAX, VIEWS_MAX, VOCABULARY_MAX,
 };
+use crate::method::{Method, MethodSettings, Needs, serialize_as};
 use crate::text::Activation;
-use crate::tuning::TuningSettings;
-use crate::views::{Augment, Preprocessing};
+use crate::views::{Preprocessing, ViewSettings};
 
 /// Version of the bundle format that this program reads.
-pub const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 /// The whole manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Format version; [`FORMAT`].
     pub format: u64,
     /// Short name of the model, for people.
@@ -46,9 +45,11 @@ pub struct Manifest {
     /// The precomputed classes, if there are any: a text tower can do without.
     pub classes: Option<ClassesSection>,
     /// Default views.
-    pub views: ViewsSection,
-    /// Default head and its settings.
-    pub head: HeadSection,
+    #[serde(serialize_with = "views_section")]
+    pub views: ViewSettings,
+    /// Default method and its parameters.
+    #[serde(rename = "head", serialize_with = "method_section")]
+    pub method: MethodSettings,
     /// File with the expected results of one image.
     pub goldens: String,
     /// Size and digest of every file but the manifest.
@@ -58,7 +59,7 @@ pub struct Manifest {
 /// The image encoder and its preprocessing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ImageSection {
+pub(crate) struct ImageSection {
     /// ONNX file: `[N, 3, R, R]` f32 to `[N, D]` f32.
     pub file: String,
     /// Input side R (pixels).
@@ -80,7 +81,7 @@ pub struct ImageSection {
 /// Filters a clean view can be resized with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Interpolation {
+pub(crate) enum Interpolation {
     /// Pillow's antialiased bicubic, a = -0.5.
     Bicubic,
 }
@@ -88,7 +89,7 @@ pub enum Interpolation {
 /// Shape of the text tower and where its weights are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TextSection {
+pub(crate) struct TextSection {
     /// Weights, named as in Hugging Face's `CLIPTextModelWithProjection` or as in OpenAI's CLIP.
     pub file: String,
     /// Hugging Face's `tokenizer.json`, or a list of merges in the layout of OpenAI's.
@@ -110,7 +111,7 @@ pub struct TextSection {
 /// The prompt of a class: `"{context} {class}."`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PromptSection {
+pub(crate) struct PromptSection {
     /// The context, for example "a photo of a".
     pub context: String,
 }
@@ -118,43 +119,30 @@ pub struct PromptSection {
 /// Precomputed class embeddings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClassesSection {
+pub(crate) struct ClassesSection {
     /// Tensor file: `embeddings` `[C, D]` f32, and metadata `names`, a JSON list of C strings.
     pub file: String,
     /// Text file: the names classified into by default, one a line.
     pub default_labels: String,
 }
 
-/// Default views of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ViewsSection {
-    /// Number of views V.
-    pub count: usize,
-    /// How views 1..V are made.
-    pub augment: Augment,
+/// Default views as the manifest has them: their number is called `count`, and they have no seed.
+fn views_section<S: Serializer>(views: &ViewSettings, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(2))?;
+    map.serialize_entry("count", &views.count)?;
+    map.serialize_entry("augment", &views.augment)?;
+    map.end()
 }
 
-/// Default head and how it is tuned.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadSection {
-    /// The head.
-    pub default: HeadKind,
-    /// Optimiser steps.
-    pub steps: usize,
-    /// Fraction of the views in the loss (0–1).
-    pub selection: f64,
-    /// Learning rate of AdamW.
-    pub learning_rate: f64,
-    /// Decoupled weight decay of AdamW.
-    pub weight_decay: f64,
+/// The default method as the manifest has it: under the key `default`.
+fn method_section<S: Serializer>(method: &MethodSettings, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serialize_as(method, "default", serializer)
 }
 
 /// What a file of the bundle must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileRecord {
+pub(crate) struct FileRecord {
     /// Size (bytes).
     pub size: u64,
     /// BLAKE3 digest, 64 hex digits.
@@ -167,7 +155,7 @@ impl Manifest {
     /// # Errors
     /// No JSON of this shape, another format version, a value out of its range, or a file that is named but has no
     /// record.
-    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
             format: u64,
@@ -184,18 +172,13 @@ impl Manifest {
     }
 
     /// How an image becomes the encoder's input.
-    pub fn preprocessing(&self) -> Preprocessing {
+    pub(crate) fn preprocessing(&self) -> Preprocessing {
         Preprocessing { resolution: self.image.resolution, mean: self.image.mean, std: self.image.std }
     }
 
-    /// The default head's settings.
-    pub fn tuning(&self) -> TuningSettings {
-        let mut settings = TuningSettings::of(self.head.default);
-        settings.steps = self.head.steps;
-        settings.selection = self.head.selection;
-        settings.optimizer.learning_rate = self.head.learning_rate;
-        settings.optimizer.weight_decay = self.head.weight_decay;
-        settings
+    /// The settings of a method if nothing else is chosen: the bundle's for its own method, else the published ones.
+    pub(crate) fn settings_of(&self, method: Method) -> MethodSettings {
+        if method == self.method.method() { self.method } else { MethodSettings::of(method) }
     }
 
     fn check(&self) -> Result<()> {
@@ -203,26 +186,18 @@ impl Manifest {
         within("image.resolution", self.image.resolution, resolution_min, resolution_max)?;
         within("embedding", self.embedding, 1, EMBEDDING_MAX)?;
         within("views.count", self.views.count, 1, VIEWS_MAX)?;
-        within("head.steps", self.head.steps, 1, TUNING_STEPS_MAX)?;
         positive("logit_scale", self.logit_scale.into(), 1e4)?;
-        positive("head.selection", self.head.selection, 1.0)?;
-        positive("head.learning_rate", self.head.learning_rate, 1e3)?;
         for channel in 0..3 {
             positive("image.std", self.image.std[channel].into(), 1e3)?;
             let mean = self.image.mean[channel];
             ensure(mean.is_finite(), "image.mean", "finite numbers", mean)?;
         }
-        let decay = self.head.weight_decay;
-        ensure((0.0..=1.0).contains(&decay), "head.weight_decay", "a number from 0 to 1", decay)?;
         self.text.as_ref().map_or(Ok(()), TextSection::check)?;
         if self.text.is_none() {
             ensure(self.classes.is_some(), "classes", "present where there is no text tower", "nothing")?;
-            ensure(
-                self.head.default != HeadKind::Context,
-                "head.default",
-                "a head that needs no text tower",
-                "context",
-            )?;
+            let method = self.method.method();
+            let can_run = method.needs() != Needs::TextTower;
+            ensure(can_run, "head.default", "a method that needs no text tower", method)?;
         }
         for name in self.files.keys() {
             ensure(is_plain_name(name), "files", "names without folders", name)?;

@@ -3,10 +3,12 @@
 //! Opening a bundle reads every file once and compares size and digest with the manifest, so that a model that was
 //! copied badly is refused before it gives a wrong answer.
 
+#[cfg(feature = "cli")]
 mod locate;
 mod manifest;
 mod tensors;
-mod text;
+mod text_tower;
+#[cfg(feature = "cli")]
 mod writer;
 
 use std::fs::File;
@@ -14,38 +16,39 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub use locate::locate_bundle;
-pub use manifest::{
-    ClassesSection, FORMAT, FileRecord, HeadSection, ImageSection, Interpolation, Manifest, PromptSection, TextSection,
-    ViewsSection,
+#[cfg(feature = "cli")]
+pub(crate) use locate::locate_bundle;
+pub(crate) use manifest::{
+    ClassesSection, FORMAT, FileRecord, ImageSection, Interpolation, Manifest, PromptSection, TextSection,
 };
-pub use tensors::{ClassTable, GoldenTexts, Goldens};
-pub use text::TextModel;
-pub use writer::BundleWriter;
+pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens};
+pub(crate) use text_tower::open_text_model;
+#[cfg(feature = "cli")]
+pub(crate) use writer::BundleWriter;
 
-use crate::classes::{LabelList, parse_labels};
 use crate::encoder::EncoderModel;
 use crate::error::{Error, Result};
+use crate::labels::{Labels, parse_labels};
 use crate::limits::{BUNDLE_FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
-use crate::text::Prompting;
+use crate::text::{Prompt, TextModel};
 use tensors::TensorFile;
 
 /// An open, verified bundle.
 pub struct Bundle {
     /// Its folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// BLAKE3 of `manifest.json`; since that holds the digest of every other file, it identifies the whole bundle.
-    pub digest: blake3::Hash,
+    pub(crate) digest: blake3::Hash,
     /// The manifest.
-    pub manifest: Manifest,
+    pub(crate) manifest: Manifest,
     /// The classes it has embeddings of.
-    pub classes: Option<ClassTable>,
+    pub(crate) classes: Option<ClassTable>,
     /// The default labels, all of them among the classes.
-    pub labels: Option<LabelList>,
+    pub(crate) labels: Option<Labels>,
     /// The image, the texts and the results it checks itself with.
-    pub goldens: Goldens,
+    pub(crate) goldens: Goldens,
     /// The image encoder.
-    pub encoder: EncoderModel,
+    pub(crate) encoder: EncoderModel,
     text: OnceLock<TextModel>,
 }
 
@@ -55,7 +58,8 @@ impl Bundle {
     /// # Errors
     /// The path is no folder with a manifest, the format version is unknown, a file is missing or differs from its
     /// record, or a tensor has the wrong type, shape or values.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         let (manifest, digest) = open_manifest(folder)?;
         let mut loaded = Vec::new();
         let mut read = |name: &str| {
@@ -92,32 +96,47 @@ impl Bundle {
         Ok(Self { folder: folder.into(), digest, manifest, classes, labels, goldens, encoder, text })
     }
 
-    /// The prompt its classes were embedded with.
-    pub fn prompting(&self) -> Prompting {
-        Prompting::Context(self.manifest.prompt.context.clone())
+    /// The short name of the model.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// The default labels, if it has any.
+    pub fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    /// Whether it has a text tower, so that labels may be any words.
+    pub fn has_text_tower(&self) -> bool {
+        self.manifest.text.is_some()
+    }
+
+    /// The prompt that its classes were embedded with.
+    pub fn prompt(&self) -> Prompt {
+        Prompt::Context(self.manifest.prompt.context.clone())
     }
 
     /// Its text tower, read when it is first asked for.
     ///
     /// # Errors
     /// It has none, or a file is not what the manifest says.
-    pub fn text_model(&self) -> Result<TextModel> {
+    pub(crate) fn text_model(&self) -> Result<TextModel> {
         if let Some(model) = self.text.get() {
             return Ok(model.clone());
         }
-        let model = TextModel::open(&self.folder, &self.manifest)?;
+        let model = open_text_model(&self.folder, &self.manifest)?;
         Ok(self.text.get_or_init(|| model).clone())
     }
 
     /// Lets go of the encoder's bytes, once an encoder is loaded: they are as large as the encoder.
-    pub fn forget_encoder(&mut self) {
+    pub(crate) fn forget_encoder(&mut self) {
         self.encoder.onnx = Vec::new();
     }
 
     /// BLAKE3 of everything that decides an image's features: preprocessing, and the files of the encoder.
     ///
     /// Bundles that differ in labels, text tower or defaults alone have it in common.
-    pub fn encoder_digest(&self) -> blake3::Hash {
+    pub(crate) fn encoder_digest(&self) -> blake3::Hash {
         let image = &self.manifest.image;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(image).expect("a section of a manifest is always JSON"));
@@ -127,13 +146,13 @@ impl Bundle {
         hasher.finalize()
     }
 
-    /// How the bundle is named in results: `name@` and the first 16 hex digits of its digest.
+    /// The name in results: `name@` and the first 16 hex digits of the digest.
     pub fn id(&self) -> String {
         format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
     }
 }
 
-fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) -> Result<LabelList> {
+fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) -> Result<Labels> {
     // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
     let contradiction = |found: String| Error::Tensor {
         file: section.default_labels.clone(),

@@ -11,7 +11,7 @@ use crate::rows::length;
 use crate::views::Pixels;
 
 /// One parsed tensor file; `name` is used in errors.
-pub struct TensorFile<'a> {
+pub(crate) struct TensorFile<'a> {
     name: &'a str,
     tensors: SafeTensors<'a>,
     metadata: HashMap<String, String>,
@@ -19,7 +19,7 @@ pub struct TensorFile<'a> {
 
 /// All class embeddings of a bundle.
 #[derive(Clone, Debug)]
-pub struct ClassTable {
+pub(crate) struct ClassTable {
     /// Class names `[C]`, all different.
     pub names: Vec<String>,
     /// T `[C, D]`, unit rows.
@@ -28,7 +28,7 @@ pub struct ClassTable {
 
 /// The expected results of one image.
 #[derive(Clone, Debug)]
-pub struct Goldens {
+pub(crate) struct Goldens {
     /// The image.
     pub image: Pixels,
     /// Its clean view `[3, R, R]`.
@@ -43,7 +43,7 @@ pub struct Goldens {
 
 /// The expected results of some texts.
 #[derive(Clone, Debug)]
-pub struct GoldenTexts {
+pub(crate) struct GoldenTexts {
     /// The texts `[N]`, whole prompts.
     pub texts: Vec<String>,
     /// Their tokens, start and end included.
@@ -54,7 +54,7 @@ pub struct GoldenTexts {
 
 impl<'a> TensorFile<'a> {
     /// Parses the header of `bytes`.
-    pub fn parse(name: &'a str, bytes: &'a [u8]) -> Result<Self> {
+    pub(crate) fn parse(name: &'a str, bytes: &'a [u8]) -> Result<Self> {
         let malformed = |error: safetensors::SafeTensorError| Error::Tensor {
             file: name.into(),
             what: "the content".into(),
@@ -68,7 +68,7 @@ impl<'a> TensorFile<'a> {
     }
 
     /// The classes: `embeddings` `[C, D]` with `names` in the metadata.
-    pub fn classes(&self, embedding: usize) -> Result<ClassTable> {
+    pub(crate) fn classes(&self, embedding: usize) -> Result<ClassTable> {
         let names = self.class_names()?;
         let values = self.floats("embeddings", &[names.len(), embedding])?;
         let mut embeddings = values.into_dimensionality::<Ix2>().expect("the shape was just checked to have two axes");
@@ -84,7 +84,7 @@ impl<'a> TensorFile<'a> {
     }
 
     /// The projection `[D, X]` after an image encoder.
-    pub fn projection(&self, embedding: usize) -> Result<Array2<f32>> {
+    pub(crate) fn projection(&self, embedding: usize) -> Result<Array2<f32>> {
         let shape = self.tensors.tensor("projection").map(|view| view.shape().to_vec()).unwrap_or_default();
         let inputs = shape.last().copied().unwrap_or_default();
         let values = self.floats("projection", &[embedding, inputs])?;
@@ -92,7 +92,7 @@ impl<'a> TensorFile<'a> {
     }
 
     /// The golden image `[H, W, 3]` (u8) and texts, and their expected results.
-    pub fn goldens(&self, resolution: usize, embedding: usize, labels: Option<usize>) -> Result<Goldens> {
+    pub(crate) fn goldens(&self, resolution: usize, embedding: usize, labels: Option<usize>) -> Result<Goldens> {
         Ok(Goldens {
             image: self.pixels("image")?,
             view: self.floats("view", &[3, resolution, resolution])?,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::write_file;
 
 /// A bundle being written. Dropped before it is published it leaves nothing behind.
-pub struct BundleWriter {
+pub(crate) struct BundleWriter {
     target: PathBuf,
     folder: PathBuf,
     files: BTreeMap<String, FileRecord>,
@@ -20,7 +20,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// The folder exists already, or none can be made beside it.
-    pub fn new(target: &Path) -> Result<Self> {
+    pub(crate) fn new(target: &Path) -> Result<Self> {
         if target.symlink_metadata().is_ok() {
             return Err(Error::OutputExists { path: target.into() });
         }
@@ -32,7 +32,7 @@ impl BundleWriter {
     }
 
     /// Where the files are until the bundle is published.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -40,7 +40,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         write_file(&self.folder.join(name), bytes)?;
         self.record(name)
     }
@@ -49,7 +49,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn record(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn record(&mut self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
         let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
         let file = File::open(&path).map_err(unreadable)?;
@@ -65,7 +65,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn seal(&mut self, manifest: &mut Manifest) -> Result<()> {
+    pub(crate) fn seal(&mut self, manifest: &mut Manifest) -> Result<()> {
         manifest.files = self.files.clone();
         let mut text = serde_json::to_string_pretty(manifest).expect("a manifest is always JSON");
         text.push('\n');
@@ -76,7 +76,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// It cannot be renamed.
-    pub fn publish(self) -> Result<PathBuf> {
+    pub(crate) fn publish(self) -> Result<PathBuf> {
         fs::rename(&self.folder, &self.target)
             .map_err(|source| Error::OutputUnwritable { path: self.target.clone(), source })?;
         Ok(self.target.clone())

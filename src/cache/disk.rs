@@ -13,7 +13,7 @@ use super::CacheKey;
 use crate::limits::{CACHE_PAGES_BYTES, EMBEDDING_MAX, VIEWS_MAX};
 
 /// The database's name in its folder.
-pub const FILE_NAME: &str = "features.redb";
+pub(crate) const FILE_NAME: &str = "features.redb";
 
 /// Version of what follows.
 const FORMAT: u64 = 1;
@@ -27,7 +27,7 @@ const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const HEADER: usize = 16 + 8;
 
 /// The cache of one folder. What is put into it is written by [`DiskCache::flush`].
-pub struct DiskCache {
+pub(crate) struct DiskCache {
     pub folder: PathBuf,
     database: Database,
     bytes_max: u64,
@@ -36,7 +36,7 @@ pub struct DiskCache {
 
 /// What a cache on disk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskUsage {
+pub(crate) struct DiskUsage {
     /// Images.
     pub entries: u64,
     /// Their features (bytes).
@@ -47,7 +47,7 @@ pub struct DiskUsage {
 
 impl DiskCache {
     /// Opens the cache in `folder`, or makes one.
-    pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, String> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, String> {
         fs::create_dir_all(folder).map_err(in_words)?;
         let path = folder.join(FILE_NAME);
         guarded(|| {
@@ -69,7 +69,7 @@ impl DiskCache {
     }
 
     /// The features under `key`; `None` if there are none or they are damaged.
-    pub fn get(&self, key: &CacheKey) -> Result<Option<Array2<f32>>, String> {
+    pub(crate) fn get(&self, key: &CacheKey) -> Result<Option<Array2<f32>>, String> {
         if let Some((_, features)) = self.pending.iter().find(|(pending, _)| pending == key) {
             return Ok(Some(Array2::clone(features)));
         }
@@ -86,17 +86,17 @@ impl DiskCache {
     }
 
     /// Keeps features until the next flush.
-    pub fn put(&mut self, key: CacheKey, features: &Arc<Array2<f32>>) {
+    pub(crate) fn put(&mut self, key: CacheKey, features: &Arc<Array2<f32>>) {
         self.pending.push((key, Arc::clone(features)));
     }
 
     /// Entries that are not on disk yet.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
 
     /// Writes what is pending in one transaction, and removes the oldest entries where there are too many bytes.
-    pub fn flush(&mut self) -> Result<(), String> {
+    pub(crate) fn flush(&mut self) -> Result<(), String> {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
             return Ok(());
@@ -142,7 +142,7 @@ impl DiskCache {
 }
 
 /// What is in the cache in `folder`.
-pub fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
+pub(crate) fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
     let path = folder.join(FILE_NAME);
     let file_bytes = match path.metadata() {
         Ok(metadata) => metadata.len(),
@@ -166,7 +166,7 @@ pub fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
 }
 
 /// Removes the cache in `folder`, whatever is in it, unless another program has it open.
-pub fn clear(folder: &Path) -> Result<u64, String> {
+pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
     let path = folder.join(FILE_NAME);
     let bytes = match path.metadata() {
         Ok(metadata) => metadata.len(),

@@ -8,22 +8,22 @@ use ndarray::Array2;
 use super::CacheKey;
 
 /// Features by key; what was not used for longest goes first.
-pub struct MemoryCache {
+pub(crate) struct MemoryCache {
     entries: LruCache<CacheKey, Arc<Array2<f32>>>,
     bytes: usize,
     bytes_max: usize,
 }
 
 impl MemoryCache {
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { entries: LruCache::unbounded(), bytes: 0, bytes_max }
     }
 
-    pub fn get(&mut self, key: &CacheKey) -> Option<Arc<Array2<f32>>> {
+    pub(crate) fn get(&mut self, key: &CacheKey) -> Option<Arc<Array2<f32>>> {
         self.entries.get(key).cloned()
     }
 
-    pub fn put(&mut self, key: CacheKey, features: Arc<Array2<f32>>) {
+    pub(crate) fn put(&mut self, key: CacheKey, features: Arc<Array2<f32>>) {
         self.bytes += size(&features);
         if let Some(old) = self.entries.put(key, features) {
             self.bytes -= size(&old);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::Array2;
 
-pub use disk::{DiskUsage, FILE_NAME};
+pub(crate) use disk::{DiskUsage, FILE_NAME};
 
 use crate::limits::CACHE_PENDING_MAX;
 use crate::views::{Augment, ViewSettings};
@@ -67,14 +67,15 @@ impl FeatureCache {
     /// Also keeps features in `folder`, at most `disk_bytes` of them; the oldest make room for new ones.
     ///
     /// If that is not possible a warning says why, and there is no cache on disk.
-    pub fn with_disk(mut self, folder: &Path, disk_bytes: u64) -> Self {
+    pub fn with_disk(mut self, folder: impl AsRef<Path>, disk_bytes: u64) -> Self {
+        let folder = folder.as_ref();
         let opened = DiskCache::open(folder, disk_bytes);
         self.disk = Mutex::new(opened.map_err(|problem| warn(folder, &problem)).ok());
         self
     }
 
     /// The features remembered under `key`.
-    pub fn get(&self, key: &CacheKey) -> Option<Arc<Array2<f32>>> {
+    pub(crate) fn get(&self, key: &CacheKey) -> Option<Arc<Array2<f32>>> {
         if let Some(found) = self.memory().get(key) {
             return Some(found);
         }
@@ -95,7 +96,7 @@ impl FeatureCache {
     }
 
     /// Remembers features under `key`.
-    pub fn put(&self, key: &CacheKey, features: &Arc<Array2<f32>>) {
+    pub(crate) fn put(&self, key: &CacheKey, features: &Arc<Array2<f32>>) {
         self.memory().put(*key, Arc::clone(features));
         self.with_disk_cache(|disk| {
             disk.put(*key, features);
@@ -104,7 +105,7 @@ impl FeatureCache {
     }
 
     /// Writes what is not on disk yet. Also happens when the cache is dropped.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.with_disk_cache(DiskCache::flush);
     }
 
@@ -136,7 +137,7 @@ fn warn(folder: &Path, problem: &str) {
 ///
 /// # Errors
 /// It cannot be read, with the reason in words.
-pub fn disk_usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
+pub(crate) fn disk_usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
     disk::usage(folder)
 }
 
@@ -144,6 +145,6 @@ pub fn disk_usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
 ///
 /// # Errors
 /// Another program has it open, or it cannot be removed.
-pub fn clear(folder: &Path) -> Result<u64, String> {
+pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
     disk::clear(folder)
 }

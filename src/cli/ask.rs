@@ -4,28 +4,29 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::daemon::protocol::ClassifyQuery;
+use crate::error::{Category, Result};
+use crate::method::Method;
+use crate::report::ImageRecord;
 use clap::Args;
-use hyper::Method;
-use rtpt_edge::daemon::protocol::ClassifyQuery;
-use rtpt_edge::error::{Category, Result};
-use rtpt_edge::report::ImageRecord;
+use hyper::Method as HttpMethod;
 
 use super::client::{Client, SocketArgument};
 use super::inputs::{self, Input};
 use super::printer::Printer;
-use super::settings::Head;
+use super::settings::method_parser;
 use super::{Completion, Outcome};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
     /// Views of the image, 1 to 256, or as many as the daemon's own [default: the daemon's]
     #[arg(long, value_name = "N")]
     views: Option<usize>,
-    /// What is tuned to the image [default: the daemon's]
-    #[arg(long, value_enum)]
-    head: Option<Head>,
+    /// Method [default: the daemon's]
+    #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
+    method: Option<Method>,
     /// List the K most probable answers [default: 1 in the table, 5 in JSON]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
@@ -40,7 +41,7 @@ pub struct Arguments {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let client = arguments.socket.client()?;
     let mut inputs = inputs::list(&arguments.paths);
     let mut printer = Printer::new(arguments.json, &inputs, &[]);
@@ -64,14 +65,14 @@ fn ask(client: &Client, input: &mut Input, arguments: &Arguments) -> Result<Imag
     let until = Instant::now() + Duration::from_secs(arguments.patience);
     let query = ClassifyQuery {
         views: arguments.views,
-        head: arguments.head.map(Into::into),
+        method: arguments.method,
         top: arguments.top.or(Some(if arguments.json { 5 } else { 1 })),
         deadline_ms: None,
     };
     let query = serde_urlencoded::to_string(query).expect("numbers and names can be written");
     let path = format!("/v1/classify?{query}");
     loop {
-        let answer = client.send(Method::POST, &path, Some("application/octet-stream"), bytes.clone())?;
+        let answer = client.send(HttpMethod::POST, &path, Some("application/octet-stream"), bytes.clone())?;
         let pause = Duration::from_secs(answer.retry_after.unwrap_or(1));
         if answer.status == 503 && Instant::now() + pause < until {
             thread::sleep(pause);

@@ -4,29 +4,29 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::attack::{AttackOutcome, Budget, Corruption, Query, random_signs, spsa, square, target_answer};
+use crate::bundle::Bundle;
+use crate::classifier::Classifier;
+use crate::classifier::ClassifierSettings;
+use crate::error::{Error, Result};
+use crate::eval::dataset::Item;
+use crate::files::{read_up_to, write_file};
+use crate::limits::IMAGE_BYTES_MAX;
+use crate::method::{Method, ViewUse};
+use crate::metrics::wilson;
+use crate::report::{success_curve, write_png};
+use crate::rows::argmax;
+use crate::views::{Pixels, Sampler, clean_view_pixels, decode};
 use clap::{Args, Subcommand};
 use rayon::prelude::*;
-use rtpt_edge::attack::corruptions::Corruption;
-use rtpt_edge::attack::{AttackOutcome, Budget, Query, Target, random_signs, spsa, square};
-use rtpt_edge::bundle::Bundle;
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::Item;
-use rtpt_edge::eval::{Method, MethodRunner};
-use rtpt_edge::extractor::Extractor;
-use rtpt_edge::files::{read_up_to, write_file};
-use rtpt_edge::limits::IMAGE_BYTES_MAX;
-use rtpt_edge::metrics::wilson;
-use rtpt_edge::report::{success_curve, write_png};
-use rtpt_edge::rows::argmax;
-use rtpt_edge::views::{Pixels, Sampler, clean_view_pixels, decode};
 use serde::Serialize;
 
 use super::datasets::DataSetArguments;
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, memory_folder};
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser};
 use super::{Completion, Outcome, progress_bar};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -51,9 +51,9 @@ struct Common {
     labels: LabelArguments,
     #[command(flatten)]
     extractor: ExtractorArguments,
-    /// Who is attacked: zero-shot, or a method of rtpt eval
-    #[arg(long, value_name = "METHOD", default_value = "zero-shot")]
-    target: String,
+    /// Method that is attacked
+    #[arg(long, value_name = "METHOD", default_value = "zero-shot", value_parser = method_parser())]
+    target: Method,
     /// Folder for the altered images, a folder a class, and the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -112,7 +112,7 @@ impl Attack {
     }
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Square(arguments) => with_queries(Attack::Square, arguments),
         Command::Spsa(arguments) => with_queries(Attack::Spsa, arguments),
@@ -123,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 /// The images and whom they are tried on.
 struct Scene {
-    target: Target,
+    target: Classifier,
     items: Vec<Item>,
     truths: Vec<usize>,
     /// Where the altered copies go, below the output folder.
@@ -135,16 +135,11 @@ struct Scene {
 impl Common {
     fn open(&self) -> Result<Scene> {
         let bundle = self.bundle.open()?;
-        let method = Method::named(&self.target).ok_or_else(|| Error::Setting {
-            what: "--target",
-            expected: format!("one of {}", Method::all().into_iter().map(Method::name).collect::<Vec<_>>().join(", ")),
-            found: self.target.clone(),
-        })?;
         let set = self.data.open(&self.dataset, "test")?;
         let renamed = self.data.class_names()?;
         let list = self.labels.list_for(&bundle, &[&set], &renamed)?;
         let truths = set.truths(&list, &renamed)?;
-        let target = self.target(&bundle, method, list)?;
+        let target = self.target(&bundle, list)?;
         let places = spread(set.items.len(), self.count);
         let items: Vec<Item> = places.iter().map(|&place| set.items[place].clone()).collect();
         Ok(Scene {
@@ -157,18 +152,15 @@ impl Common {
         })
     }
 
-    fn target(&self, bundle: &Bundle, method: Method, list: rtpt_edge::classes::LabelList) -> Result<Target> {
+    fn target(&self, bundle: &Bundle, list: crate::labels::Labels) -> Result<Classifier> {
         let mut settings = self.extractor.settings(bundle);
-        if method == Method::ZeroShot {
-            // The clean view alone; one at a time, on as many threads as there are images at work.
-            settings.views.count = 1;
+        if self.target.views() == ViewUse::CleanView {
+            // One view at a time, on as many threads as there are images at work.
             settings.batch = settings.batch.or(Some(1));
         }
         let labels = self.labels.embed(bundle, Some(list), settings.threads)?;
-        let extractor = Extractor::new(bundle, settings, memory_folder().as_deref())?;
-        let tuning = MethodRunner::settings_of(bundle, method);
-        let method = extractor.pool().install(|| MethodRunner::new(bundle, &labels, method, tuning))?;
-        Ok(Target { extractor, method, labels, scale: bundle.manifest.logit_scale })
+        let settings = ClassifierSettings { extractor: settings, method: bundle.manifest.settings_of(self.target) };
+        Classifier::new(bundle, labels, settings, cache_folder().as_deref())
     }
 }
 
@@ -178,7 +170,7 @@ impl Scene {
             .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
         let image = decode(&bytes)?;
         Ok(match self.at_model_resolution {
-            true => clean_view_pixels(&image, self.target.extractor.preprocessing().resolution),
+            true => clean_view_pixels(&image, self.target.extractor().preprocessing().resolution),
             false => image,
         })
     }
@@ -197,7 +189,7 @@ impl Scene {
             result.map_err(|error| bar.suspend(|| eprintln!("rtpt: {}: {error}", item.path.display()))).ok()
         };
         let results: Vec<Option<T>> =
-            self.target.extractor.pool().install(|| self.items.par_iter().enumerate().map(one).collect());
+            self.target.extractor().pool().install(|| self.items.par_iter().enumerate().map(one).collect());
         bar.finish_and_clear();
         let failed = results.iter().filter(|result| result.is_none()).count();
         (results.into_iter().flatten().collect(), failed)
@@ -232,7 +224,7 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let budget = Budget { levels, queries: arguments.queries };
     let (outcomes, failed) = scene.each(|place, item| {
         let image = scene.image(item)?;
-        let mut query = Query::new(&image, scene.truths[place], budget, |image| scene.target.answer(image))?;
+        let mut query = Query::new(&image, scene.truths[place], budget, |image| target_answer(&scene.target, image))?;
         let mut draws = scene.draws(&image, 0);
         match attack {
             Attack::Square => square(&mut query, &mut draws)?,
@@ -247,8 +239,8 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let report = Report {
         schema: 1,
         attack: attack.name(),
-        target: &common.target,
-        bundle: scene.target.extractor.bundle_id(),
+        target: common.target.name(),
+        bundle: scene.target.extractor().bundle_id(),
         eps: &arguments.eps,
         queries: arguments.queries,
         images: outcomes.len(),
@@ -309,7 +301,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
                 let corrupted = kind.apply(&image, severity, &mut scene.draws(&image, number * 5 + severity));
                 let folder = common.out.join(kind.name()).join(severity.to_string());
                 write_png(&folder.join(&scene.copies[place]), &corrupted)?;
-                right.push(argmax(scene.target.answer(&corrupted)?.view()) == scene.truths[place]);
+                right.push(argmax(target_answer(&scene.target, &corrupted)?.view()) == scene.truths[place]);
             }
         }
         Ok(right)
@@ -332,7 +324,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
         table.push(serde_json::json!({"corruption": kind.name(), "right_percent": shares}));
     }
     let report = serde_json::json!({
-        "schema": 1, "target": common.target, "bundle": scene.target.extractor.bundle_id(), "images": right.len(),
+        "schema": 1, "target": common.target.name(), "bundle": scene.target.extractor().bundle_id(), "images": right.len(),
         "failed": failed, "severities": arguments.severities, "corruptions": table,
     });
     write_file(&common.out.join("corruptions.json"), format!("{report}\n").as_bytes())?;

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
+use crate::device::{rss_now, rss_peak};
+use crate::error::Error;
+use crate::timings::Timings;
 use clap::Args;
-use rtpt_edge::answerer::Timings;
-use rtpt_edge::device::{rss_now, rss_peak};
-use rtpt_edge::error::Error;
 use serde::Serialize;
 
 use super::settings::SettingsArguments;
@@ -14,7 +14,7 @@ use super::{Completion, Outcome};
 const REPEATS_MAX: usize = 10_000;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Counted runs, after one that is not counted
@@ -38,7 +38,7 @@ struct Spread {
 struct Report {
     schema: u32,
     bundle: String,
-    head: &'static str,
+    method: &'static str,
     views: usize,
     classes: usize,
     threads: usize,
@@ -50,7 +50,7 @@ struct Report {
     rss_peak_bytes: Option<u64>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if !(1..=REPEATS_MAX).contains(&arguments.repeat) {
         let expected = format!("1 to {REPEATS_MAX}");
         return Err(Error::Setting { what: "--repeat", expected, found: arguments.repeat.to_string() }.into());
@@ -67,12 +67,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Classifies the bundle's own golden image again and again, as a PNG file in memory so that decoding counts.
-fn measure(arguments: &Arguments) -> rtpt_edge::Result<Report> {
+fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
     let bundle = arguments.settings.bundle.open()?;
-    let mut classifier = arguments.settings.classifier_of(&bundle)?;
-    let file = rtpt_edge::report::png_bytes(&bundle.goldens.image);
+    let classifier = arguments.settings.classifier_of(&bundle)?;
+    let file = crate::report::png_bytes(&bundle.goldens.image);
     classifier.classify(&file)?;
-    let runs = (0..arguments.repeat).map(|_| classifier.classify(&file).map(|outcome| outcome.timings));
+    let runs = (0..arguments.repeat).map(|_| classifier.classify(&file).map(|answer| answer.timings()));
     let timings: Vec<Timings> = runs.collect::<Result<_, _>>()?;
     let stages: Vec<Spread> = [
         ("decode", (|t| t.decode) as fn(&Timings) -> f64),
@@ -83,11 +83,11 @@ fn measure(arguments: &Arguments) -> rtpt_edge::Result<Report> {
     ]
     .map(|(stage, of)| spread(stage, timings.iter().map(of).collect()))
     .into();
-    let views = classifier.extractor().settings().views;
+    let views = classifier.views();
     Ok(Report {
         schema: 1,
         bundle: classifier.extractor().bundle_id().into(),
-        head: classifier.tuning().head.name(),
+        method: classifier.method().method().name(),
         views: views.count,
         classes: classifier.labels().names().len(),
         threads: classifier.extractor().pool().current_num_threads(),
@@ -110,8 +110,8 @@ fn spread(stage: &'static str, mut values: Vec<f64>) -> Spread {
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(
         out,
-        "{}: {} views, {} classes, head {}, {} threads, batch {}, {} runs",
-        report.bundle, report.views, report.classes, report.head, report.threads, report.batch, report.runs
+        "{}: {} views, {} classes, method {}, {} threads, batch {}, {} runs",
+        report.bundle, report.views, report.classes, report.method, report.threads, report.batch, report.runs
     )?;
     writeln!(out, "{:8} {:>10} {:>10} {:>10}", "ms", "min", "median", "max")?;
     for Spread { stage, min_ms, median_ms, max_ms } in &report.stages {

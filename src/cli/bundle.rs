@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::bundle::Bundle;
+use crate::bundle::locate_bundle;
+use crate::check::{Drift, check_goldens, require_goldens};
 use clap::{Args, Subcommand};
-use rtpt_edge::Bundle;
-use rtpt_edge::bundle::locate_bundle;
-use rtpt_edge::check::{Drift, check_goldens, require_goldens};
 
 use super::{Completion, Outcome, import};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -40,12 +40,12 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(&self) -> rtpt_edge::Result<Bundle> {
+    fn open(&self) -> crate::error::Result<Bundle> {
         Bundle::open(&locate_bundle(self.folder.as_deref())?)
     }
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Check(folder) => check(&folder.open()?),
         Command::Import(arguments) => import::run(arguments),
@@ -65,7 +65,7 @@ fn check(bundle: &Bundle) -> Outcome {
 }
 
 /// A table of how far each stage is from its golden.
-pub fn print_drifts(out: &mut impl Write, drifts: &[Drift]) -> io::Result<()> {
+pub(crate) fn print_drifts(out: &mut impl Write, drifts: &[Drift]) -> io::Result<()> {
     writeln!(out, "{:10} {:>20} {:>12}", "stage", "largest difference", "tolerance")?;
     for drift in drifts {
         let verdict = if drift.passes() { "ok" } else { "FAILED" };
@@ -81,7 +81,7 @@ fn info(bundle: &Bundle) -> Outcome {
 }
 
 /// What a bundle holds, a line each.
-pub fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()> {
+pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()> {
     let manifest = &bundle.manifest;
     let mut line = |name: &str, value: String| writeln!(out, "{name:14} {value}");
     line("bundle", bundle.id())?;
@@ -101,17 +101,16 @@ pub fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()> {
         None => line("text tower", "none".into())?,
     }
     line("logit scale", manifest.logit_scale.to_string())?;
-    line("prompt", format!("{:?}", bundle.prompting().templates()[0]))?;
+    line("prompt", format!("{:?}", bundle.prompt().templates()[0]))?;
     match (&bundle.classes, &bundle.labels) {
         (Some(classes), Some(labels)) => {
             line("classes", format!("{}, of which {} by default", classes.names.len(), labels.names().len()))?;
         }
         _ => line("classes", "none precomputed; give --labels".into())?,
     }
-    let (views, head) = (&manifest.views, &manifest.head);
+    let views = &manifest.views;
     line("views", format!("{} ({:?})", views.count, views.augment).to_lowercase())?;
-    let tuning = format!("{} step(s) at learning rate {}", head.steps, head.learning_rate);
-    line("head", format!("{}, {tuning} on {} of the views", head.default.name(), head.selection))?;
+    line("method", manifest.method.to_string())?;
     for (name, record) in &manifest.files {
         line("file", format!("{name}, {} bytes, BLAKE3 {}", record.size, record.blake3))?;
     }

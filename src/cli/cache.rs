@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::cache::{FILE_NAME, clear, disk_usage};
+use crate::error::Error;
 use clap::{Args, Subcommand};
-use rtpt_edge::cache::{FILE_NAME, clear, disk_usage};
-use rtpt_edge::error::Error;
 
-use super::settings::memory_folder;
+use super::settings::cache_folder;
 use super::{Completion, Outcome};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +33,7 @@ struct Folder {
 
 impl Folder {
     fn path(&self) -> Result<PathBuf, Error> {
-        self.cache_dir.clone().or_else(memory_folder).ok_or_else(|| Error::Setting {
+        self.cache_dir.clone().or_else(cache_folder).ok_or_else(|| Error::Setting {
             what: "the cache folder",
             expected: "XDG_CACHE_HOME or HOME to be set, or --cache-dir DIR".into(),
             found: "unknown".into(),
@@ -41,7 +41,7 @@ impl Folder {
     }
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut out = io::stdout().lock();
     let unusable = |folder: &Path, problem: String| Error::OutputUnwritable {
         path: folder.join(FILE_NAME),

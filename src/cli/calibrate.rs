@@ -3,16 +3,14 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::bundle::Bundle;
+use crate::calibration::{Calibration, TamperThreshold, Target, Temperature, labels_digest};
+use crate::classifier::Classifier;
+use crate::classifier::ClassifierSettings;
+use crate::error::{Error, Result};
+use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
+use crate::metrics::calibration_error;
 use clap::Args;
-use rtpt_edge::bundle::Bundle;
-use rtpt_edge::calibration::{
-    Answered, Calibration, TamperThreshold, Target, Temperature, confidences, fit_temperature, fit_threshold, in_words,
-    labels_digest,
-};
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::metrics::calibration_error;
-use rtpt_edge::rows::argmax;
-use rtpt_edge::{Classifier, ClassifierSettings};
 
 use super::datasets::DataSetArguments;
 use super::inputs::Input;
@@ -23,7 +21,7 @@ use super::{Completion, Outcome, inputs, progress_bar};
 const IMAGES_MIN: usize = 20;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     #[command(flatten)]
@@ -53,22 +51,22 @@ struct Measured {
     failed: usize,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if !(0.0..=0.5).contains(&arguments.fpr) {
         let found = arguments.fpr.to_string();
         return Err(Error::Setting { what: "--fpr", expected: "0 to 0.5".into(), found }.into());
     }
     let bundle = arguments.settings.bundle.open()?;
-    let settings = arguments.settings.settings(&bundle);
+    let settings = arguments.settings.settings(&bundle)?;
     let cache = || arguments.cache.open(true);
     let (measured, target, classifier) = if arguments.unlabelled {
         measure_unlabelled(arguments, &bundle, &settings)?
     } else {
-        let mut classifier = arguments.settings.classifier_of(&bundle)?.with_cache(cache());
+        let classifier = arguments.settings.classifier_of(&bundle)?.with_cache(cache());
         let set = arguments.data.open(&arguments.dataset, "train")?;
         let truths = set.truths(&classifier.labels().list, &arguments.data.class_names()?)?;
         let inputs = set.items.iter().map(|item| Input::file(&item.path)).collect();
-        let measured = measure(&mut classifier, inputs, |place, _| Some(truths[place]))?;
+        let measured = measure(&classifier, inputs, |place, _| Some(truths[place]))?;
         (measured, Target::Truth, classifier)
     };
     let count = measured.tampers.len();
@@ -100,32 +98,32 @@ fn measure_unlabelled(
     settings: &ClassifierSettings,
 ) -> Result<(Measured, Target, Classifier)> {
     let full = bundle.manifest.views.count;
-    let mut classifier = arguments.settings.classifier_of(bundle)?;
+    let classifier = arguments.settings.classifier_of(bundle)?;
     let list = || inputs::list(std::slice::from_ref(&arguments.dataset));
     let measured = if settings.extractor.views.count < full {
         let mut reference = *settings;
         reference.extractor.views.count = full;
         let labels = classifier.labels().clone();
-        let mut reference = Classifier::new(bundle, labels, reference, None)?.with_cache(arguments.cache.open(true));
+        let reference = Classifier::new(bundle, labels, reference, None)?.with_cache(arguments.cache.open(true));
         // An image's answer at all views, by the order of the images; what fails here fails below as well.
         let mut wanted = Vec::new();
         for mut input in list() {
             let outcome = input.read().and_then(|bytes| reference.classify(&bytes));
-            wanted.push(outcome.ok().map(|outcome| argmax(outcome.episode.prediction.view())));
+            wanted.push(outcome.ok().map(|answer| answer.best_class()));
         }
-        measure(&mut classifier, list(), |place, _| wanted[place])?
+        measure(&classifier, list(), |place, _| wanted[place])?
     } else {
         log::warn!(
             "no temperature is fitted: without labels it needs fewer --views than the {full} whose answers it is fitted to"
         );
-        measure(&mut classifier, list(), |_, _| None)?
+        measure(&classifier, list(), |_, _| None)?
     };
     Ok((measured, Target::FullViews, classifier))
 }
 
 /// Classifies the images; `wanted` says which class the answer to the image at a place should be, if that is known.
 fn measure(
-    classifier: &mut Classifier,
+    classifier: &Classifier,
     inputs: Vec<Input>,
     wanted: impl Fn(usize, &Input) -> Option<usize>,
 ) -> Result<Measured> {
@@ -133,10 +131,10 @@ fn measure(
     let bar = progress_bar(inputs.len());
     for (place, mut input) in inputs.into_iter().enumerate() {
         match input.read().and_then(|bytes| classifier.classify(&bytes)) {
-            Ok(outcome) => {
-                measured.tampers.extend(outcome.tamper.map(|tamper| tamper.score));
+            Ok(answer) => {
+                measured.tampers.extend(answer.tamper().map(|tamper| tamper.score.score));
                 let wanted = wanted(place, &input);
-                measured.answers.extend(wanted.map(|wanted| (outcome.episode.prediction, wanted)));
+                measured.answers.extend(wanted.map(|wanted| (answer.into_prediction(), wanted)));
             }
             Err(error) => {
                 bar.suspend(|| eprintln!("rtpt: {}: {error}", input.path.display()));
@@ -162,12 +160,12 @@ fn temperature(
     after.extend(confidences(&odd, fit_temperature(&even)));
     Temperature {
         temperature: fit_temperature(answers),
-        tuning: in_words(&settings.tuning),
         labels: labels_digest(classifier.labels()),
         target,
         images: answers.len(),
         ece_before: calibration_error(&confidences(answers, 1.0)),
         ece_after: calibration_error(&after),
+        method: settings.method,
     }
 }
 
@@ -185,7 +183,7 @@ fn print(calibration: &Calibration) -> io::Result<()> {
         writeln!(
             out,
             "temperature: {:.3} ({}), fitted to {} images; ECE {:.3} before, {:.3} after (cross-validated in two halves)",
-            fitted.temperature, fitted.tuning, fitted.images, fitted.ece_before, fitted.ece_after
+            fitted.temperature, fitted.method, fitted.images, fitted.ece_before, fitted.ece_after
         )?;
     }
     Ok(())

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::answer::Answer;
+use crate::classifier::Classifier;
+use crate::error::{Error, Result};
+use crate::files::write_file;
+use crate::limits::TOP_MAX;
+use crate::report::{ImageRecord, explain, png_bytes};
+use crate::views::{Pixels, decode};
 use clap::Args;
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::files::write_file;
-use rtpt_edge::limits::TOP_MAX;
-use rtpt_edge::report::{ImageRecord, explain, png_bytes};
-use rtpt_edge::views::decode;
-use rtpt_edge::{Classifier, Outcome};
 
 use super::Completion;
 use super::inputs::{self, Input};
@@ -18,7 +19,7 @@ use super::progress_bar;
 use super::settings::{CacheArguments, SettingsArguments};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     #[command(flatten)]
@@ -37,7 +38,7 @@ pub struct Arguments {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(arguments: &Arguments) -> super::Outcome {
+pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     if let Some(found) = arguments.top.filter(|top| !(1..=TOP_MAX).contains(top)) {
         let expected = format!("1 to {TOP_MAX}");
         return Err(Error::Setting { what: "--top", expected, found: found.to_string() }.into());
@@ -48,24 +49,17 @@ pub fn run(arguments: &Arguments) -> super::Outcome {
         let found = format!("asked for with {} images", inputs.len());
         return Err(Error::Setting { what: "--explain", expected, found }.into());
     }
-    // The picture shows the views, which the cache does not keep.
-    let cache = match arguments.explain {
-        Some(_) => None,
-        None => arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir())),
-    };
-    let mut classifier = arguments.settings.classifier()?.with_cache(cache);
+    let cache = arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir()));
+    let classifier = arguments.settings.classifier()?.with_cache(cache);
     let began = Instant::now();
     let bar = progress_bar(inputs.len());
     let top = arguments.top.unwrap_or(if arguments.json { 5 } else { 1 });
     let mut printer = Printer::new(arguments.json, &inputs, classifier.labels().names());
     let mut failed = 0;
     for input in &mut inputs {
-        let result = classify_one(&mut classifier, input, arguments);
+        let result = classify_one(&classifier, input, arguments);
         failed += usize::from(result.is_err());
-        let record = result.map(|outcome| {
-            let bundle = classifier.extractor().bundle_id();
-            ImageRecord::new(&input.path, bundle, classifier.answerer(), &outcome, top)
-        });
+        let record = result.map(|answer| ImageRecord::new(&input.path, &answer, top));
         bar.suspend(|| printer.print(&input.path, &record))?;
         bar.inc(1);
     }
@@ -74,13 +68,19 @@ pub fn run(arguments: &Arguments) -> super::Outcome {
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 
-fn classify_one(classifier: &mut Classifier, input: &mut Input, arguments: &Arguments) -> Result<Outcome> {
+fn classify_one(classifier: &Classifier, input: &mut Input, arguments: &Arguments) -> Result<Answer> {
     let bytes = input.read()?;
-    let outcome = classifier.classify(&bytes)?;
+    let answer = classifier.classify(&bytes)?;
     if let Some(path) = &arguments.explain {
         let name = input.path.file_name().unwrap_or(input.path.as_os_str()).to_string_lossy().into_owned();
-        let picture = explain(&name, &decode(&bytes)?, classifier, &outcome);
-        write_file(path, &png_bytes(&picture))?;
+        write_file(path, &png_bytes(&explained(&name, &bytes, classifier, &answer)?))?;
     }
-    Ok(outcome)
+    Ok(answer)
+}
+
+/// The picture that explains an answer about the image file `bytes`.
+pub(crate) fn explained(name: &str, bytes: &[u8], classifier: &Classifier, answer: &Answer) -> Result<Pixels> {
+    let (image, extractor, features) = (decode(bytes)?, classifier.extractor(), answer.features());
+    let views = extractor.views_of(&image, &features.digest().into(), &features.views());
+    Ok(explain(name, &image, views.view(), extractor.preprocessing(), answer))
 }

@@ -4,6 +4,9 @@ use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::daemon::protocol::{InfoRecord, RefusalRecord};
+use crate::error::{Error, Result};
+use crate::limits::ANSWER_BYTES_MAX;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -12,9 +15,6 @@ use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nix::unistd::Uid;
-use rtpt_edge::daemon::protocol::{InfoRecord, RefusalRecord};
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::limits::ANSWER_BYTES_MAX;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ const SOCKET_NAME: &str = "rtpt.sock";
 
 /// Which daemon.
 #[derive(Args)]
-pub struct SocketArgument {
+pub(crate) struct SocketArgument {
     /// The daemon's Unix socket [default: the first there is of rtpt.sock in $XDG_RUNTIME_DIR,
     /// /run/rtpt/rtpt.sock and /run/rtpt.sock]
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
@@ -36,20 +36,20 @@ pub struct SocketArgument {
 }
 
 /// Where a daemon listens if nothing is said.
-pub fn default_socket() -> Option<PathBuf> {
+pub(crate) fn default_socket() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let own = folder("RUNTIME_DIRECTORY").or_else(|| folder("XDG_RUNTIME_DIR")).map(|path| path.join(SOCKET_NAME));
     own.or_else(|| Uid::effective().is_root().then(|| SYSTEM_SOCKET.into()))
 }
 
 /// A client of one daemon.
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     runtime: Runtime,
 }
 
 /// What a daemon answered.
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
     pub status: u16,
     /// After how many seconds to try again, if it says so.
@@ -60,7 +60,7 @@ pub struct Answer {
 
 impl SocketArgument {
     /// Whether the user named it.
-    pub fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         self.socket.is_some()
     }
 
@@ -68,7 +68,7 @@ impl SocketArgument {
     ///
     /// # Errors
     /// The system cannot wait for sockets.
-    pub fn client(&self) -> Result<Client> {
+    pub(crate) fn client(&self) -> Result<Client> {
         let mut usual = default_socket().into_iter().chain([SYSTEM_SOCKET.into(), ACTIVATION_SOCKET.into()]);
         let found = || usual.find(|path: &PathBuf| path.exists());
         let socket = self.socket.clone().or_else(found).unwrap_or_else(|| SYSTEM_SOCKET.into());
@@ -83,7 +83,7 @@ impl Client {
     ///
     /// # Errors
     /// No daemon answers.
-    pub fn send(&self, method: Method, path: &str, kind: Option<&str>, body: Vec<u8>) -> Result<Answer> {
+    pub(crate) fn send(&self, method: Method, path: &str, kind: Option<&str>, body: Vec<u8>) -> Result<Answer> {
         self.runtime.block_on(async {
             let response = exchange(&self.socket, method, path, kind, body).await?;
             let status = response.status().as_u16();
@@ -98,7 +98,7 @@ impl Client {
     ///
     /// # Errors
     /// No daemon answers, it refuses, or its answer is not what it should be.
-    pub fn json<T: DeserializeOwned>(
+    pub(crate) fn json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -112,7 +112,7 @@ impl Client {
     ///
     /// # Errors
     /// No daemon answers, or it refuses.
-    pub fn info(&self) -> Result<InfoRecord> {
+    pub(crate) fn info(&self) -> Result<InfoRecord> {
         self.json(Method::GET, "/v1/info", None, Vec::new())
     }
 
@@ -120,7 +120,7 @@ impl Client {
     ///
     /// # Errors
     /// No daemon answers, it refuses, or `take` fails.
-    pub fn events(&self, mut take: impl FnMut(&str, &str) -> io::Result<bool>) -> Result<io::Result<()>> {
+    pub(crate) fn events(&self, mut take: impl FnMut(&str, &str) -> io::Result<bool>) -> Result<io::Result<()>> {
         self.runtime.block_on(async {
             let mut response = exchange(&self.socket, Method::GET, "/v1/events", None, Vec::new()).await?;
             if response.status() != 200 {
@@ -153,7 +153,7 @@ impl Client {
     }
 
     /// The daemon's socket.
-    pub fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
@@ -167,7 +167,7 @@ impl Answer {
     ///
     /// # Errors
     /// It refused, or the body is something else.
-    pub fn json<T: DeserializeOwned>(&self, socket: &Path) -> Result<T> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, socket: &Path) -> Result<T> {
         if self.status < 400 {
             return serde_json::from_slice(&self.body).map_err(|error| Error::Unreachable {
                 path: socket.into(),

@@ -5,11 +5,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+use crate::files::read_up_to;
+use crate::limits::CONFIG_BYTES_MAX;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::files::read_up_to;
-use rtpt_edge::limits::CONFIG_BYTES_MAX;
 use toml::{Table, Value};
 
 use super::Cli;
@@ -20,7 +20,7 @@ use super::Cli;
 ///
 /// # Errors
 /// The file cannot be read, or says something that no flag takes.
-pub fn parse(arguments: Vec<OsString>) -> Result<Cli> {
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
     let matches = Cli::command().get_matches_from(&arguments);
     let matches = match config_of(&matches) {
         Some((path, given)) => {
@@ -59,7 +59,10 @@ fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
     let serve = command.find_subcommand("serve").expect("it is a subcommand");
     let mut flags = Vec::new();
     for (key, value) in table {
-        let known = |argument: &&clap::Arg| argument.get_long() == Some(&key) && key != "config" && key != "help";
+        let known = |argument: &&clap::Arg| {
+            let is_alias = argument.get_all_aliases().is_some_and(|names| names.contains(&key.as_str()));
+            (argument.get_long() == Some(&key) || is_alias) && key != "config" && key != "help"
+        };
         let Some(argument) = serve.get_arguments().find(known) else {
             let all: Vec<&str> = serve
                 .get_arguments()

@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bundle::Bundle;
+use crate::error::Result;
+use crate::eval::dataset::{ClassNames, DataSet, DataSetOptions};
+use crate::labels::{Labels, read_labels};
 use clap::Args;
-use rtpt_edge::Result;
-use rtpt_edge::bundle::Bundle;
-use rtpt_edge::classes::{LabelList, read_labels};
-use rtpt_edge::eval::dataset::{ClassNames, DataSet, DataSetOptions};
 
 use super::settings::LabelArguments;
 
 /// How labelled images are read.
 #[derive(Args)]
-pub struct DataSetArguments {
+pub(crate) struct DataSetArguments {
     /// What the data set's classes are called among the labels: lines of a class, a tab and a label
     #[arg(long, value_name = "FILE")]
     class_names: Option<PathBuf>,
@@ -26,13 +26,13 @@ pub struct DataSetArguments {
 
 impl DataSetArguments {
     /// Reads and checks a data set; `split` is the part of a CoOp split file if nothing was said.
-    pub fn open(&self, path: &Path, split: &str) -> Result<DataSet> {
+    pub(crate) fn open(&self, path: &Path, split: &str) -> Result<DataSet> {
         let split = self.split.clone().unwrap_or_else(|| split.into());
         DataSet::open(path, &DataSetOptions { images: self.images.clone(), split })
     }
 
     /// What classes are called.
-    pub fn class_names(&self) -> Result<ClassNames> {
+    pub(crate) fn class_names(&self) -> Result<ClassNames> {
         self.class_names.as_deref().map_or_else(|| Ok(ClassNames::default()), ClassNames::read)
     }
 }
@@ -40,7 +40,7 @@ impl DataSetArguments {
 impl LabelArguments {
     /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
     /// set's own classes.
-    pub fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<LabelList> {
+    pub(crate) fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<Labels> {
         if let Some(path) = &self.labels {
             return read_labels(path);
         }

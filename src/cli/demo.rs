@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::answer::Answer;
+use crate::classifier::Classifier;
+use crate::error::{Error, Result};
+use crate::files::write_file;
+use crate::report::{ImageRecord, png_bytes};
 use clap::Args;
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::files::write_file;
-use rtpt_edge::report::{ImageRecord, explain, png_bytes};
-use rtpt_edge::views::decode;
-use rtpt_edge::{Classifier, Outcome};
 
+use super::classify::explained;
 use super::settings::SettingsArguments;
 use super::{Completion, inputs};
 
@@ -18,13 +19,13 @@ use super::{Completion, inputs};
 const LIST: &str = "photos.tsv";
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Folder with photos.tsv [default: the folder photos beside the bundle's]
     #[arg(long, value_name = "DIR")]
     photos: Option<PathBuf>,
-    /// Where to write a picture that shows why, for the first attacked photo that R-TPT gets right
+    /// Where to write a picture that shows why, for the first attacked photo that the method corrects
     #[arg(long, value_name = "OUT.png")]
     explain: Option<PathBuf>,
 }
@@ -40,28 +41,29 @@ struct Photo {
 #[derive(Default)]
 struct Tally {
     zero_shot: usize,
-    rtpt: usize,
+    method: usize,
 }
 
-pub fn run(arguments: &Arguments) -> super::Outcome {
+pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     let bundle = arguments.settings.bundle.open()?;
     let folder = arguments.photos.clone().unwrap_or_else(|| bundle.folder.join("../photos"));
     let photos = read_list(&folder.join(LIST))?;
-    let mut classifier = arguments.settings.classifier_of(&bundle)?;
+    let classifier = arguments.settings.classifier_of(&bundle)?;
+    let method = classifier.method().method().name();
     let mut out = io::stdout().lock();
     writeln!(out, "{:24}  {:^46}   {:^46}", "", "clean", "attacked")?;
-    writeln!(out, "{:24}  {:22}  {:22}   {:22}  {:22}", "photo", "zero-shot", "R-TPT", "zero-shot", "R-TPT")?;
+    writeln!(out, "{:24}  {:22}  {:22}   {:22}  {:22}", "photo", "zero-shot", method, "zero-shot", method)?;
     let (mut clean_tally, mut attacked_tally) = (Tally::default(), Tally::default());
     let mut wanted = arguments.explain.as_deref();
     for photo in &photos {
-        let (_, clean, _) = classify(&mut classifier, &folder, &photo.clean)?;
-        let (bytes, attacked, outcome) = classify(&mut classifier, &folder, &photo.attacked)?;
+        let (_, clean, _) = classify(&classifier, &folder, &photo.clean)?;
+        let (bytes, attacked, answer) = classify(&classifier, &folder, &photo.attacked)?;
         let [a, b] = cells(&clean, &photo.label, &mut clean_tally);
         let [c, d] = cells(&attacked, &photo.label, &mut attacked_tally);
         writeln!(out, "{:24}  {a}  {b}   {c}  {d}", photo.clean)?;
-        let instructive = attacked.label == photo.label && attacked.zero_shot.label != photo.label;
+        let instructive = attacked.best.label == photo.label && attacked.zero_shot.label != photo.label;
         if let Some(path) = wanted.filter(|_| instructive) {
-            let picture = explain(&photo.attacked, &decode(&bytes)?, &classifier, &outcome);
+            let picture = explained(&photo.attacked, &bytes, &classifier, &answer)?;
             write_file(path, &png_bytes(&picture))?;
             wanted = None;
         }
@@ -72,13 +74,13 @@ pub fn run(arguments: &Arguments) -> super::Outcome {
         "{:24}  {:22}  {:22}   {:22}  {:22}",
         "right",
         format!("{} of {count}", clean_tally.zero_shot),
-        format!("{} of {count}", clean_tally.rtpt),
+        format!("{} of {count}", clean_tally.method),
         format!("{} of {count}", attacked_tally.zero_shot),
-        format!("{} of {count}", attacked_tally.rtpt),
+        format!("{} of {count}", attacked_tally.method),
     )?;
     match (&arguments.explain, wanted) {
-        (Some(path), None) => writeln!(out, "why R-TPT answers as it does: {}", path.display())?,
-        (Some(_), Some(_)) => writeln!(out, "no picture written: R-TPT corrected no attacked photo")?,
+        (Some(path), None) => writeln!(out, "why {method} answers as it does: {}", path.display())?,
+        (Some(_), Some(_)) => writeln!(out, "no picture written: {method} corrected no attacked photo")?,
         (None, _) => {}
     }
     Ok(Completion::All)
@@ -101,22 +103,22 @@ fn read_list(path: &Path) -> Result<Vec<Photo>> {
     Ok(photos)
 }
 
-fn classify(classifier: &mut Classifier, folder: &Path, name: &str) -> Result<(Vec<u8>, ImageRecord, Outcome)> {
+fn classify(classifier: &Classifier, folder: &Path, name: &str) -> Result<(Vec<u8>, ImageRecord, Answer)> {
     let path = folder.join(name);
     let bytes = inputs::Input::file(&path).read()?;
-    let outcome = classifier.classify(&bytes)?;
-    let record = ImageRecord::new(&path, classifier.extractor().bundle_id(), classifier.answerer(), &outcome, 1);
-    Ok((bytes, record, outcome))
+    let answer = classifier.classify(&bytes)?;
+    let record = ImageRecord::new(&path, &answer, 1);
+    Ok((bytes, record, answer))
 }
 
-/// Zero-shot's and R-TPT's answers, each marked right or wrong and counted.
+/// Zero-shot's and the method's answers, each marked right or wrong and counted.
 fn cells(record: &ImageRecord, truth: &str, tally: &mut Tally) -> [String; 2] {
     tally.zero_shot += usize::from(record.zero_shot.label == truth);
-    tally.rtpt += usize::from(record.label == truth);
+    tally.method += usize::from(record.best.label == truth);
     let cell = |label: &str, probability: f32| {
         let mark = if label == truth { '✓' } else { '✗' };
         let short: String = label.chars().take(14).collect();
         format!("{mark} {short:14} {:3.0} %", probability * 100.0)
     };
-    [cell(&record.zero_shot.label, record.zero_shot.probability), cell(&record.label, record.probability)]
+    [cell(&record.zero_shot.label, record.zero_shot.probability), cell(&record.best.label, record.best.probability)]
 }

@@ -3,25 +3,27 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::{Args, Subcommand};
-use rtpt_edge::bundle::Bundle;
-use rtpt_edge::calibration::Calibration;
-use rtpt_edge::classes::LabelList;
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::eval::dataset::{DataSet, read_subset};
-use rtpt_edge::eval::{
-    Evaluation, Journal, Measurement, Method, MethodRunner, Record, Results, Summary, Task, merge, read_results, shard,
-    write_all,
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::eval::dataset::{DataSet, read_subset};
+use crate::eval::{
+    Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
 };
-use rtpt_edge::extractor::Extractor;
-use rtpt_edge::files::write_file;
-use rtpt_edge::limits::SHARDS_MAX;
-use rtpt_edge::report::{evaluation_html, features_bytes};
-use rtpt_edge::tuning::TuningSettings;
+use crate::extractor::Extractor;
+use crate::files::write_file;
+use crate::labels::Labels;
+use crate::limits::SHARDS_MAX;
+use crate::method::{Method, MethodSettings, Needs};
+use crate::predictor::Predictor;
+use crate::report::{evaluation_html, features_bytes};
+use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
-use super::settings::{BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, memory_folder};
+use super::settings::{
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, method_parser,
+};
 use super::{Completion, Outcome, progress_bar};
 
 /// What the names of a folder's result files end in.
@@ -29,7 +31,7 @@ const RESULTS: &str = "jsonl";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -43,7 +45,7 @@ enum Command {
 }
 
 #[derive(Args)]
-pub struct Merge {
+pub(crate) struct Merge {
     /// Folder for the whole results and the report
     #[arg(long, value_name = "DIR")]
     report: PathBuf,
@@ -53,7 +55,7 @@ pub struct Merge {
 }
 
 #[derive(Args)]
-pub struct Measure {
+pub(crate) struct Measure {
     #[command(flatten)]
     bundle: BundleArgument,
     #[command(flatten)]
@@ -62,11 +64,10 @@ pub struct Measure {
     extractor: ExtractorArguments,
     #[command(flatten)]
     cache: CacheArguments,
-    /// Methods to measure: zero-shot, none, class-shift, class-lowrank, view-shift, context, mta, zero [default: all
-    /// that the bundle can do]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    methods: Vec<String>,
-    /// A setting of one method, as in class-shift.lr=0.01; the others are steps, selection, rank and cutoff
+    /// Methods to measure [default: all that the bundle can do]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = method_parser())]
+    methods: Vec<Method>,
+    /// A parameter of one method, as in class-shift.lr=0.01
     #[arg(long = "set", value_name = "METHOD.NAME=VALUE")]
     settings: Vec<String>,
     /// Fewer views at which right answers are counted as well, as in 4,8,16,32
@@ -92,7 +93,7 @@ pub struct Measure {
     datasets: Vec<String>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Some(Command::Merge(arguments)) => merge_parts(arguments),
         None => measure(&arguments.measure),
@@ -135,19 +136,19 @@ fn measure(arguments: &Measure) -> Outcome {
         let truths = set.truths(&list, &renamed)?;
         conditions.push(Condition { name, set, truths });
     }
-    let mut evaluation = evaluation(arguments, &bundle, list)?;
+    let evaluation = evaluation(arguments, &bundle, list)?;
     fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
     let mut results = Vec::new();
     for (place, condition) in conditions.iter().enumerate() {
-        results.push(measure_one(&mut evaluation, (place, condition), part, folder)?);
+        results.push(measure_one(&evaluation, (place, condition), part, folder)?);
         if arguments.save_features {
-            save_features(&mut evaluation, condition, folder)?;
+            save_features(&evaluation, condition, folder)?;
         }
     }
-    report(folder, &results, bundle.manifest.head.default.name())
+    report(folder, &results, bundle.manifest.method.method().name())
 }
 
-fn evaluation(arguments: &Measure, bundle: &Bundle, list: LabelList) -> Result<Evaluation> {
+fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Evaluation> {
     let settings = arguments.extractor.settings(bundle);
     settings.check()?;
     let views = settings.views.count;
@@ -158,87 +159,55 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: LabelList) -> Result<E
         let expected = format!("numbers of views from 1 to {}", views - 1);
         return Err(Error::Setting { what: "--curve", expected, found: found.to_string() });
     }
-    let labels = arguments.labels.embed(bundle, Some(list), settings.threads)?;
-    let methods = chosen_methods(&arguments.methods, bundle, labels.prompting.templates().len() == 1)?;
-    let overrides: Vec<Override> =
-        arguments.settings.iter().map(|text| Override::parse(text)).collect::<Result<_>>()?;
-    for change in &overrides {
-        if !methods.contains(&change.method) {
-            let expected = "a method that is measured".to_string();
-            return Err(Error::Setting { what: "--set", expected, found: change.method.name().into() });
-        }
+    let labels = Arc::new(arguments.labels.embed(bundle, Some(list), settings.threads)?);
+    let methods = chosen_methods(&arguments.methods, bundle, labels.prompt.templates().len() == 1)?;
+    let mut all: Vec<MethodSettings> = methods.iter().map(|&method| bundle.manifest.settings_of(method)).collect();
+    for text in &arguments.settings {
+        change_setting(&mut all, text)?;
     }
-    let extractor = Extractor::new(bundle, settings, memory_folder().as_deref())?;
-    let runner = |&method: &Method| {
-        let mut settings = MethodRunner::settings_of(bundle, method);
-        overrides.iter().filter(|change| change.method == method).for_each(|change| (change.apply)(&mut settings));
-        extractor.pool().install(|| MethodRunner::new(bundle, &labels, method, settings))
-    };
-    let methods: Vec<MethodRunner> = methods.iter().map(runner).collect::<Result<_>>()?;
-    let calibration = Calibration::of(bundle);
-    let temperature = methods.iter().find_map(|runner| {
-        let applicable = calibration.as_ref()?.applicable(&settings.views, &runner.settings, &labels);
-        let Method::Head(head) = runner.method else { return None };
-        Some((head.name().to_string(), f64::from(applicable.temperature?)))
+    let extractor = Extractor::new(bundle, settings, cache_folder().as_deref())?;
+    let prepared =
+        |&settings: &MethodSettings| extractor.pool().install(|| Predictor::new(bundle, Arc::clone(&labels), settings));
+    let predictors: Vec<Predictor> = all.iter().map(prepared).collect::<Result<_>>()?;
+    let temperature = predictors.iter().find_map(|predictor| {
+        let temperature = predictor.calibration(&settings.views).temperature?;
+        Some((predictor.settings().method().name().to_string(), f64::from(temperature)))
     });
     let extractor = extractor.with_cache(arguments.cache.open(true));
-    Evaluation::new(extractor, labels, bundle.manifest.logit_scale, Measurement { methods, curve, temperature })
+    Evaluation::new(extractor, Measurement { predictors, curve, temperature })
 }
 
 /// The methods asked for; or all that the bundle and the prompt allow.
-fn chosen_methods(names: &[String], bundle: &Bundle, one_prompt: bool) -> Result<Vec<Method>> {
-    if names.is_empty() {
-        let possible = |method: &Method| method.name() != "context" || (bundle.manifest.text.is_some() && one_prompt);
-        return Ok(Method::all().into_iter().filter(possible).collect());
+fn chosen_methods(asked: &[Method], bundle: &Bundle, one_prompt: bool) -> Result<Vec<Method>> {
+    if asked.is_empty() {
+        let has_tower = bundle.manifest.text.is_some() && one_prompt;
+        return Ok(Method::all().filter(|method| has_tower || method.needs() != Needs::TextTower).collect());
     }
     let mut methods = Vec::new();
-    for name in names {
-        let method = Method::named(name).ok_or_else(|| unknown_method("--methods", name))?;
+    for &method in asked {
         if methods.contains(&method) {
             let expected = "each method once".to_string();
-            return Err(Error::Setting { what: "--methods", expected, found: format!("{name} twice") });
+            return Err(Error::Setting { what: "--methods", expected, found: format!("{method} twice") });
         }
         methods.push(method);
     }
     Ok(methods)
 }
 
-fn unknown_method(what: &'static str, name: &str) -> Error {
-    let names: Vec<&str> = Method::all().into_iter().map(Method::name).collect();
-    Error::Setting { what, expected: format!("one of {}", names.join(", ")), found: name.into() }
-}
-
-/// A changed setting of one method.
-struct Override {
-    method: Method,
-    apply: Box<dyn Fn(&mut TuningSettings)>,
-}
-
-impl Override {
-    fn parse(text: &str) -> Result<Self> {
-        let refused = |expected: &str| Error::Setting { what: "--set", expected: expected.into(), found: text.into() };
-        let shape = "METHOD.NAME=VALUE with one of the names lr, steps, selection, rank, cutoff";
-        let (place, value) = text.split_once('=').ok_or_else(|| refused(shape))?;
-        let (method, name) = place.split_once('.').ok_or_else(|| refused(shape))?;
-        let method = Method::named(method).ok_or_else(|| unknown_method("--set", method))?;
-        let number = || value.parse::<f64>().map_err(|_| refused("a number after the ="));
-        let count = || value.parse::<usize>().map_err(|_| refused("a whole number after the ="));
-        let apply: Box<dyn Fn(&mut TuningSettings)> = match name {
-            "lr" => {
-                number().map(|value| Box::new(move |s: &mut TuningSettings| s.optimizer.learning_rate = value) as _)
-            }
-            "selection" => number().map(|value| Box::new(move |s: &mut TuningSettings| s.selection = value) as _),
-            "cutoff" => number().map(|value| Box::new(move |s: &mut TuningSettings| s.class_cutoff = value) as _),
-            "steps" => count().map(|value| Box::new(move |s: &mut TuningSettings| s.steps = value) as _),
-            "rank" => count().map(|value| Box::new(move |s: &mut TuningSettings| s.rank = value) as _),
-            _ => Err(refused(shape)),
-        }?;
-        Ok(Self { method, apply })
-    }
+/// Changes a parameter of one of the methods, as in `class-shift.lr=0.01`.
+fn change_setting(all: &mut [MethodSettings], text: &str) -> Result<()> {
+    let refused = |expected: &str| Error::Setting { what: "--set", expected: expected.into(), found: text.into() };
+    let shape = "METHOD.NAME=VALUE, as in class-shift.lr=0.01";
+    let (place, value) = text.split_once('=').ok_or_else(|| refused(shape))?;
+    let (method, name) = place.split_once('.').ok_or_else(|| refused(shape))?;
+    let method = Method::named(method)?;
+    let settings = all.iter_mut().find(|settings| settings.method() == method);
+    let settings = settings.ok_or_else(|| refused("a method that is measured"))?;
+    settings.set(name, value.parse().map_err(|_| refused("a number after the ="))?)
 }
 
 fn measure_one(
-    evaluation: &mut Evaluation,
+    evaluation: &Evaluation,
     (condition_place, condition): (usize, &Condition),
     part: Option<(usize, usize)>,
     folder: &Path,
@@ -276,10 +245,10 @@ fn measure_one(
 }
 
 /// Features again, from the cache where there is one, in the order of the data set.
-fn save_features(evaluation: &mut Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
+fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
-        all.push(evaluation.extract(item)?.features);
+        all.push(evaluation.features(item)?.into_matrix());
     }
     let (classes, scale) = evaluation.classes();
     write_file(
@@ -310,7 +279,7 @@ fn merge_parts(arguments: &Merge) -> Outcome {
         write_all(&results_path(&arguments.report, &name), &whole)?;
         results.push(whole);
     }
-    let head = results[0].plan.methods.last().map_or("none", |method| method.name.as_str()).to_string();
+    let head = results[0].plan.methods.last().map_or("none", |settings| settings.method().name()).to_string();
     let shown = results[0].plan.temperature.as_ref().map_or(head, |(head, _)| head.clone());
     report(&arguments.report, &results, &shown)
 }

@@ -3,16 +3,16 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::import::{ImportRequest, Imported, import};
+use crate::views::decode;
 use clap::Args;
-use rtpt_edge::import::{ImportRequest, Imported, import};
-use rtpt_edge::views::decode;
 
 use super::bundle::{print_drifts, print_info};
 use super::inputs::Input;
 use super::{Completion, Outcome};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The model's folder: config.json, model.safetensors, tokenizer files, onnx/vision_model.onnx
     #[arg(value_name = "SRC")]
     source: PathBuf,
@@ -54,7 +54,7 @@ pub struct Arguments {
     logit_scale: Option<f32>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let photo = arguments.image.as_deref().map(|path| decode(&Input::file(path).read()?)).transpose()?;
     let request = ImportRequest {
         source: arguments.source.clone(),

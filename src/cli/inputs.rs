@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::limits::{FILES_MAX, IMAGE_BYTES_MAX};
-use rtpt_edge::listing::image_files;
+use crate::error::{Error, Result};
+use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
+use crate::listing::image_files;
 
 /// One thing to classify, or why there is nothing.
-pub struct Input {
+pub(crate) struct Input {
     /// The path as it is reported; `-` for standard input.
     pub path: PathBuf,
     /// Set where the path cannot even be listed.
@@ -18,7 +18,7 @@ pub struct Input {
 
 impl Input {
     /// One file, or `-`.
-    pub fn file(path: &Path) -> Self {
+    pub(crate) fn file(path: &Path) -> Self {
         Self { path: path.into(), problem: None }
     }
 
@@ -26,7 +26,7 @@ impl Input {
     ///
     /// # Errors
     /// The input cannot be read or is past the byte limit.
-    pub fn read(&mut self) -> Result<Vec<u8>> {
+    pub(crate) fn read(&mut self) -> Result<Vec<u8>> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
@@ -40,7 +40,7 @@ impl Input {
 }
 
 /// Lists the images behind `paths`: files as they are, folders with all they hold, in order of name.
-pub fn list(paths: &[PathBuf]) -> Vec<Input> {
+pub(crate) fn list(paths: &[PathBuf]) -> Vec<Input> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.is_dir() {

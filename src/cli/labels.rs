@@ -3,13 +3,13 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::daemon::protocol::{LabelsRecord, LabelsRequest};
+use crate::error::{Error, Result};
+use crate::files::read_up_to;
+use crate::labels::parse_labels;
+use crate::limits::LABELS_FILE_BYTES_MAX;
 use clap::{Args, Subcommand};
 use hyper::Method;
-use rtpt_edge::classes::parse_labels;
-use rtpt_edge::daemon::protocol::{LabelsRecord, LabelsRequest};
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::files::read_up_to;
-use rtpt_edge::limits::LABELS_FILE_BYTES_MAX;
 use serde::Deserialize;
 
 use super::client::SocketArgument;
@@ -17,7 +17,7 @@ use super::printer::json_line;
 use super::{Completion, Outcome};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -53,7 +53,7 @@ struct JsonLabels {
     ids: Option<Vec<String>>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let (common, record) = match &arguments.command {
         Command::Show(common) => (common, ask(common, Method::GET, None)?),
         Command::Reset(common) => (common, ask(common, Method::DELETE, None)?),

@@ -4,28 +4,28 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::error::Error;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use rtpt_edge::error::Error;
 
 use super::{Cli, Completion, Outcome};
 
 #[derive(Args)]
-pub struct ManualArguments {
+pub(crate) struct ManualArguments {
     /// Folder for the pages, one a subcommand
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 #[derive(Args)]
-pub struct CompletionsArguments {
+pub(crate) struct CompletionsArguments {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }
 
 /// Writes the manual pages.
-pub fn manual(arguments: &ManualArguments) -> Outcome {
+pub(crate) fn manual(arguments: &ManualArguments) -> Outcome {
     let folder = &arguments.folder;
     let pages = fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
     pages.map_err(|source| Error::OutputUnwritable { path: folder.clone(), source })?;
@@ -33,7 +33,7 @@ pub fn manual(arguments: &ManualArguments) -> Outcome {
 }
 
 /// Prints a shell's completions.
-pub fn completions(arguments: &CompletionsArguments) -> Outcome {
+pub(crate) fn completions(arguments: &CompletionsArguments) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "rtpt", &mut script);
     io::stdout().lock().write_all(&script)?;

@@ -40,9 +40,9 @@ mod watch;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use crate::error::{Category, Error};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rtpt_edge::error::{Category, Error};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -65,7 +65,7 @@ Environment:
 /// Robust zero-shot image classification on small devices.
 #[derive(Parser)]
 #[command(name = "rtpt", version, about, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -148,9 +148,20 @@ enum Completion {
 
 type Outcome = Result<Completion, Failure>;
 
+/// The whole program: parses the command line, runs one command, and gives the exit code.
+pub fn run() -> ExitCode {
+    let program = match parse() {
+        Ok(program) => program,
+        Err(code) => return code,
+    };
+    let levels = env_logger::Env::default().default_filter_or(program.log_level());
+    env_logger::Builder::from_env(levels).format_timestamp(None).init();
+    execute(&program)
+}
+
 impl Cli {
     /// What is logged if the environment says nothing: a daemon tells what happens to it.
-    pub fn log_level(&self) -> &'static str {
+    pub(crate) fn log_level(&self) -> &'static str {
         match self.command {
             #[cfg(feature = "daemon")]
             Command::Serve(_) => "info",
@@ -163,15 +174,15 @@ impl Cli {
 ///
 /// # Errors
 /// They are wrong, or only help was asked for; the exit code is given and the rest is said.
-pub fn parse() -> Result<Cli, ExitCode> {
+fn parse() -> Result<Cli, ExitCode> {
     #[cfg(feature = "daemon")]
     return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
     #[cfg(not(feature = "daemon"))]
     Ok(Cli::parse())
 }
 
-/// Runs the command and says how it went.
-pub fn run(program: &Cli) -> ExitCode {
+/// Runs the command.
+fn execute(program: &Cli) -> ExitCode {
     finish(match &program.command {
         Command::Classify(arguments) => classify::run(arguments),
         Command::Trace(arguments) => trace::run(arguments),

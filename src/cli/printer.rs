@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use rtpt_edge::error::Result;
-use rtpt_edge::report::{ErrorRecord, ImageRecord};
+use crate::error::Result;
+use crate::report::{ErrorRecord, ImageRecord};
 
 use super::inputs::Input;
 
@@ -12,7 +12,7 @@ use super::inputs::Input;
 const LABEL_WIDTH: usize = 20;
 
 /// Prints results as they come, as a table or as JSON lines.
-pub struct Printer {
+pub(crate) struct Printer {
     json: bool,
     path_width: usize,
     label_width: usize,
@@ -21,14 +21,14 @@ pub struct Printer {
 
 impl Printer {
     /// For these inputs, and for answers among `labels`, if they are known.
-    pub fn new(json: bool, inputs: &[Input], labels: &[String]) -> Self {
+    pub(crate) fn new(json: bool, inputs: &[Input], labels: &[String]) -> Self {
         let longest_path = inputs.iter().map(|input| shown(&input.path).chars().count()).max().unwrap_or(0);
         let longest_label = labels.iter().map(|name| name.chars().count()).max().unwrap_or(LABEL_WIDTH);
         Self { json, path_width: longest_path.clamp(5, 48), label_width: longest_label.clamp(5, 32), headed: false }
     }
 
     /// Prints the answer to one input, or why there is none.
-    pub fn print(&mut self, path: &Path, result: &Result<ImageRecord>) -> io::Result<()> {
+    pub(crate) fn print(&mut self, path: &Path, result: &Result<ImageRecord>) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match result {
             Ok(record) if self.json => json_line(&mut out, record),
@@ -50,19 +50,25 @@ impl Printer {
             writeln!(
                 out,
                 "{:path_width$}  {:answer_width$}    {:answer_width$}       time",
-                "image", "R-TPT", "zero-shot"
+                "image",
+                record.method.name(),
+                "zero-shot"
             )?;
             self.headed = true;
         }
-        let mark = if record.label == record.zero_shot.label { ' ' } else { '≠' };
+        let mark = if record.best.label == record.zero_shot.label { ' ' } else { '≠' };
         writeln!(
             out,
             "{:path_width$}  {}  {mark} {}  {:6.0} ms{}",
             clipped(&shown(Path::new(&record.path)), path_width),
-            answer(&record.label, record.probability, label_width),
+            answer(&record.best.label, record.best.probability, label_width),
             answer(&record.zero_shot.label, record.zero_shot.probability, label_width),
-            record.timings_ms.total(),
-            if record.tamper.is_some_and(|tamper| tamper.suspicious == Some(true)) { "  tampered?" } else { "" },
+            record.timings_ms.total,
+            if record.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)) {
+                "  tampered?"
+            } else {
+                ""
+            },
         )?;
         for (rank, next) in record.top.iter().enumerate().skip(1) {
             let rank = format!("{}.", rank + 1);
@@ -72,7 +78,7 @@ impl Printer {
     }
 
     /// Prints how many there were.
-    pub fn summary(&self, count: usize, failed: usize, seconds: f64) -> io::Result<()> {
+    pub(crate) fn summary(&self, count: usize, failed: usize, seconds: f64) -> io::Result<()> {
         if !self.json && count > 1 {
             let failures = if failed == 0 { String::new() } else { format!(", {failed} not classified") };
             writeln!(io::stdout(), "{count} images in {seconds:.1} s{failures}")?;
@@ -82,18 +88,18 @@ impl Printer {
 }
 
 /// Writes a record as a line of JSON.
-pub fn json_line(out: &mut impl Write, record: &impl serde::Serialize) -> io::Result<()> {
+pub(crate) fn json_line(out: &mut impl Write, record: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, record)?;
     writeln!(out)
 }
 
 /// A label and its probability, `width` and 8 characters wide.
-pub fn answer(label: &str, probability: f32, width: usize) -> String {
+pub(crate) fn answer(label: &str, probability: f32, width: usize) -> String {
     format!("{:width$} {:5.1} %", clipped(label, width), probability * 100.0)
 }
 
 /// A path as it can be shown on a terminal: control characters could move the cursor.
-pub fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

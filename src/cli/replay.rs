@@ -3,29 +3,30 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::{Bundle, locate_bundle};
+use crate::error::{Error, Result};
+use crate::labels::read_labels;
+use crate::method::Method;
+use crate::recording::{RecordedFrame, Recording, RecordingPart, Replayed, WhatIf, replayer};
 use clap::Args;
-use rtpt_edge::bundle::{Bundle, locate_bundle};
-use rtpt_edge::classes::read_labels;
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::recording::{RecordedFrame, Recording, RecordingPart, Replayed, WhatIf, replayer};
 use serde::Serialize;
 
 use super::printer::{answer, json_line};
 use super::progress_bar;
-use super::settings::{Head, memory_folder};
+use super::settings::{cache_folder, method_parser};
 use super::{Completion, Outcome};
 
 /// Width of a label (characters).
 const LABEL_WIDTH: usize = 20;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Model bundle [default: the one that was recorded with, where it was]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// What if this head had been used?
-    #[arg(long, value_enum)]
-    head: Option<Head>,
+    /// What if this method had been used?
+    #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
+    method: Option<Method>,
     /// What if these labels had been used?
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -68,17 +69,15 @@ struct Summary {
     other_device: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
-    let what_if = WhatIf {
-        head: arguments.head.map(Into::into),
-        labels: arguments.labels.as_deref().map(read_labels).transpose()?,
-    };
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    let what_if =
+        WhatIf { method: arguments.method, labels: arguments.labels.as_deref().map(read_labels).transpose()? };
     let recording = Recording::open(&arguments.recording)?;
     let mut summary = Summary { schema: 1, left_out: recording.left_out.clone(), ..Summary::default() };
     let bar = progress_bar(recording.parts.iter().map(|part| part.frames.len()).sum());
     for part in recording.parts.iter().filter(|part| !part.frames.is_empty()) {
         let bundle = open_bundle(arguments.bundle.as_deref(), part)?;
-        let mut replayer = replayer(&bundle, &part.settings, &what_if, arguments.threads, memory_folder().as_deref())?;
+        let replayer = replayer(&bundle, &part.settings, &what_if, arguments.threads, cache_folder().as_deref())?;
         summary.other_device |= replayer.other_device;
         for frame in &part.frames {
             let result = replayer.replay(part, frame);

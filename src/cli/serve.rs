@@ -6,23 +6,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::daemon::{DaemonSettings, Loaded, Token, serve};
+use crate::error::{Error, Result};
+use crate::files::read_up_to;
+use crate::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
+use crate::recording::RecorderSettings;
+use crate::source::{SourceSettings, SourceSpec};
 use clap::Args;
-use rtpt_edge::daemon::{DaemonSettings, Loaded, Token, serve};
-use rtpt_edge::error::{Error, Result};
-use rtpt_edge::files::read_up_to;
-use rtpt_edge::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
-use rtpt_edge::recording::RecorderSettings;
-use rtpt_edge::source::{SourceSettings, SourceSpec};
 
 use super::client::default_socket;
-use super::settings::{CacheArguments, SettingsArguments, memory_folder};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder};
 use super::{Cli, Command, Completion, Outcome, config};
 
 /// Room for a recording if nothing is said (MiB).
 const RECORD_MAX_MB: u64 = 256;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// TOML file with any of these settings under their long names; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub struct Arguments {
     cache: CacheArguments,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Asked once before anything is opened, so that a wrong flag is told at once.
     arguments.source()?;
     let unknown = |what, expected: &str| Error::Setting { what, expected: expected.into(), found: "unknown".into() };
@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             .ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set, or --state DIR"))?,
         queue: arguments.queue,
         cache: arguments.cache.open_or_memory(),
-        memory: memory_folder(),
+        cache_folder: cache_folder(),
     };
     serve(settings, Box::new(load))?;
     Ok(Completion::All)
@@ -103,9 +103,9 @@ fn load() -> Result<Loaded> {
     };
     let bundle = arguments.settings.bundle.open()?;
     Ok(Loaded {
-        settings: arguments.settings.settings(&bundle),
+        settings: arguments.settings.settings(&bundle)?,
         labels: arguments.settings.labels.list(&bundle)?,
-        prompting: arguments.settings.labels.prompting(&bundle),
+        prompt: arguments.settings.labels.prompt(&bundle),
         source: arguments.source()?,
         recording: arguments.recording(),
         bundle,

@@ -4,21 +4,26 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bundle::{Bundle, locate_bundle};
+use crate::cache::FeatureCache;
+use crate::classifier::Classifier;
+use crate::classifier::ClassifierSettings;
+use crate::error::Error;
+use crate::error::Result;
+use crate::extractor::ExtractorSettings;
+use crate::extractor::worker_pool;
+use crate::label_set::LabelSet;
+use crate::labels::{Labels, read_labels};
+use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
+use crate::method::{Method, MethodSettings};
+use crate::text::Prompt;
+use crate::views::Augment;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use rtpt_edge::bundle::{Bundle, locate_bundle};
-use rtpt_edge::cache::FeatureCache;
-use rtpt_edge::classes::{LabelList, LabelSet, read_labels};
-use rtpt_edge::extractor::worker_pool;
-use rtpt_edge::head::HeadKind;
-use rtpt_edge::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
-use rtpt_edge::text::Prompting;
-use rtpt_edge::tuning::TuningSettings;
-use rtpt_edge::views::Augment;
-use rtpt_edge::{Classifier, ClassifierSettings, ExtractorSettings, Result};
 
 /// Which bundle.
 #[derive(Args)]
-pub struct BundleArgument {
+pub(crate) struct BundleArgument {
     /// Model bundle [default: the demo bundle that comes with rtpt]
     #[arg(long, env = "RTPT_BUNDLE", value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -26,14 +31,14 @@ pub struct BundleArgument {
 
 impl BundleArgument {
     /// Finds and opens the bundle.
-    pub fn open(&self) -> Result<Bundle> {
+    pub(crate) fn open(&self) -> Result<Bundle> {
         Bundle::open(&locate_bundle(self.bundle.as_deref())?)
     }
 }
 
 /// What to choose from.
 #[derive(Args)]
-pub struct LabelArguments {
+pub(crate) struct LabelArguments {
     /// Labels to choose from, one a line, or an identifier, a tab and a label [default: the bundle's]
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
@@ -47,7 +52,7 @@ pub struct LabelArguments {
 
 /// How features are made.
 #[derive(Args)]
-pub struct ExtractorArguments {
+pub(crate) struct ExtractorArguments {
     /// Views of the image, the clean one included [default: the bundle's]
     #[arg(long, value_name = "N")]
     pub views: Option<usize>,
@@ -65,34 +70,42 @@ pub struct ExtractorArguments {
     batch: Option<usize>,
 }
 
-/// What is tuned, and how.
+/// The method and its parameters.
 #[derive(Args)]
-pub struct HeadArguments {
-    /// What is tuned to the image [default: the bundle's]
-    #[arg(long, value_enum)]
-    head: Option<Head>,
+pub(crate) struct MethodArguments {
+    /// Method [default: the bundle's]
+    #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
+    method: Option<Method>,
     /// Steps of test-time adaptation [default: the bundle's, R-TPT's 1]
     #[arg(long, value_name = "N")]
     tta_steps: Option<usize>,
-    /// Learning rate of the tuning [default: the bundle's for its own head, else the head's: R-TPT's 0.005, 0.02 for
-    /// class-lowrank, 0.1 for view-shift]
+    /// Learning rate of the tuning [default: the bundle's for its own method, else the method's]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
-    /// Fraction of the views, those of least entropy, that tuning looks at or that vote [default: the bundle's for its
-    /// own head, else the head's: R-TPT's 0.1, 0.3 for zero, 1 for view-shift]
+    /// Fraction of the views, those of least entropy, that the method looks at [default: the bundle's for its own method,
+    /// else the method's]
     #[arg(long, value_name = "FRACTION")]
     selection: Option<f64>,
     /// Directions that class-lowrank shifts classes in [default: 32]
     #[arg(long, value_name = "N")]
     rank: Option<usize>,
-    /// Leave classes out of the tuning whose probability is below P in every view; 0 is exact
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    class_cutoff: f64,
+    /// Leave classes out of the tuning whose probability is below P in every view; 0 is exact [default: 0]
+    #[arg(long, value_name = "P")]
+    class_cutoff: Option<f64>,
+    /// A parameter of the method by name, as in selection=0.2
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+}
+
+/// Names of methods, from their table.
+pub(crate) fn method_parser() -> impl TypedValueParser<Value = Method> {
+    let names = Method::all().map(|method| PossibleValue::new(method.name()).help(method.summary()));
+    PossibleValuesParser::new(names).map(|name| Method::named(&name).expect("the choices are names of methods"))
 }
 
 /// Where features are remembered.
 #[derive(Args)]
-pub struct CacheArguments {
+pub(crate) struct CacheArguments {
     /// Where features are remembered [default: on disk for folders and evaluations, else nowhere]
     #[arg(long, value_enum, value_name = "WHERE")]
     cache: Option<CacheChoice>,
@@ -116,13 +129,13 @@ enum CacheChoice {
 
 impl CacheArguments {
     /// The cache asked for; `lasting` says whether the disk is used if nothing was said.
-    pub fn open(&self, lasting: bool) -> Option<Arc<FeatureCache>> {
+    pub(crate) fn open(&self, lasting: bool) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(if lasting { CacheChoice::Disk } else { CacheChoice::Off }))
     }
 
     /// The cache asked for, in memory if nothing was said.
     #[cfg(feature = "daemon")]
-    pub fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
+    pub(crate) fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(CacheChoice::Memory))
     }
 
@@ -147,41 +160,22 @@ impl CacheArguments {
     }
 
     /// Where features on disk are.
-    pub fn folder(&self) -> Option<PathBuf> {
-        self.cache_dir.clone().or_else(memory_folder)
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.cache_dir.clone().or_else(cache_folder)
     }
 }
 
 /// How to classify.
 #[derive(Args)]
-pub struct SettingsArguments {
+pub(crate) struct SettingsArguments {
     #[command(flatten)]
     pub bundle: BundleArgument,
     #[command(flatten)]
     pub labels: LabelArguments,
     #[command(flatten)]
-    head: HeadArguments,
+    method: MethodArguments,
     #[command(flatten)]
     pub extractor: ExtractorArguments,
-}
-
-/// The heads by name.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Head {
-    /// Nothing: the views are only ensembled
-    None,
-    /// A shift of the class embeddings
-    ClassShift,
-    /// A shift of the class embeddings within a few directions
-    ClassLowrank,
-    /// A shift of the views' features within the directions they differ in (T-VSS)
-    ViewShift,
-    /// The words before the label, through the text tower: R-TPT as published
-    Context,
-    /// Nothing: the answer is that of the features' mode (MTA)
-    Mta,
-    /// Nothing: the most confident views vote (ZERO)
-    Zero,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -192,32 +186,18 @@ enum AugmentChoice {
     Augmix,
 }
 
-impl From<Head> for HeadKind {
-    fn from(head: Head) -> Self {
-        match head {
-            Head::None => Self::None,
-            Head::ClassShift => Self::ClassShift,
-            Head::ClassLowrank => Self::ClassLowrank,
-            Head::ViewShift => Self::ViewShift,
-            Head::Mta => Self::Mta,
-            Head::Zero => Self::Zero,
-            Head::Context => Self::Context,
-        }
-    }
-}
-
 impl SettingsArguments {
     /// Opens the bundle and prepares to classify with it.
-    pub fn classifier(&self) -> Result<Classifier> {
+    pub(crate) fn classifier(&self) -> Result<Classifier> {
         let bundle = self.bundle.open()?;
         self.classifier_of(&bundle)
     }
 
     /// Prepares to classify with an open bundle.
-    pub fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
-        let settings = self.settings(bundle);
-        settings.check()?;
-        let memory = memory_folder();
+    pub(crate) fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
+        let settings = self.settings(bundle)?;
+        settings.extractor.check()?;
+        let cache_folder = cache_folder();
         let list = self.labels.list(bundle)?;
         let labels = self.labels.embed(bundle, list, settings.extractor.threads)?;
         if settings.extractor.views.count == 1 {
@@ -225,18 +205,22 @@ impl SettingsArguments {
                 "with one view there is nothing to ensemble, so an attack is not resisted; use --views 2 or more"
             );
         }
-        Classifier::new(bundle, labels, settings, memory.as_deref())
+        Classifier::new(bundle, labels, settings, cache_folder.as_deref())
     }
 
     /// The settings asked for.
-    pub fn settings(&self, bundle: &Bundle) -> ClassifierSettings {
-        ClassifierSettings { extractor: self.extractor.settings(bundle), tuning: self.head.settings(bundle) }
+    ///
+    /// # Errors
+    /// The method has no such parameter, or a value is out of range.
+    pub(crate) fn settings(&self, bundle: &Bundle) -> Result<ClassifierSettings> {
+        let method = self.method.settings(bundle)?;
+        Ok(ClassifierSettings { extractor: self.extractor.settings(bundle), method })
     }
 }
 
 impl LabelArguments {
     /// The labels asked for; `None` where neither the user nor the bundle names any.
-    pub fn list(&self, bundle: &Bundle) -> Result<Option<LabelList>> {
+    pub(crate) fn list(&self, bundle: &Bundle) -> Result<Option<Labels>> {
         match &self.labels {
             Some(path) => read_labels(path).map(Some),
             None => Ok(bundle.labels.clone()),
@@ -244,25 +228,25 @@ impl LabelArguments {
     }
 
     /// What is written around a label.
-    pub fn prompting(&self, bundle: &Bundle) -> Prompting {
+    pub(crate) fn prompt(&self, bundle: &Bundle) -> Prompt {
         match (&self.context, &self.templates[..]) {
-            (Some(context), _) => Prompting::Context(context.trim().into()),
-            (None, []) => bundle.prompting(),
-            (None, templates) => Prompting::Templates(templates.to_vec()),
+            (Some(context), _) => Prompt::Context(context.trim().into()),
+            (None, []) => bundle.prompt(),
+            (None, templates) => Prompt::Templates(templates.to_vec()),
         }
     }
 
     /// Labels with their embeddings, under the prompt asked for.
-    pub fn embed(&self, bundle: &Bundle, list: Option<LabelList>, threads: Option<usize>) -> Result<LabelSet> {
+    pub(crate) fn embed(&self, bundle: &Bundle, list: Option<Labels>, threads: Option<usize>) -> Result<LabelSet> {
         let Some(list) = list else { return LabelSet::of(bundle) };
-        let prompting = self.prompting(bundle);
-        worker_pool(threads)?.install(|| LabelSet::new(bundle, list, prompting, memory_folder().as_deref()))
+        let prompt = self.prompt(bundle);
+        worker_pool(threads)?.install(|| LabelSet::new(bundle, list, prompt, cache_folder().as_deref()))
     }
 }
 
 impl ExtractorArguments {
     /// The settings asked for.
-    pub fn settings(&self, bundle: &Bundle) -> ExtractorSettings {
+    pub(crate) fn settings(&self, bundle: &Bundle) -> ExtractorSettings {
         let mut settings = ExtractorSettings::of(bundle);
         settings.views.seed = self.seed;
         settings.views.count = self.views.unwrap_or(settings.views.count);
@@ -277,23 +261,37 @@ impl ExtractorArguments {
     }
 }
 
-impl HeadArguments {
-    fn settings(&self, bundle: &Bundle) -> TuningSettings {
-        let mut tuning = bundle.manifest.tuning();
-        if let Some(head) = self.head {
-            tuning = tuning.with_head(head.into());
+impl MethodArguments {
+    /// The settings asked for.
+    fn settings(&self, bundle: &Bundle) -> Result<MethodSettings> {
+        let own = bundle.manifest.method;
+        let mut settings = self.method.map_or(own, |method| own.with_method(method));
+        let count = |value: Option<usize>| value.map(|value| value as f64);
+        let flags = [
+            ("steps", count(self.tta_steps)),
+            ("learning_rate", self.lr),
+            ("selection", self.selection),
+            ("rank", count(self.rank)),
+            ("class_cutoff", self.class_cutoff),
+        ];
+        for (name, value) in flags.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            settings.set(name, value)?;
         }
-        tuning.steps = self.tta_steps.unwrap_or(tuning.steps);
-        tuning.optimizer.learning_rate = self.lr.unwrap_or(tuning.optimizer.learning_rate);
-        tuning.selection = self.selection.unwrap_or(tuning.selection);
-        tuning.rank = self.rank.unwrap_or(tuning.rank);
-        tuning.class_cutoff = self.class_cutoff;
-        tuning
+        for text in &self.parameters {
+            let refused = || Error::Setting {
+                what: "--set",
+                expected: "NAME=VALUE with a number, as in selection=0.2".into(),
+                found: text.clone(),
+            };
+            let (name, value) = text.split_once('=').ok_or_else(refused)?;
+            settings.set(name, value.parse().map_err(|_| refused())?)?;
+        }
+        Ok(settings)
     }
 }
 
 /// Where this device's choices and label embeddings are remembered: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
-pub fn memory_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     cache.or_else(|| folder("HOME").map(|home| home.join(".cache"))).map(|path| path.join("rtpt"))

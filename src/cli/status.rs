@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
+use crate::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
 use clap::Args;
-use rtpt_edge::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
 
 use super::client::SocketArgument;
 use super::printer::json_line;
 use super::{Completion, Outcome};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
     /// One JSON object
@@ -18,7 +18,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let info: InfoRecord = arguments.socket.client()?.info()?;
     let mut out = io::stdout().lock();
     if arguments.json {
@@ -38,13 +38,8 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
     if let Some(model) = &info.model {
         writeln!(
             out,
-            "model      {}, {} labels, head {}, {} views, {} threads, batch {}",
-            model.bundle,
-            model.labels,
-            model.head.name(),
-            model.views,
-            model.threads,
-            model.batch
+            "model      {}, {} labels, method {}, {} views, {} threads, batch {}",
+            model.bundle, model.labels, model.method, model.views, model.threads, model.batch
         )?;
     }
     let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, .. } = &status.source;

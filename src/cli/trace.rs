@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::files::write_file;
+use crate::report::trace_bytes;
+use crate::views::decode;
 use clap::Args;
-use rtpt_edge::files::write_file;
-use rtpt_edge::report::trace_bytes;
 
 use super::settings::SettingsArguments;
 use super::{Completion, Outcome, inputs};
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// The file to write (safetensors)
@@ -22,11 +23,13 @@ pub struct Arguments {
     image: PathBuf,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
-    let mut classifier = arguments.settings.classifier()?;
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    let classifier = arguments.settings.classifier()?;
     let bytes = inputs::Input::file(&arguments.image).read()?;
-    let outcome = classifier.classify(&bytes)?;
-    let trace = trace_bytes(&classifier, &outcome);
+    let answer = classifier.classify(&bytes)?;
+    let features = answer.features();
+    let views = classifier.extractor().views_of(&decode(&bytes)?, &features.digest().into(), &features.views());
+    let trace = trace_bytes(&classifier, &answer, views.view());
     write_file(&arguments.output, &trace)?;
     writeln!(io::stdout(), "{}: {} bytes", arguments.output.display(), trace.len())?;
     Ok(Completion::All)

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
+use crate::daemon::protocol::{DecisionRecord, StatusRecord};
+use crate::error::Error;
 use clap::Args;
-use rtpt_edge::daemon::protocol::{DecisionRecord, StatusRecord};
-use rtpt_edge::error::Error;
 
 use super::client::SocketArgument;
 use super::printer::answer;
@@ -18,7 +18,7 @@ const LABEL_WIDTH: usize = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
     /// End after N decisions [default: go on, also when the daemon is started anew]
@@ -29,7 +29,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let client = arguments.socket.client()?;
     let mut printer = Printer { json: arguments.json, left: arguments.count, last: None, state: String::new() };
     let mut seen = false;
@@ -87,11 +87,15 @@ impl Printer {
                 "{} {:>7}  {}  zero-shot {}  {:5.0} ms, {} dropped{}",
                 time_of_day(record.unix_ms),
                 record.sequence,
-                answer(&image.label, image.probability, LABEL_WIDTH),
+                answer(&image.best.label, image.best.probability, LABEL_WIDTH),
                 answer(&image.zero_shot.label, image.zero_shot.probability, LABEL_WIDTH),
-                image.timings_ms.total(),
+                image.timings_ms.total,
                 record.dropped,
-                if image.tamper.is_some_and(|tamper| tamper.suspicious == Some(true)) { "  tampered?" } else { "" },
+                if image.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)) {
+                    "  tampered?"
+                } else {
+                    ""
+                },
             )?;
         }
         out.flush()?;

@@ -18,7 +18,7 @@ use crate::limits::{BODIES_BYTES_MAX, BODY_MS};
 const PIECE: usize = 4 << 10;
 
 /// The memory that all bodies together may take.
-pub struct BodyBudget(Arc<Semaphore>);
+pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {
     fn default() -> Self {
@@ -27,7 +27,7 @@ impl Default for BodyBudget {
 }
 
 /// A body, and the memory it was given.
-pub struct Body {
+pub(crate) struct Body {
     /// Its bytes.
     pub bytes: Vec<u8>,
     _room: Vec<OwnedSemaphorePermit>,
@@ -37,7 +37,12 @@ pub struct Body {
 ///
 /// # Errors
 /// It is longer than `limit` (bytes), does not come in time or not to its end, or there is no memory for it now.
-pub async fn read_body(request: Request, limit: u64, budget: &BodyBudget, shared: &Shared) -> Result<Body, Refused> {
+pub(crate) async fn read_body(
+    request: Request,
+    limit: u64,
+    budget: &BodyBudget,
+    shared: &Shared,
+) -> Result<Body, Refused> {
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes");
         Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)

@@ -17,7 +17,7 @@ use crate::limits::WRITE_STALL_MS;
 ///
 /// What the HTTP library refuses by itself, such as a head that is no HTTP or too long, it refuses without a body; such
 /// an answer gets its reason in JSON here, as all others have theirs.
-pub struct ClientStream<S> {
+pub(crate) struct ClientStream<S> {
     inner: S,
     stall: Option<Pin<Box<Sleep>>>,
     /// What is written instead of the library's own refusal, and how much of it was.
@@ -25,7 +25,7 @@ pub struct ClientStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    pub fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         Self { inner, stall: None, refusal: None }
     }
 

@@ -42,7 +42,7 @@ struct Serving {
 ///
 /// # Errors
 /// A listener cannot be used.
-pub async fn serve(
+pub(crate) async fn serve(
     listeners: Vec<Listener>,
     app: Router,
     shared: Arc<Shared>,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::protocol::LabelsRequest;
-use crate::classes::LabelList;
 use crate::error::{Error, Result};
 use crate::files::{read_up_to, sync_folder, write_file};
+use crate::labels::Labels;
 use crate::limits::LABELS_FILE_BYTES_MAX;
 
 /// The labels' name in the daemon's folder.
@@ -14,32 +14,32 @@ const NAME: &str = "labels.json";
 /// The labels in a client's JSON, without white space around them.
 ///
 /// # Errors
-/// There are not as many identifiers as labels, or [`LabelList::new`] refuses them.
-pub fn labels_of(request: LabelsRequest) -> Result<LabelList> {
+/// There are not as many identifiers as labels, or [`Labels::new`] refuses them.
+pub(crate) fn labels_of(request: LabelsRequest) -> Result<Labels> {
     let LabelsRequest { labels, ids } = request;
     let trimmed = |texts: Vec<String>| texts.iter().map(|text| text.trim().to_string()).collect::<Vec<_>>();
     if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != labels.len()) {
         let (expected, found) = (format!("{} or none", labels.len()), ids.len().to_string());
         return Err(Error::Setting { what: "the number of identifiers", expected, found });
     }
-    LabelList::new(trimmed(labels), ids.map(trimmed))
+    Labels::with_ids(trimmed(labels), ids.map(trimmed))
 }
 
 /// Where edited labels are kept.
 #[derive(Clone, Debug)]
-pub struct EditedLabels {
+pub(crate) struct EditedLabels {
     path: PathBuf,
 }
 
 impl EditedLabels {
     /// In the daemon's folder.
-    pub fn in_folder(folder: &Path) -> Self {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { path: folder.join(NAME) }
     }
 
     /// The labels that were kept, if there are any. A file that cannot be used is a warning: the configured labels are
     /// better than none.
-    pub fn read(&self) -> Option<LabelList> {
+    pub(crate) fn read(&self) -> Option<Labels> {
         if !self.path.exists() {
             return None;
         }
@@ -57,7 +57,7 @@ impl EditedLabels {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn keep(&self, list: &LabelList) -> Result<()> {
+    pub(crate) fn keep(&self, list: &Labels) -> Result<()> {
         let request = LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) };
         write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))
     }
@@ -66,7 +66,7 @@ impl EditedLabels {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn forget(&self) -> Result<()> {
+    pub(crate) fn forget(&self) -> Result<()> {
         let failed = |source| Error::OutputUnwritable { path: self.path.clone(), source };
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

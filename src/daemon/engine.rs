@@ -10,14 +10,16 @@ use tokio::sync::oneshot;
 
 use super::protocol::{DecisionRecord, HistoryPoint, SCHEMA, ViewRecord};
 use super::shared::{Latest, ModelInfo, Shared};
-use crate::answerer::{Answerer, Outcome};
+use crate::answer::Answer;
 use crate::bundle::Bundle;
-use crate::classifier::{CacheUse, Classifier};
+use crate::cancellation::CancellationToken;
+use crate::classifier::Classifier;
 use crate::device::temperature;
 use crate::error::Result;
-use crate::head::HeadKind;
+use crate::extractor::CacheUse;
 use crate::limits::CACHE_FLUSH_MS;
-use crate::pulse::Pulse;
+use crate::method::Method;
+use crate::predictor::Predictor;
 use crate::recording::{RecordedFrame, RecordedSettings};
 use crate::report::{ImageRecord, png_bytes};
 use crate::rows::{argmax, softmax, top};
@@ -29,37 +31,37 @@ const TOP_OF_FRAMES: usize = 5;
 const IDLE_MS: u64 = 500;
 
 /// What a client wants.
-pub struct Request {
+pub(crate) struct Request {
     /// The image file.
     pub bytes: Vec<u8>,
     /// Another number of views.
     pub views: Option<usize>,
-    /// Another head.
-    pub head: Option<HeadKind>,
+    /// Another method.
+    pub method: Option<Method>,
     /// Answers to list.
     pub top: usize,
     /// Cancelled when the client is gone or its deadline has passed.
-    pub pulse: Pulse,
+    pub token: CancellationToken,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<ImageRecord>>,
 }
 
 /// What the engine does besides looking at frames.
-pub enum Job {
+pub(crate) enum Job {
     /// Classifies a client's image.
     Classify(Box<Request>),
     /// Takes on a model.
     Install(Box<Model>, oneshot::Sender<()>),
     /// Takes on other labels.
-    Relabel(Arc<Answerer>, oneshot::Sender<()>),
+    Relabel(Arc<Predictor>, oneshot::Sender<()>),
 }
 
 /// A loaded model with its settings.
-pub struct Model {
+pub(crate) struct Model {
     bundle: Arc<Bundle>,
     classifier: Classifier,
-    /// Heads that requests asked for, beside the model's own.
-    heads: Vec<(HeadKind, Arc<Answerer>)>,
+    /// Methods that requests asked for, beside the model's own.
+    others: Vec<Classifier>,
     recorded: Arc<RecordedSettings>,
     info: Arc<ModelInfo>,
 }
@@ -69,39 +71,38 @@ impl Model {
     ///
     /// # Errors
     /// The golden image cannot be classified.
-    pub fn warmed_up(bundle: Arc<Bundle>, mut classifier: Classifier, pulse: &Pulse) -> Result<Self> {
-        let views = classifier.extractor().settings().views;
+    pub(crate) fn warmed_up(bundle: Arc<Bundle>, classifier: Classifier, token: &CancellationToken) -> Result<Self> {
         let golden = png_bytes(&bundle.goldens.image);
-        let answerer = Arc::clone(classifier.answerer());
-        classifier.classify_as(&golden, &views, &answerer, CacheUse::Bypass, pulse)?;
+        classifier.classify_in(&golden, classifier.views(), CacheUse::Bypass, token)?;
         let (recorded, info) = describe(&bundle, &classifier);
-        Ok(Self { bundle, classifier, heads: Vec::new(), recorded, info })
+        Ok(Self { bundle, classifier, others: Vec::new(), recorded, info })
     }
 
     /// What others may know of it.
-    pub fn info(&self) -> &Arc<ModelInfo> {
+    pub(crate) fn info(&self) -> &Arc<ModelInfo> {
         &self.info
     }
 
     /// Answers with other labels from now on.
-    fn relabel(&mut self, answerer: Arc<Answerer>) {
-        self.classifier.answer_with(answerer);
-        self.heads.clear();
+    fn relabel(&mut self, predictor: Arc<Predictor>) {
+        self.classifier = self.classifier.with_predictor(predictor);
+        self.others.clear();
         (self.recorded, self.info) = describe(&self.bundle, &self.classifier);
     }
 
-    /// What answers with this head, made when it is first asked for.
-    fn answerer(&mut self, head: Option<HeadKind>) -> Result<Arc<Answerer>> {
-        let own = self.classifier.answerer();
-        let Some(head) = head.filter(|&head| head != own.tuning().head) else { return Ok(Arc::clone(own)) };
-        if let Some((_, answerer)) = self.heads.iter().find(|(kind, _)| *kind == head) {
-            return Ok(Arc::clone(answerer));
+    /// The classifier with this method, made when it is first asked for.
+    fn classifier(&mut self, method: Option<Method>) -> Result<Classifier> {
+        let own = &self.classifier;
+        let Some(method) = method.filter(|&method| method != own.method().method()) else { return Ok(own.clone()) };
+        if let Some(other) = self.others.iter().find(|other| other.method().method() == method) {
+            return Ok(other.clone());
         }
-        let (labels, tuning) = (Arc::clone(own.labels()), own.tuning().with_head(head));
-        let pool = self.classifier.extractor().pool();
-        let answerer = Arc::new(pool.install(|| Answerer::new(&self.bundle, labels, tuning))?);
-        self.heads.push((head, Arc::clone(&answerer)));
-        Ok(answerer)
+        let (labels, settings) = (Arc::clone(own.predictor().labels()), own.method().with_method(method));
+        let pool = own.extractor().pool();
+        let predictor = pool.install(|| Predictor::new(&self.bundle, labels, settings))?;
+        let other = own.with_predictor(Arc::new(predictor));
+        self.others.push(other.clone());
+        Ok(other)
     }
 }
 
@@ -111,11 +112,11 @@ fn describe(bundle: &Arc<Bundle>, classifier: &Classifier) -> (Arc<RecordedSetti
 }
 
 /// Works until the inbox is closed and empty.
-pub fn run(shared: &Shared) {
+pub(crate) fn run(shared: &Shared) {
     let mut model: Option<Box<Model>> = None;
     let mut flushed = Instant::now();
     loop {
-        shared.beats.fetch_add(1, Ordering::Relaxed);
+        shared.checkpoints.fetch_add(1, Ordering::Relaxed);
         match shared.inbox.take(Duration::from_millis(IDLE_MS)) {
             Taken::Job(Job::Classify(request)) => survive(|| classify(shared, model.as_deref_mut(), *request)),
             Taken::Job(Job::Install(new, done)) => {
@@ -123,9 +124,9 @@ pub fn run(shared: &Shared) {
                 model = Some(new);
                 let _ = done.send(());
             }
-            Taken::Job(Job::Relabel(answerer, done)) => {
+            Taken::Job(Job::Relabel(predictor, done)) => {
                 if let Some(model) = &mut model {
-                    model.relabel(answerer);
+                    model.relabel(predictor);
                     shared.set_model(model.info());
                 }
                 let _ = done.send(());
@@ -157,14 +158,14 @@ fn classify(shared: &Shared, model: Option<&mut Model>, request: Request) {
     // A client that is gone while its request waited costs nothing.
     let Some(model) = model.filter(|_| !request.reply.is_closed()) else { return };
     let began = Instant::now();
-    let Request { bytes, views, head, top, pulse, reply } = request;
-    let result = model.answerer(head).and_then(|answerer| {
-        let mut settings = model.classifier.extractor().settings().views;
+    let Request { bytes, views, method, top, token, reply } = request;
+    let result = model.classifier(method).and_then(|classifier| {
+        let mut settings = classifier.extractor().settings().views;
         settings.count = views.unwrap_or(settings.count);
-        let outcome = model.classifier.classify_as(&bytes, &settings, &answerer, CacheUse::Ask, &pulse)?;
-        shared.metrics.classified(&outcome.timings, settings.count, shared.has_cache(), outcome.cached);
-        let bundle = model.classifier.extractor().bundle_id();
-        Ok(ImageRecord::new(Path::new("-"), bundle, &answerer, &outcome, top))
+        let answer = classifier.classify_in(&bytes, settings, CacheUse::LookUp, &token)?;
+        let features = &answer.features;
+        shared.metrics.classified(&answer.timings, features.views.count, shared.has_cache(), features.cached);
+        Ok(ImageRecord::new(Path::new("-"), &answer, top))
     });
     shared.note_service(began.elapsed());
     let _ = reply.send(result);
@@ -173,12 +174,12 @@ fn classify(shared: &Shared, model: Option<&mut Model>, request: Request) {
 fn look(shared: &Shared, model: &mut Model, frame: Frame) {
     let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
     let asked = !frame.live && shared.has_cache();
-    match decide(frame, &mut model.classifier, &shared.frame_pulse()) {
+    match decide(frame, &model.classifier, &shared.frame_token()) {
         Ok(decision) => {
             shared.source_status().judge(true);
             shared.metrics.frames_classified.inc();
-            let Outcome { timings, views, cached, .. } = &decision.outcome;
-            shared.metrics.classified(timings, views.count, asked, *cached);
+            let Answer { timings, features, .. } = &decision.answer;
+            shared.metrics.classified(timings, features.views.count, asked, features.cached);
             publish(shared, model, decision);
         }
         Err(error) => {
@@ -191,11 +192,9 @@ fn look(shared: &Shared, model: &mut Model, frame: Frame) {
 
 /// Hands a decision to all who want it: the page, the history, the recording.
 fn publish(shared: &Shared, model: &Model, decision: Decision) {
-    let Decision { sequence, unix_ms, name, file, outcome } = decision;
-    let answerer = model.classifier.answerer();
+    let Decision { sequence, unix_ms, name, file, answer } = decision;
     let path = name.clone().unwrap_or_else(|| format!("frame {sequence}"));
-    let bundle = model.classifier.extractor().bundle_id();
-    let image = ImageRecord::new(Path::new(&path), bundle, answerer, &outcome, TOP_OF_FRAMES);
+    let image = ImageRecord::new(Path::new(&path), &answer, TOP_OF_FRAMES);
     let file = Arc::new(file);
     if let Some(recorder) = shared.recorder.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
         let frame = RecordedFrame {
@@ -207,36 +206,28 @@ fn publish(shared: &Shared, model: &Model, decision: Decision) {
             digest: image.digest.clone(),
             answer: image.top[0].clone(),
             zero_shot: image.zero_shot.clone(),
-            tamper: outcome.tamper.map(|tamper| tamper.score),
-            bits: outcome.answer_digest().to_hex().to_string(),
+            tamper: answer.tamper.map(|tamper| tamper.score),
+            bits: blake3::Hash::from(answer.digest()).to_hex().to_string(),
         };
         recorder.record(&model.recorded, frame, &file);
     }
-    shared.history.add(HistoryPoint {
-        unix_ms,
-        decode: outcome.timings.decode,
-        views: outcome.timings.views,
-        encode: outcome.timings.encode,
-        tune: outcome.timings.tune,
-        total: outcome.timings.total,
-        temperature_c: temperature(),
-    });
-    let views = view_records(answerer, &outcome);
-    let plain = outcome.zero_shot();
-    let listed = top(outcome.episode.prediction.view(), TOP_OF_FRAMES);
+    shared.history.add(HistoryPoint { unix_ms, timings: answer.timings, temperature_c: temperature() });
+    let views = view_records(&answer);
+    let plain = answer.zero_shot_probabilities();
+    let listed = top(answer.decision.prediction.view(), TOP_OF_FRAMES);
     let zero_shot = listed.into_iter().map(|class| plain[class]).collect();
     let dropped = shared.inbox.dropped();
     let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, zero_shot, views };
-    shared.publish(Latest::new(&record, file, outcome.digest, outcome.views));
+    shared.publish(Latest::new(&record, file, answer.features.digest, answer.features.views));
 }
 
-fn view_records(answerer: &Answerer, outcome: &Outcome) -> Vec<ViewRecord> {
-    let names = answerer.labels().names();
-    let rows = outcome.episode.logits.rows().into_iter().zip(&outcome.episode.weights).enumerate();
+fn view_records(answer: &Answer) -> Vec<ViewRecord> {
+    let names = answer.labels.names();
+    let rows = answer.decision.logits.rows().into_iter().zip(&answer.decision.weights).enumerate();
     rows.map(|(view, (logits, &weight))| {
         let best = argmax(logits);
         let (label, probability) = (names[best].clone(), softmax(logits)[best]);
-        ViewRecord { label, probability, weight, selected: outcome.episode.selected.contains(&view) }
+        ViewRecord { label, probability, weight, selected: answer.decision.selected.contains(&view) }
     })
     .collect()
 }

@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, TOKEN_BYTES};
 
 /// The cookie in which a browser keeps the token.
-pub const COOKIE_NAME: &str = "rtpt_token";
+pub(crate) const COOKIE_NAME: &str = "rtpt_token";
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// A process of this device, by the kernel's word: user and process, where it tells.
     Local {
         /// User.
@@ -38,14 +38,14 @@ impl std::fmt::Display for Peer {
 
 /// A secret that clients over TCP must know. Kept as its digest, whose comparison takes the same time for any guess.
 #[derive(Clone, Debug)]
-pub struct Token(blake3::Hash);
+pub(crate) struct Token(blake3::Hash);
 
 impl Token {
     /// The token in the content of a file, without white space around it.
     ///
     /// # Errors
     /// It is too short, too long, or has characters that a header cannot have.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let token = text.trim();
         let (least, most) = TOKEN_BYTES;
         let printable = token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"'));
@@ -59,13 +59,13 @@ impl Token {
     }
 
     /// Whether this is it.
-    pub fn is(&self, guess: &str) -> bool {
+    pub(crate) fn is(&self, guess: &str) -> bool {
         self.0 == blake3::hash(guess.as_bytes())
     }
 }
 
 /// Refuses what no request needs: a head past the limits.
-pub fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Refused> {
+pub(crate) fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Refused> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > HEADERS_MAX || bytes + uri.to_string().len() > HEADER_BYTES_MAX {
         let message = format!(
@@ -82,7 +82,7 @@ pub fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Ref
 /// The Unix socket is guarded by its file mode. Over TCP a token is asked for where there is one; else only loopback
 /// is listened on, and names that are not this device's own are refused, so that a web page somewhere cannot reach the
 /// daemon through the visitor's browser. Changes are taken from no other page than the daemon's own.
-pub fn check_peer(
+pub(crate) fn check_peer(
     peer: &Peer,
     token: Option<&Token>,
     method: &Method,

@@ -8,11 +8,11 @@ use crate::limits::HISTORY;
 
 /// A bounded number of points, the oldest first.
 #[derive(Debug, Default)]
-pub struct History(Mutex<VecDeque<HistoryPoint>>);
+pub(crate) struct History(Mutex<VecDeque<HistoryPoint>>);
 
 impl History {
     /// Adds a point, unless the last is too recent.
-    pub fn add(&self, point: HistoryPoint) {
+    pub(crate) fn add(&self, point: HistoryPoint) {
         let (most, apart_ms) = HISTORY;
         let mut points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back must not stop the history.
@@ -26,7 +26,7 @@ impl History {
     }
 
     /// All points.
-    pub fn points(&self) -> Vec<HistoryPoint> {
+    pub(crate) fn points(&self) -> Vec<HistoryPoint> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 }
@@ -39,15 +39,8 @@ mod tests {
     fn points_are_thinned_and_bounded() {
         let (most, apart_ms) = HISTORY;
         let history = History::default();
-        let point = |unix_ms| HistoryPoint {
-            unix_ms,
-            decode: 0.0,
-            views: 0.0,
-            encode: 0.0,
-            tune: 0.0,
-            total: 0.0,
-            temperature_c: None,
-        };
+        let point =
+            |unix_ms| HistoryPoint { unix_ms, timings: crate::timings::Timings::default(), temperature_c: None };
         history.add(point(10_000_000));
         history.add(point(10_000_000 + apart_ms - 1));
         assert_eq!(history.points().len(), 1);

@@ -26,10 +26,10 @@ use super::refusal::Refused;
 use super::shared::{Event, Shared};
 use super::update::Updater;
 use super::{Access, edited_labels::labels_of};
-use crate::classes::{LabelList, parse_labels};
+use crate::cancellation::CancellationToken;
 use crate::error::Error;
+use crate::labels::{Labels, parse_labels};
 use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX, WATCHERS_MAX};
-use crate::pulse::Pulse;
 use crate::report::view_sheet;
 
 /// Answers listed if nothing is said, as in `rtpt classify --json` (count).
@@ -37,7 +37,7 @@ const TOP: usize = 5;
 
 /// What every handler may use.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The daemon's state.
     pub shared: Arc<Shared>,
     /// Changes of labels and model.
@@ -53,7 +53,7 @@ pub struct Context {
 type Answer = Result<Response, Refused>;
 
 /// All routes.
-pub fn router(context: Context) -> Router {
+pub(crate) fn router(context: Context) -> Router {
     Router::new()
         .route("/", get(page::index))
         .route("/page.css", get(page::style))
@@ -176,14 +176,14 @@ async fn classify(State(context): State<Context>, request: Request) -> Answer {
         "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
     )?;
     let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, shared).await?;
-    let pulse = Pulse::counted_in(&shared.beats);
+    let token = CancellationToken::counted_in(&shared.checkpoints);
     let (reply, answer) = oneshot::channel();
     let job = Job::Classify(Box::new(ClassifyRequest {
         bytes: body.bytes,
         views: query.views,
-        head: query.head,
+        method: query.method,
         top: query.top.unwrap_or(TOP),
-        pulse: pulse.clone(),
+        token: token.clone(),
         reply,
     }));
     if shared.inbox.push(job).is_err() {
@@ -191,7 +191,7 @@ async fn classify(State(context): State<Context>, request: Request) -> Answer {
         return Err(Refused::for_now("busy", message, shared.retry_after_s()));
     }
     // Dropped with this handler, when the client hangs up or the deadline passes: then the work stops.
-    let _guard = Cancelling(pulse);
+    let _guard = Cancelling(token);
     let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
     match tokio::time::timeout(deadline, answer).await {
         Ok(Ok(result)) => Ok(Json(result?).into_response()),
@@ -209,7 +209,7 @@ async fn classify(State(context): State<Context>, request: Request) -> Answer {
 }
 
 /// Cancels work when it is dropped.
-struct Cancelling(Pulse);
+struct Cancelling(CancellationToken);
 
 impl Drop for Cancelling {
     fn drop(&mut self) {
@@ -260,7 +260,7 @@ fn labels_answer(shared: &Shared) -> Answer {
         schema: SCHEMA,
         labels: model.labels.names().to_vec(),
         ids: model.labels.list.ids().map(<[String]>::to_vec),
-        prompts: model.labels.prompting.templates(),
+        prompts: model.labels.prompt.templates(),
         origin: shared.labels_origin(),
     };
     Ok(([(ETAG, shared.labels_tag())], Json(record)).into_response())
@@ -283,7 +283,7 @@ async fn put_labels(State(context): State<Context>, request: Request) -> Answer 
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, shared).await?;
     // No label begins with a brace: what does is JSON whose type was forgotten.
     let braced = body.bytes.trim_ascii_start().starts_with(b"{");
-    let list: LabelList = if kind.as_deref() == Some("application/json") || braced {
+    let list: Labels = if kind.as_deref() == Some("application/json") || braced {
         let malformed = |error| {
             let message = format!("the body is not {{\"labels\": […]}}: {error}");
             Refused::new(StatusCode::BAD_REQUEST, "labels_malformed", message)

@@ -16,7 +16,7 @@ const SOCKET_MODE: u32 = 0o660;
 
 /// A place where clients come in.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// A Unix socket.
     Unix(UnixListener),
     /// A TCP port.
@@ -25,7 +25,7 @@ pub enum Listener {
 
 /// The sockets of a daemon. Those it made itself are removed with this value.
 #[derive(Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// All of them.
     pub all: Vec<Listener>,
     own: Option<(PathBuf, Lock)>,
@@ -36,7 +36,7 @@ impl Listeners {
     ///
     /// # Errors
     /// Another daemon has the socket, there is another file of that name, or the address cannot be had.
-    pub fn open(socket: &Path, tcp: Option<SocketAddr>) -> Result<Self> {
+    pub(crate) fn open(socket: &Path, tcp: Option<SocketAddr>) -> Result<Self> {
         let mut all = handed_over()?;
         let mut own = None;
         if all.is_empty() {
@@ -65,7 +65,7 @@ impl Listeners {
 
 impl Listeners {
     /// Where clients find them: a socket's path, a page's address.
-    pub fn places(&self) -> Vec<String> {
+    pub(crate) fn places(&self) -> Vec<String> {
         let place = |listener: &Listener| match listener {
             Listener::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.display().to_string()),
             Listener::Tcp(listener) => Some(format!("http://{}/", listener.local_addr().ok()?)),

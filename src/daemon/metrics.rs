@@ -11,10 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::answerer::Timings;
+use crate::timings::Timings;
 
 /// The media type of the text.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper ends of the histograms' bins (seconds): from a cached answer to a large model on a small board.
 const BINS_S: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -33,7 +33,7 @@ struct Answered {
 }
 
 /// All metrics.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     stages: Family<Stage, Histogram>,
     views: Histogram,
@@ -69,7 +69,7 @@ struct Sampled {
 
 /// The values of [`Sampled`] at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Frames dropped for later ones (count).
     pub frames_dropped: u64,
     /// Frames the source gave (count).
@@ -92,7 +92,7 @@ pub struct Sample {
 
 impl Metrics {
     /// All of them at zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("rtpt");
         let stages = Family::<Stage, Histogram>::new_with_constructor(|| Histogram::new(BINS_S));
         let views = Histogram::new(VIEW_BINS);
@@ -146,11 +146,8 @@ impl Metrics {
     }
 
     /// Notes an image that was classified; `asked` says whether a cache was.
-    pub fn classified(&self, timings: &Timings, views: usize, asked: bool, hit: bool) {
-        let Timings { decode, views: making, encode, tune, total } = *timings;
-        for (stage, milliseconds) in
-            [("decode", decode), ("views", making), ("encode", encode), ("tune", tune), ("total", total)]
-        {
+    pub(crate) fn classified(&self, timings: &Timings, views: usize, asked: bool, hit: bool) {
+        for (stage, milliseconds) in timings.stages() {
             self.stages.get_or_create(&Stage { stage }).observe(milliseconds / 1e3);
         }
         self.views.observe(views as f64);
@@ -162,12 +159,12 @@ impl Metrics {
     }
 
     /// Notes a request that was answered; `path` is the route's, so that there are only so many.
-    pub fn answered(&self, path: &str, status: u16) {
+    pub(crate) fn answered(&self, path: &str, status: u16) {
         self.requests.get_or_create(&Answered { path: path.into(), status: status.into() }).inc();
     }
 
     /// The text, with what was sampled just now.
-    pub fn text(&self, sample: &Sample) -> String {
+    pub(crate) fn text(&self, sample: &Sample) -> String {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let sampled = &self.sampled;
         let (recorded, missed, bytes) = sample.recorded;

@@ -16,7 +16,7 @@ mod http;
 mod listen;
 mod metrics;
 mod page;
-pub mod protocol;
+pub(crate) mod protocol;
 mod refusal;
 mod service;
 mod shared;
@@ -33,8 +33,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use guard::Token;
-pub use update::{Loaded, Loader};
+pub(crate) use guard::Token;
+pub(crate) use update::{Loaded, Loader};
 
 use crate::cache::FeatureCache;
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ use shared::Shared;
 use update::Updater;
 
 /// What stays the same as long as a daemon runs.
-pub struct DaemonSettings {
+pub(crate) struct DaemonSettings {
     /// The Unix socket.
     pub socket: PathBuf,
     /// A TCP address to listen on as well.
@@ -64,11 +64,11 @@ pub struct DaemonSettings {
     /// Where features are remembered.
     pub cache: Option<Arc<FeatureCache>>,
     /// Where this device's choices and label embeddings are remembered.
-    pub memory: Option<PathBuf>,
+    pub cache_folder: Option<PathBuf>,
 }
 
 /// Who may ask over TCP.
-pub struct Access {
+pub(crate) struct Access {
     token: Option<Token>,
 }
 
@@ -87,9 +87,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// A setting is out of range, another daemon has the socket or the folder, an address cannot be had, or the model cannot
 /// be loaded at the start. Later nothing ends it.
-pub fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
+pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
-    let DaemonSettings { socket, listen, token, state, queue, cache, memory } = settings;
+    let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
     let mut listeners = Listeners::open(&socket, listen)?;
     let failed = |source| Error::OutputUnwritable { path: state.clone(), source };
     fs::create_dir_all(&state).map_err(|error| Error::Setting {
@@ -101,7 +101,7 @@ pub fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let shared = Arc::new(Shared::new(queue, cache, listeners.places()));
     let for_engine = Arc::clone(&shared);
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || run(&for_engine)).map_err(failed)?;
-    let updater = Arc::new(Updater::new(Arc::clone(&shared), loader, EditedLabels::in_folder(&state), memory));
+    let updater = Arc::new(Updater::new(Arc::clone(&shared), loader, EditedLabels::in_folder(&state), cache_folder));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
     let runtime = runtime.map_err(failed)?;
     let taken = std::mem::take(&mut listeners.all);
@@ -215,7 +215,7 @@ async fn run_until_told(
 /// Feeds the service manager's watchdog, if it has one, as long as the engine makes progress.
 async fn feed_watchdog(shared: Arc<Shared>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
-    let mut liveness = Liveness::new(&shared.beats, patience, Instant::now());
+    let mut liveness = Liveness::new(&shared.checkpoints, patience, Instant::now());
     let mut every = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
     let mut warned = false;
     loop {

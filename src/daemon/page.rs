@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 /// What browsers are told with every answer: nothing is loaded from elsewhere, and nobody frames or sniffs it.
-pub const SECURITY_HEADERS: [(&str, &str); 4] = [
+pub(crate) const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -12,22 +12,22 @@ pub const SECURITY_HEADERS: [(&str, &str); 4] = [
 ];
 
 /// `/`.
-pub async fn index() -> Response {
+pub(crate) async fn index() -> Response {
     file("text/html; charset=utf-8", include_str!("page/index.html"))
 }
 
 /// `/page.css`.
-pub async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     file("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
 /// `/page.js`.
-pub async fn script() -> Response {
+pub(crate) async fn script() -> Response {
     file("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
 /// `/icon.svg`.
-pub async fn icon() -> Response {
+pub(crate) async fn icon() -> Response {
     file("image/svg+xml", include_str!("page/icon.svg"))
 }
 

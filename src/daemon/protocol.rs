@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::head::HeadKind;
+use crate::method::Method;
 use crate::report::ImageRecord;
+use crate::timings::Timings;
 
 /// Version of the records' schema.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// What was decided about a frame of the source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DecisionRecord {
+pub(crate) struct DecisionRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Number of the frame since the daemon started, from 1.
@@ -29,7 +30,7 @@ pub struct DecisionRecord {
 
 /// One view's part in a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ViewRecord {
+pub(crate) struct ViewRecord {
     /// What it would answer by itself, untuned.
     pub label: String,
     /// That answer's probability (0–1).
@@ -42,7 +43,7 @@ pub struct ViewRecord {
 
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StatusRecord {
+pub(crate) struct StatusRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Now (milliseconds since 1970).
@@ -67,7 +68,7 @@ pub struct StatusRecord {
 
 /// How the source is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SourceRecord {
+pub(crate) struct SourceRecord {
     /// Its name, if there is one.
     pub name: Option<String>,
     /// `none`, `opening`, `streaming` or `lost`.
@@ -90,7 +91,7 @@ pub struct SourceRecord {
 
 /// How the recording goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RecordingRecord {
+pub(crate) struct RecordingRecord {
     /// Its folder.
     pub folder: String,
     /// Its size (bytes), and the most it may have.
@@ -107,7 +108,7 @@ pub struct RecordingRecord {
 
 /// What the daemon is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InfoRecord {
+pub(crate) struct InfoRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Version of the program.
@@ -124,15 +125,17 @@ pub struct InfoRecord {
 
 /// The model and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelRecord {
+pub(crate) struct ModelRecord {
     /// Name and beginning of the digest.
     pub bundle: String,
     /// Its folder.
     pub folder: String,
     /// Labels (count).
     pub labels: usize,
-    /// The head.
-    pub head: HeadKind,
+    /// The method.
+    pub method: Method,
+    /// The method once more, under the name that earlier versions gave it.
+    pub head: Method,
     /// Number of views.
     pub views: usize,
     /// Seed of the views.
@@ -147,7 +150,7 @@ pub struct ModelRecord {
 
 /// The labels in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LabelsRecord {
+pub(crate) struct LabelsRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The labels.
@@ -164,7 +167,7 @@ pub struct LabelsRecord {
 /// Where labels come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LabelsOrigin {
+pub(crate) enum LabelsOrigin {
     /// The bundle, or the labels file of flags or configuration.
     Configured,
     /// Somebody changed them at the running daemon.
@@ -174,7 +177,7 @@ pub enum LabelsOrigin {
 /// Labels as a client sends them in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LabelsRequest {
+pub(crate) struct LabelsRequest {
     /// The labels.
     pub labels: Vec<String>,
     /// Their identifiers, if they have any.
@@ -185,11 +188,12 @@ pub struct LabelsRequest {
 /// How an image is to be classified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClassifyQuery {
+pub(crate) struct ClassifyQuery {
     /// Another number of views.
     pub views: Option<usize>,
-    /// Another head.
-    pub head: Option<HeadKind>,
+    /// Another method.
+    #[serde(alias = "head", skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// Answers to list.
     pub top: Option<usize>,
     /// How long the client waits (milliseconds).
@@ -198,26 +202,19 @@ pub struct ClassifyQuery {
 
 /// A point of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HistoryPoint {
+pub(crate) struct HistoryPoint {
     /// When (milliseconds since 1970).
     pub unix_ms: u64,
-    /// Digest and decoding (milliseconds).
-    pub decode: f64,
-    /// Making the views (milliseconds).
-    pub views: f64,
-    /// The encoder (milliseconds).
-    pub encode: f64,
-    /// Head, tuning and ensemble (milliseconds).
-    pub tune: f64,
-    /// All of it (milliseconds).
-    pub total: f64,
+    /// Milliseconds of each stage.
+    #[serde(flatten)]
+    pub timings: Timings,
     /// The hottest sensor (°C), where there is one.
     pub temperature_c: Option<f64>,
 }
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefusalRecord {
+pub(crate) struct RefusalRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The reason.
@@ -226,7 +223,7 @@ pub struct RefusalRecord {
 
 /// The reason of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// A stable name, in snake case.
     pub kind: String,
     /// What was expected, what was found, what to do.
@@ -235,7 +232,7 @@ pub struct Refusal {
 
 impl RefusalRecord {
     /// The record of a reason.
-    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
         Self { schema: SCHEMA, error: Refusal { kind: kind.into(), message: message.into() } }
     }
 }

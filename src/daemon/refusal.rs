@@ -9,7 +9,7 @@ use crate::error::{Category, Error};
 
 /// Why a request is not answered as it was asked.
 #[derive(Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     status: StatusCode,
     kind: &'static str,
     message: String,
@@ -19,12 +19,12 @@ pub struct Refused {
 
 impl Refused {
     /// A refusal with a stable name and a message.
-    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self { status, kind, message: message.into(), retry_after: None }
     }
 
     /// Something the client should try again after some seconds.
-    pub fn for_now(kind: &'static str, message: impl Into<String>, seconds: u64) -> Self {
+    pub(crate) fn for_now(kind: &'static str, message: impl Into<String>, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, message) }
     }
 }
@@ -62,7 +62,7 @@ impl IntoResponse for Refused {
 }
 
 /// The bytes of a whole HTTP/1.1 answer that ends its connection: for where there is no request to answer.
-pub fn final_answer(status: StatusCode, kind: &str, message: &str, retry_after: Option<u64>) -> Vec<u8> {
+pub(crate) fn final_answer(status: StatusCode, kind: &str, message: &str, retry_after: Option<u64>) -> Vec<u8> {
     let body = serde_json::to_string(&RefusalRecord::new(kind, message)).expect("strings are always JSON");
     let reason = status.canonical_reason().unwrap_or_default();
     let retry = retry_after.map_or(String::new(), |seconds| format!("retry-after: {seconds}\r\n"));

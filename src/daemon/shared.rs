@@ -15,14 +15,14 @@ use super::protocol::{
 use crate::bundle::Bundle;
 use crate::cache::FeatureCache;
 use crate::calibration::labels_digest;
-use crate::classes::LabelSet;
+use crate::cancellation::CancellationToken;
 use crate::classifier::Classifier;
 use crate::device::{rss_now, temperature};
-use crate::pulse::Pulse;
+use crate::label_set::LabelSet;
+use crate::method::MethodSettings;
 use crate::recording::{Recorder, RecorderSettings};
 use crate::source::{SourceSettings, SourceState, SourceStatus};
 use crate::stream::{Inbox, unix_ms};
-use crate::tuning::TuningSettings;
 use crate::views::{Preprocessing, ViewSettings};
 
 /// Events that wait for a slow watcher (count).
@@ -30,7 +30,7 @@ const EVENTS_PENDING: usize = 16;
 
 /// An event for those who watch: its name and its JSON.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// `decision`, `status` or `labels`.
     pub name: &'static str,
     /// A line of JSON.
@@ -38,7 +38,7 @@ pub struct Event {
 }
 
 /// The latest decision.
-pub struct Latest {
+pub(crate) struct Latest {
     /// The decision, as JSON.
     pub json: Arc<str>,
     /// The image file.
@@ -51,20 +51,20 @@ pub struct Latest {
 
 impl Latest {
     /// A decision about an image file.
-    pub fn new(record: &DecisionRecord, file: Arc<Vec<u8>>, digest: blake3::Hash, views: ViewSettings) -> Self {
+    pub(crate) fn new(record: &DecisionRecord, file: Arc<Vec<u8>>, digest: blake3::Hash, views: ViewSettings) -> Self {
         let json = serde_json::to_string(record).expect("a record is always JSON").into();
         Self { json, file, digest, views }
     }
 }
 
 /// What may be known of the model while the engine works with it.
-pub struct ModelInfo {
+pub(crate) struct ModelInfo {
     /// The bundle, without its encoder's bytes.
     pub bundle: Arc<Bundle>,
     /// The labels.
     pub labels: Arc<LabelSet>,
-    /// Head and tuning.
-    pub tuning: TuningSettings,
+    /// The method and its parameters.
+    pub method: MethodSettings,
     /// How pixels become the encoder's input.
     pub preprocessing: Preprocessing,
     /// For clients.
@@ -73,14 +73,15 @@ pub struct ModelInfo {
 
 impl ModelInfo {
     /// Of a classifier made with `bundle`.
-    pub fn of(bundle: Arc<Bundle>, classifier: &Classifier) -> Self {
+    pub(crate) fn of(bundle: Arc<Bundle>, classifier: &Classifier) -> Self {
         let extractor = classifier.extractor();
-        let views = extractor.settings().views;
+        let views = classifier.views();
         let record = ModelRecord {
             bundle: extractor.bundle_id().into(),
             folder: bundle.folder.display().to_string(),
             labels: classifier.labels().names().len(),
-            head: classifier.tuning().head,
+            method: classifier.method().method(),
+            head: classifier.method().method(),
             views: views.count,
             seed: views.seed,
             batch: extractor.batch().batch,
@@ -88,8 +89,8 @@ impl ModelInfo {
             resolution: extractor.preprocessing().resolution,
         };
         Self {
-            labels: Arc::clone(classifier.answerer().labels()),
-            tuning: *classifier.tuning(),
+            labels: Arc::clone(classifier.predictor().labels()),
+            method: *classifier.method(),
             preprocessing: *extractor.preprocessing(),
             bundle,
             record,
@@ -98,11 +99,11 @@ impl ModelInfo {
 }
 
 /// The state of a running daemon.
-pub struct Shared {
+pub(crate) struct Shared {
     /// Requests and frames for the engine.
     pub inbox: Inbox<Job>,
-    /// Signs of life of the engine.
-    pub beats: Arc<AtomicU64>,
+    /// Checkpoints that the engine has passed (count): where it grows the engine is alive.
+    pub checkpoints: Arc<AtomicU64>,
     /// Counters and measurements.
     pub metrics: Metrics,
     /// The last minutes.
@@ -121,7 +122,7 @@ pub struct Shared {
     listening: Vec<String>,
     stopping: AtomicBool,
     /// The frame the engine works on.
-    frame: Mutex<Pulse>,
+    frame: Mutex<CancellationToken>,
     began: Instant,
     /// How long requests take the engine (microseconds), a moving mean.
     service_us: AtomicU64,
@@ -129,11 +130,11 @@ pub struct Shared {
 
 impl Shared {
     /// A daemon that has nothing yet, with room for `queue` requests, listening at these places.
-    pub fn new(queue: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
+    pub(crate) fn new(queue: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
         Self {
             listening,
             inbox: Inbox::new(queue),
-            beats: Arc::default(),
+            checkpoints: Arc::default(),
             metrics: Metrics::new(),
             history: History::default(),
             recorder: RwLock::default(),
@@ -154,55 +155,55 @@ impl Shared {
     }
 
     /// The cache of features, if there is one.
-    pub fn cache(&self) -> Option<&Arc<FeatureCache>> {
+    pub(crate) fn cache(&self) -> Option<&Arc<FeatureCache>> {
         self.cache.as_ref()
     }
 
     /// Whether there is a cache.
-    pub fn has_cache(&self) -> bool {
+    pub(crate) fn has_cache(&self) -> bool {
         self.cache.is_some()
     }
 
     /// Writes what the cache has not written yet.
-    pub fn flush_cache(&self) {
+    pub(crate) fn flush_cache(&self) {
         if let Some(cache) = &self.cache {
             cache.flush();
         }
     }
 
     /// The model, once it is loaded and warm.
-    pub fn model(&self) -> Option<Arc<ModelInfo>> {
+    pub(crate) fn model(&self) -> Option<Arc<ModelInfo>> {
         self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says which model answers from now on.
-    pub fn set_model(&self, info: &Arc<ModelInfo>) {
+    pub(crate) fn set_model(&self, info: &Arc<ModelInfo>) {
         *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(info));
     }
 
     /// Where the labels in force come from.
-    pub fn labels_origin(&self) -> LabelsOrigin {
+    pub(crate) fn labels_origin(&self) -> LabelsOrigin {
         *self.labels_origin.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says where the labels in force come from, and has watchers look at them again.
-    pub fn set_labels_origin(&self, origin: LabelsOrigin) {
+    pub(crate) fn set_labels_origin(&self, origin: LabelsOrigin) {
         *self.labels_origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
         self.tell("labels", "{}".into());
     }
 
     /// A tag for the labels in force, which changes when they do.
-    pub fn labels_tag(&self) -> String {
+    pub(crate) fn labels_tag(&self) -> String {
         self.model().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
     }
 
     /// The latest decision.
-    pub fn latest(&self) -> Option<Arc<Latest>> {
+    pub(crate) fn latest(&self) -> Option<Arc<Latest>> {
         self.latest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes a decision the latest and tells all who watch.
-    pub fn publish(&self, latest: Latest) {
+    pub(crate) fn publish(&self, latest: Latest) {
         let latest = Arc::new(latest);
         let json = Arc::clone(&latest.json);
         *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Some(latest);
@@ -210,90 +211,90 @@ impl Shared {
     }
 
     /// Tells all who watch.
-    pub fn tell(&self, name: &'static str, json: Arc<str>) {
+    pub(crate) fn tell(&self, name: &'static str, json: Arc<str>) {
         // That nobody watches is no failure.
         let _ = self.events.send(Event { name, json });
     }
 
     /// Future events.
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
     /// Clients that watch (count).
-    pub fn watchers(&self) -> usize {
+    pub(crate) fn watchers(&self) -> usize {
         self.events.receiver_count()
     }
 
     /// The state of the source, whichever it is.
-    pub fn source_status(&self) -> &Arc<SourceStatus> {
+    pub(crate) fn source_status(&self) -> &Arc<SourceStatus> {
         &self.source_status
     }
 
     /// The source there is.
-    pub fn source(&self) -> Option<SourceSettings> {
+    pub(crate) fn source(&self) -> Option<SourceSettings> {
         self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says which source there is.
-    pub fn set_source(&self, settings: Option<SourceSettings>) {
+    pub(crate) fn set_source(&self, settings: Option<SourceSettings>) {
         *self.source.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// The number of a new frame.
-    pub fn next_frame(&self) -> u64 {
+    pub(crate) fn next_frame(&self) -> u64 {
         self.frames.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What is recorded.
-    pub fn recording(&self) -> Option<RecorderSettings> {
+    pub(crate) fn recording(&self) -> Option<RecorderSettings> {
         self.recording.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts a recorder in the place of the present one, which finishes what it has.
-    pub fn set_recorder(&self, settings: Option<RecorderSettings>, recorder: Option<Recorder>) {
+    pub(crate) fn set_recorder(&self, settings: Option<RecorderSettings>, recorder: Option<Recorder>) {
         *self.recording.write().unwrap_or_else(PoisonError::into_inner) = settings;
         let old = std::mem::replace(&mut *self.recorder.write().unwrap_or_else(PoisonError::into_inner), recorder);
         drop(old);
     }
 
     /// Says that the daemon is about to end.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.inbox.close();
     }
 
-    /// A pulse for a frame that the engine begins with.
-    pub fn frame_pulse(&self) -> Pulse {
-        let pulse = Pulse::counted_in(&self.beats);
-        *self.frame.lock().unwrap_or_else(PoisonError::into_inner) = pulse.clone();
-        pulse
+    /// A token for a frame that the engine begins with.
+    pub(crate) fn frame_token(&self) -> CancellationToken {
+        let token = CancellationToken::counted_in(&self.checkpoints);
+        *self.frame.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
+        token
     }
 
     /// Has the engine give up the frame it works on.
-    pub fn cancel_frame(&self) {
+    pub(crate) fn cancel_frame(&self) {
         self.frame.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 
     /// Whether requests are answered.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         !self.stopping.load(Ordering::Relaxed) && self.model().is_some()
     }
 
     /// Notes how long the engine took over a request.
-    pub fn note_service(&self, took: Duration) {
+    pub(crate) fn note_service(&self, took: Duration) {
         let (took, mean) = (took.as_micros() as u64, self.service_us.load(Ordering::Relaxed));
         self.service_us.store(if mean == 0 { took } else { (7 * mean + took) / 8 }, Ordering::Relaxed);
     }
 
     /// After how many seconds a refused client may find room: when half of the queue is done, at least one.
-    pub fn retry_after_s(&self) -> u64 {
+    pub(crate) fn retry_after_s(&self) -> u64 {
         let half = self.inbox.waiting() as u64 / 2;
         (half * self.service_us.load(Ordering::Relaxed)).div_ceil(1_000_000).clamp(1, 60)
     }
 
     /// How the daemon is.
-    pub fn status(&self) -> StatusRecord {
+    pub(crate) fn status(&self) -> StatusRecord {
         let recording = self.recording();
         let recorder = self.recorder.read().unwrap_or_else(PoisonError::into_inner);
         let recording = recording.zip(recorder.as_ref()).map(|(settings, recorder)| {
@@ -344,7 +345,7 @@ impl Shared {
     }
 
     /// What the daemon is.
-    pub fn info(&self) -> InfoRecord {
+    pub(crate) fn info(&self) -> InfoRecord {
         InfoRecord {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -356,7 +357,7 @@ impl Shared {
     }
 
     /// What the daemon is, in a line.
-    pub fn in_short(&self) -> String {
+    pub(crate) fn in_short(&self) -> String {
         let model = self
             .model()
             .map_or_else(String::new, |model| format!("{} with {} labels", model.record.bundle, model.record.labels));
@@ -365,7 +366,7 @@ impl Shared {
     }
 
     /// What the metrics sample.
-    pub fn sample(&self) -> Sample {
+    pub(crate) fn sample(&self) -> Sample {
         let status = self.status();
         let recorded =
             status.recording.map_or((0, 0, 0), |recording| (recording.committed, recording.missed, recording.bytes));

@@ -16,28 +16,29 @@ use super::engine::{Job, Model};
 use super::protocol::LabelsOrigin;
 use super::refusal::Refused;
 use super::shared::Shared;
-use crate::answerer::Answerer;
 use crate::bundle::Bundle;
-use crate::classes::{LabelList, LabelSet};
+use crate::cancellation::CancellationToken;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::{Error, Result};
 use crate::extractor::worker_pool;
-use crate::pulse::Pulse;
+use crate::label_set::LabelSet;
+use crate::labels::Labels;
+use crate::predictor::Predictor;
 use crate::recording::{Recorder, RecorderSettings};
 use crate::source::{SourceSettings, supervise};
 use crate::stream::{Frame, unix_ms};
-use crate::text::Prompting;
+use crate::text::Prompt;
 
 /// What flags and configuration ask for.
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The model.
     pub bundle: Bundle,
     /// Its settings.
     pub settings: ClassifierSettings,
     /// The labels; the bundle's if there are none.
-    pub labels: Option<LabelList>,
+    pub labels: Option<Labels>,
     /// What is written around a label.
-    pub prompting: Prompting,
+    pub prompt: Prompt,
     /// The source of frames.
     pub source: Option<SourceSettings>,
     /// What to record.
@@ -45,18 +46,18 @@ pub struct Loaded {
 }
 
 /// Reads flags and configuration and opens the bundle, as often as it is asked.
-pub type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
+pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
 /// How often a source that waits for the encoder looks whether it was stopped.
 const TURN: Duration = Duration::from_millis(100);
 
 /// Changes what a running daemon does, one change at a time.
-pub struct Updater {
+pub(crate) struct Updater {
     shared: Arc<Shared>,
     loader: Loader,
     edited: EditedLabels,
     /// Where this device's choices and label embeddings are remembered.
-    memory: Option<PathBuf>,
+    cache_folder: Option<PathBuf>,
     one: AsyncMutex<()>,
     source: Mutex<Option<RunningSource>>,
 }
@@ -69,15 +70,20 @@ struct RunningSource {
 
 impl Updater {
     /// One that has changed nothing yet.
-    pub fn new(shared: Arc<Shared>, loader: Loader, edited: EditedLabels, memory: Option<PathBuf>) -> Self {
-        Self { shared, loader, edited, memory, one: AsyncMutex::default(), source: Mutex::default() }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        loader: Loader,
+        edited: EditedLabels,
+        cache_folder: Option<PathBuf>,
+    ) -> Self {
+        Self { shared, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
     }
 
     /// Loads everything as flags and configuration say, and puts it in force.
     ///
     /// # Errors
     /// Something cannot be loaded; what was in force stays.
-    pub async fn reload(self: &Arc<Self>) -> std::result::Result<(), Refused> {
+    pub(crate) async fn reload(self: &Arc<Self>) -> std::result::Result<(), Refused> {
         self.change(|this| Ok(this.load_all()?)).await
     }
 
@@ -85,9 +91,9 @@ impl Updater {
     ///
     /// # Errors
     /// The labels in force have another tag, or the labels cannot be embedded or kept; those in force stay.
-    pub async fn edit_labels(
+    pub(crate) async fn edit_labels(
         self: &Arc<Self>,
-        list: Option<LabelList>,
+        list: Option<Labels>,
         tag: Option<String>,
     ) -> std::result::Result<(), Refused> {
         self.change(|this| {
@@ -126,10 +132,10 @@ impl Updater {
     ///
     /// # Errors
     /// As [`Self::reload`].
-    pub fn load_all(&self) -> Result<()> {
-        let Loaded { mut bundle, settings, labels: configured, prompting, source, recording } = (self.loader)()?;
+    pub(crate) fn load_all(&self) -> Result<()> {
+        let Loaded { mut bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         let pool = worker_pool(settings.extractor.threads)?;
-        let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompting.clone(), self.memory.as_deref()));
+        let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         let edited = self.edited.read().and_then(|list| {
             let warn = |error: &Error| {
                 log::warn!("the edited labels do not fit this bundle, going on with the configured ones: {error}")
@@ -141,10 +147,10 @@ impl Updater {
             (None, Some(list)) => (embed(list)?, LabelsOrigin::Configured),
             (None, None) => (LabelSet::of(&bundle)?, LabelsOrigin::Configured),
         };
-        let classifier = Classifier::new(&bundle, labels, settings, self.memory.as_deref())?;
+        let classifier = Classifier::new(&bundle, labels, settings, self.cache_folder.as_deref())?;
         let classifier = classifier.with_cache(self.shared.cache().cloned());
         bundle.forget_encoder();
-        let model = Model::warmed_up(Arc::new(bundle), classifier, &Pulse::default())?;
+        let model = Model::warmed_up(Arc::new(bundle), classifier, &CancellationToken::default())?;
         let recorder = self.new_recorder(recording.as_ref())?;
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.shared.set_labels_origin(origin);
@@ -169,30 +175,30 @@ impl Updater {
         wanted.map(Recorder::start).transpose().map(Some)
     }
 
-    fn relabel(&self, list: Option<LabelList>) -> Result<()> {
+    fn relabel(&self, list: Option<Labels>) -> Result<()> {
         let Some(model) = self.shared.model() else { return Err(Error::Cancelled) };
-        let (prompting, memory) = (model.labels.prompting.clone(), self.memory.as_deref());
+        let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
             let loaded = (self.loader)()?;
             match loaded.labels {
-                Some(list) => LabelSet::new(&model.bundle, list, loaded.prompting, memory),
+                Some(list) => LabelSet::new(&model.bundle, list, loaded.prompt, cache_folder),
                 None => LabelSet::of(&model.bundle),
             }
         };
-        let answerer = worker_pool(Some(model.record.threads))?.install(|| {
+        let predictor = worker_pool(Some(model.record.threads))?.install(|| {
             let labels = match &list {
-                Some(list) => LabelSet::new(&model.bundle, list.clone(), prompting, memory)?,
+                Some(list) => LabelSet::new(&model.bundle, list.clone(), prompt, cache_folder)?,
                 None => configured()?,
             };
-            Answerer::new(&model.bundle, Arc::new(labels), model.tuning)
+            Predictor::new(&model.bundle, Arc::new(labels), model.method)
         })?;
         // Kept before they are in force: what a client was told is there after a power cut.
         match &list {
             Some(list) => self.edited.keep(list)?,
             None => self.edited.forget()?,
         }
-        self.hand_over(|done| Job::Relabel(Arc::new(answerer), done))?;
+        self.hand_over(|done| Job::Relabel(Arc::new(predictor), done))?;
         self.shared.set_labels_origin(origin);
         log::info!("{} labels are in force", self.shared.model().map_or(0, |model| model.record.labels));
         Ok(())
@@ -240,7 +246,7 @@ impl Updater {
     }
 
     /// Ends the source and finishes the recording.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         stop(self.source.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.set_recorder(None, None);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Memory of the device (bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// What there is, or what this program's control group allows, if that is less.
     pub total: u64,
     /// What programs can still get without swapping.
@@ -14,7 +14,7 @@ pub struct Memory {
 
 impl Memory {
     /// As `/proc/meminfo` and the control group below `root` tell.
-    pub fn of(root: &Path) -> Option<Self> {
+    pub(crate) fn of(root: &Path) -> Option<Self> {
         let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -32,7 +32,7 @@ impl Memory {
 
 /// Why the device runs slower than it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Slowed {
+pub(crate) enum Slowed {
     /// The supply gives too little voltage now.
     Undervoltage,
     /// It did since the device was started.
@@ -47,7 +47,7 @@ pub enum Slowed {
 
 /// What slows the device, as `/sys` below `root` tells: the Raspberry Pi's firmware, the kernel's cooling devices, the
 /// counters of x86, and the governor of the clock.
-pub fn slowed(root: &Path) -> Vec<Slowed> {
+pub(crate) fn slowed(root: &Path) -> Vec<Slowed> {
     let mut found = Vec::new();
     let flags = pi_firmware(root).unwrap_or(0);
     let reasons = [
@@ -88,7 +88,7 @@ pub fn slowed(root: &Path) -> Vec<Slowed> {
 
 /// What a Raspberry Pi's firmware says of voltage and heat, as `vcgencmd get_throttled` does, if it tells the kernel.
 /// See <https://www.raspberrypi.com/documentation/computers/os.html#get_throttled>.
-pub fn pi_firmware(root: &Path) -> Option<u32> {
+pub(crate) fn pi_firmware(root: &Path) -> Option<u32> {
     // The folders' names differ from board to board, as `soc/soc:firmware`.
     let folders = entries(&root.join("sys/devices/platform"), "soc");
     let mut inner = folders.iter().flat_map(|folder| entries(folder, "soc"));
@@ -113,7 +113,7 @@ fn driver_scales_itself(processor: &Path) -> bool {
 }
 
 /// The hottest of the device's temperature sensors below `root` (°C), where there is one.
-pub fn temperature_at(root: &Path) -> Option<f64> {
+pub(crate) fn temperature_at(root: &Path) -> Option<f64> {
     let readings = entries(&root.join("sys/class/thermal"), "thermal_zone").into_iter().filter_map(|zone| {
         let millidegrees = fs::read_to_string(zone.join("temp")).ok()?;
         let celsius = millidegrees.trim().parse::<f64>().ok()? / 1e3;

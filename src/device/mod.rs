@@ -1,6 +1,8 @@
 //! What this device is, what names it, and how it is: memory, heat, and what slows it.
 
+#[cfg(feature = "cli")]
 mod condition;
+#[cfg(feature = "cli")]
 mod processor;
 
 use std::fs;
@@ -8,12 +10,14 @@ use std::path::Path;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-pub use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
-pub use processor::Processor;
+#[cfg(feature = "cli")]
+pub(crate) use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
+#[cfg(feature = "cli")]
+pub(crate) use processor::Processor;
 
 /// 16 hex digits that stand for this version of the program and the processor's model and features: choices and results
 /// that hold for one kind of processor are remembered under its name.
-pub fn device_key() -> String {
+pub(crate) fn device_key() -> String {
     let mut device = blake3::Hasher::new();
     device.update(env!("CARGO_PKG_VERSION").as_bytes());
     device.update(std::env::consts::ARCH.as_bytes());
@@ -27,19 +31,20 @@ pub fn device_key() -> String {
 }
 
 /// Resident memory now (bytes), where the kernel tells.
-pub fn rss_now() -> Option<u64> {
+pub(crate) fn rss_now() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 /// The most resident memory so far (bytes).
-pub fn rss_peak() -> Option<u64> {
+pub(crate) fn rss_peak() -> Option<u64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
 }
 
+#[cfg(feature = "cli")]
 /// The hottest of the device's temperature sensors (°C), where there is one.
-pub fn temperature() -> Option<f64> {
+pub(crate) fn temperature() -> Option<f64> {
     temperature_at(Path::new("/"))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// A processor and the board it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Processor {
+pub(crate) struct Processor {
     /// The processor's model, as `Cortex-A76`, or as the system calls it.
     pub model: String,
     /// The board's model, as its device tree has it.
@@ -22,7 +22,7 @@ pub struct Processor {
 
 impl Processor {
     /// The one that runs this program, as `/proc` and `/sys` below `root` describe it.
-    pub fn of(root: &Path) -> Self {
+    pub(crate) fn of(root: &Path) -> Self {
         let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
         let board = fs::read_to_string(root.join("proc/device-tree/model")).ok();
         Self {

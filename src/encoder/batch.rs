@@ -25,7 +25,7 @@ const UNMEASURED: usize = 1;
 
 /// The batch and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchChoice {
+pub(crate) struct BatchChoice {
     /// Views taken at once.
     pub batch: usize,
     /// Why this one.
@@ -34,7 +34,7 @@ pub struct BatchChoice {
 
 /// Where a batch came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchOrigin {
+pub(crate) enum BatchOrigin {
     /// Asked for.
     Given,
     /// Measured on this device now.
@@ -45,25 +45,25 @@ pub enum BatchOrigin {
     Fallback,
 }
 
-/// The remembered batch for `key` in the folder `memory`, or a measured one, which is then remembered.
+/// The remembered batch for `key` in the folder `cache_folder`, or a measured one, which is then remembered.
 ///
 /// `key` names bundle and device. Of two processes that measure at once the first to store wins, and both use its
 /// choice. Without a folder, or one that cannot be written, the batch is 1: correct, reproducible, perhaps slower.
 ///
 /// # Errors
 /// The model cannot be loaded or run; storage problems are only logged.
-pub fn choose_batch(
+pub(crate) fn choose_batch(
     model: &EncoderModel,
     shape: EncoderShape,
-    memory: Option<&Path>,
+    cache_folder: Option<&Path>,
     key: &str,
 ) -> Result<BatchChoice> {
     let fallback = BatchChoice { batch: UNMEASURED, origin: BatchOrigin::Fallback };
-    let Some(memory) = memory else {
+    let Some(cache_folder) = cache_folder else {
         log::warn!("no cache folder, so the encoder's batch is not tuned; set XDG_CACHE_HOME or HOME, or pass --batch");
         return Ok(fallback);
     };
-    let path = memory.join(format!("batch-{key}"));
+    let path = cache_folder.join(format!("batch-{key}"));
     if let Some(batch) = remembered(&path) {
         return Ok(BatchChoice { batch, origin: BatchOrigin::Remembered });
     }

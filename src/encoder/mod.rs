@@ -5,6 +5,7 @@
 //! the batch, whatever the number of threads, so that the bits do not depend on it.
 
 mod batch;
+#[cfg(feature = "cli")]
 mod onnx;
 
 use std::collections::BTreeSet;
@@ -16,11 +17,12 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
 use tract_onnx::tract_hir::infer::Factoid;
 
-pub use batch::{BatchChoice, BatchOrigin, choose_batch};
-pub use onnx::{OnnxFile, OnnxValue};
+pub(crate) use batch::{BatchChoice, BatchOrigin, choose_batch};
+#[cfg(feature = "cli")]
+pub(crate) use onnx::{OnnxFile, OnnxValue};
 
+use crate::cancellation::CancellationToken;
 use crate::error::{Error, Result};
-use crate::pulse::Pulse;
 use crate::rows::{dot, length};
 
 /// Input and output sizes of an encoder; from the manifest.
@@ -110,21 +112,21 @@ impl Encoder {
     /// # Errors
     /// The model fails, or a feature is NaN or infinite, or all of a view's features are 0.
     pub fn encode(&self, views: ArrayView4<f32>) -> Result<Array2<f32>> {
-        self.encode_watched(views, &Pulse::default())
+        self.encode_watched(views, &CancellationToken::default())
     }
 
-    /// As [`Self::encode`], with a beat of `pulse` before every batch.
+    /// As [`Self::encode`], with a checkpoint of `token` before every batch.
     ///
     /// # Errors
-    /// As [`Self::encode`], or `pulse` was cancelled.
-    pub fn encode_watched(&self, views: ArrayView4<f32>, pulse: &Pulse) -> Result<Array2<f32>> {
+    /// As [`Self::encode`], or `token` was cancelled.
+    pub fn encode_watched(&self, views: ArrayView4<f32>, token: &CancellationToken) -> Result<Array2<f32>> {
         let mut features = Array2::zeros((views.dim().0, self.shape.embedding));
         features
             .axis_chunks_iter_mut(Axis(0), self.batch)
             .into_par_iter()
             .zip(views.axis_chunks_iter(Axis(0), self.batch))
             .try_for_each(|(rows, chunk)| {
-                pulse.beat()?;
+                token.checkpoint()?;
                 self.encode_chunk(chunk, rows)
             })?;
         to_unit_features(&mut features)?;

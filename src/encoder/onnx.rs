@@ -13,7 +13,7 @@ use crate::files::{inside, read_range};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 
 /// A parsed ONNX file.
-pub struct OnnxFile {
+pub(crate) struct OnnxFile {
     model: ModelProto,
     /// Whether the file's own bytes do not hold everything.
     changed: bool,
@@ -22,7 +22,7 @@ pub struct OnnxFile {
 
 /// An input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnnxValue {
+pub(crate) struct OnnxValue {
     /// Its name.
     pub name: String,
     /// Its sizes, `None` where they are free.
@@ -34,7 +34,7 @@ impl OnnxFile {
     ///
     /// # Errors
     /// They are no ONNX model.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self> {
+    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::EncoderLoad { stage: "parsed", source };
         let model = ModelProto::decode(&bytes[..]).map_err(|error| failed(error.into()))?;
         if model.graph.is_none() {
@@ -44,14 +44,14 @@ impl OnnxFile {
     }
 
     /// The inputs that are no weights.
-    pub fn inputs(&self) -> Vec<OnnxValue> {
+    pub(crate) fn inputs(&self) -> Vec<OnnxValue> {
         let graph = self.graph();
         let is_weight = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
         graph.input.iter().filter(|input| !is_weight(&input.name)).map(value_of).collect()
     }
 
     /// The outputs.
-    pub fn outputs(&self) -> Vec<OnnxValue> {
+    pub(crate) fn outputs(&self) -> Vec<OnnxValue> {
         self.graph().output.iter().map(value_of).collect()
     }
 
@@ -59,14 +59,14 @@ impl OnnxFile {
     ///
     /// # Errors
     /// A name leads out of the folder, or the data is not there.
-    pub fn bring_in(&mut self, folder: &Path) -> Result<()> {
+    pub(crate) fn bring_in(&mut self, folder: &Path) -> Result<()> {
         let graph = self.model.graph.as_mut().expect("parse has seen a graph");
         self.changed |= bring_in_graph(graph, folder)?;
         Ok(())
     }
 
     /// The file's bytes: those it was parsed from, unless weights were brought in.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         if self.changed { self.model.encode_to_vec() } else { self.bytes }
     }
 

@@ -19,7 +19,7 @@ pub enum Category {
 
 impl Error {
     /// Whose fault it is.
-    pub fn category(&self) -> Category {
+    pub(crate) fn category(&self) -> Category {
         self.class().0
     }
 
@@ -84,6 +84,7 @@ impl Error {
             // The daemon says 400 to what it would refuse as a flag.
             Self::Refused { status: 400, .. } => (Usage, "refused"),
             Self::Refused { .. } => (Input, "refused"),
+            Self::Io(_) => (Input, "io"),
             Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }
     }

@@ -6,13 +6,13 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
-pub use class::Category;
+pub(crate) use class::Category;
 
 /// The result of everything in this crate that can fail.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// A cause from below that this crate does not interpret.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -449,6 +449,9 @@ pub enum Error {
         message: String,
     },
 
+    /// A caller's own input or output failed, as in `std::fs::read`.
+    #[error("cannot read or write: {0}")]
+    Io(#[from] io::Error),
     /// A file could not be written.
     #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
     OutputUnwritable {

@@ -14,7 +14,7 @@ use crate::limits::DATA_SET_FILE_BYTES_MAX;
 
 /// The results of one data set, complete or not.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Results {
+pub(crate) struct Results {
     /// What they depend on.
     pub plan: Plan,
     /// The images' results by place.
@@ -22,7 +22,7 @@ pub struct Results {
 }
 
 /// Results being written.
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     /// What was there before, and what was added.
@@ -36,7 +36,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Results`]: what is there was made with other settings, or is damaged. The file cannot be written.
-    pub fn open(path: &Path, plan: &Plan) -> Result<Self> {
+    pub(crate) fn open(path: &Path, plan: &Plan) -> Result<Self> {
         let unwritable = |source| Error::OutputUnwritable { path: path.into(), source };
         let mut results = Results { plan: plan.clone(), records: BTreeMap::new() };
         if path.exists() {
@@ -65,7 +65,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn add(&mut self, record: Record) -> Result<()> {
+    pub(crate) fn add(&mut self, record: Record) -> Result<()> {
         let written = self.file.write_all(line(&record).as_bytes());
         written.map_err(|source| Error::OutputUnwritable { path: self.path.clone(), source })?;
         self.results.records.insert(record.index(), record);
@@ -77,7 +77,7 @@ impl Journal {
 ///
 /// # Errors
 /// [`Error::Results`]: the file is no such results, or a line is damaged.
-pub fn read_results(path: &Path) -> Result<Results> {
+pub(crate) fn read_results(path: &Path) -> Result<Results> {
     let (results, _) = read(path)?;
     results.ok_or_else(|| wrong(path, "it is empty; run the evaluation again"))
 }
@@ -86,7 +86,7 @@ pub fn read_results(path: &Path) -> Result<Results> {
 ///
 /// # Errors
 /// [`Error::Results`]: they were made with different settings, an image is in two of them, or one is missing.
-pub fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
+pub(crate) fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
     let (first_path, first) = parts.first().expect("there is something to merge");
     let plan = Plan { shard: None, ..first.plan.clone() };
     let mut records = BTreeMap::new();
@@ -114,7 +114,7 @@ pub fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_all(path: &Path, results: &Results) -> Result<()> {
+pub(crate) fn write_all(path: &Path, results: &Results) -> Result<()> {
     let text: String = std::iter::once(line(&results.plan)).chain(results.records.values().map(line)).collect();
     write_file(path, text.as_bytes())
 }

@@ -1,14 +1,14 @@
 //! Measuring: data sets, every method in one pass over the features, what the field reports of it, and reports.
 
-pub mod dataset;
+pub(crate) mod dataset;
+mod fitting;
 mod journal;
-mod methods;
 mod record;
 mod run;
 mod summary;
 
-pub use journal::{Journal, Results, merge, read_results, write_all};
-pub use methods::{Method, MethodRunner};
-pub use record::{Failure, Measured, MethodPlan, MethodResult, Plan, Record};
-pub use run::{Evaluation, Measurement, Task, shard};
-pub use summary::{ConditionSummary, Gap, HEADINGS, MethodSummary, SUMMARY_SCHEMA, Summary, measured};
+pub(crate) use fitting::{Answered, confidences, fit_temperature, fit_threshold};
+pub(crate) use journal::{Journal, Results, merge, read_results, write_all};
+pub(crate) use record::{Measured, Record};
+pub(crate) use run::{Evaluation, Measurement, Task, shard};
+pub(crate) use summary::{ConditionSummary, HEADINGS, Summary, measured};

@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::views::Augment;
+use crate::method::MethodSettings;
+use crate::views::ViewSettings;
 
 /// Version of the lines.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// The first line: everything the results depend on. Results of different plans are never mixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Version of the lines.
     pub schema: u32,
     /// Version of the program.
@@ -29,46 +29,25 @@ pub struct Plan {
     pub labels: Vec<String>,
     /// What is written around a label.
     pub prompt: Vec<String>,
-    /// Number of views.
-    pub views: usize,
-    /// How views are made.
-    pub augment: Augment,
-    /// The user's seed.
-    pub seed: u64,
+    /// The views.
+    #[serde(flatten)]
+    pub views: ViewSettings,
     /// The encoder's batch.
     pub batch: usize,
     /// The methods and their settings.
-    pub methods: Vec<MethodPlan>,
+    pub methods: Vec<MethodSettings>,
     /// Fewer views at which the methods are measured as well.
     pub curve: Vec<usize>,
-    /// The head whose probabilities are also given at a calibrated temperature, and that temperature.
+    /// The method whose probabilities are also given at a calibrated temperature, and that temperature.
     pub temperature: Option<(String, f64)>,
     /// Which part of the data set, as in `2/4`; `None` for all of it.
     pub shard: Option<String>,
 }
 
-/// A method's settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MethodPlan {
-    /// The method.
-    pub name: String,
-    /// Optimiser steps.
-    pub steps: usize,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Fraction of the views.
-    pub selection: f64,
-    /// Directions of `class-lowrank`.
-    pub rank: usize,
-    /// Classes left out of tuning.
-    pub class_cutoff: f64,
-}
-
 /// The line of one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Record {
+pub(crate) enum Record {
     /// It was measured.
     Measured(Measured),
     /// It could not be.
@@ -78,7 +57,7 @@ pub enum Record {
 /// One image under every method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Place in the data set, from 0.
     pub index: usize,
     /// Path below the data set's folder.
@@ -104,7 +83,7 @@ pub struct Measured {
 /// What one method made of one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MethodResult {
+pub(crate) struct MethodResult {
     /// The most probable class.
     pub answer: usize,
     /// Classes that are more probable than the true one: 0 if the answer is right.
@@ -125,7 +104,7 @@ pub struct MethodResult {
 /// An image that could not be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Place in the data set, from 0.
     pub index: usize,
     /// Path below the data set's folder.
@@ -136,7 +115,7 @@ pub struct Failure {
 
 impl Record {
     /// Place in the data set, from 0.
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         match self {
             Self::Measured(measured) => measured.index,
             Self::Failed(failure) => failure.index,

@@ -7,23 +7,22 @@ use ndarray::{ArrayView1, ArrayView2, s};
 use rayon::ThreadPool;
 
 use super::dataset::Item;
-use super::methods::MethodRunner;
 use super::record::{Failure, Measured, MethodResult, Plan, Record, SCHEMA};
-use crate::classes::LabelSet;
 use crate::error::{Error, Result};
-use crate::extractor::{Extracted, Extractor, milliseconds_since, worker_pool};
+use crate::extractor::{Extractor, Features, worker_pool};
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::metrics::PROBABILITY_MIN;
+use crate::predictor::Predictor;
 use crate::rows::{argmax, entropy, scaled_products, softmax};
 use crate::tamper::tamper_score;
+use crate::timings::milliseconds_since;
 
 /// Everything that is needed to measure images.
-pub struct Evaluation {
+pub(crate) struct Evaluation {
     extractor: Extractor,
-    labels: LabelSet,
-    scale: f32,
-    methods: Vec<MethodRunner>,
+    /// One a method, over the same labels.
+    predictors: Vec<Predictor>,
     curve: Vec<usize>,
     temperature: Option<(String, f64)>,
     /// One worker each: an image's methods run on one thread, as many images at a time as there are threads.
@@ -31,39 +30,39 @@ pub struct Evaluation {
 }
 
 /// What is measured.
-pub struct Measurement {
-    /// The methods.
-    pub methods: Vec<MethodRunner>,
+pub(crate) struct Measurement {
+    /// The methods, prepared for the same labels; at least one.
+    pub predictors: Vec<Predictor>,
     /// Fewer views at which the methods are measured as well; each less than the extractor's.
     pub curve: Vec<usize>,
-    /// A head's name and the temperature its probabilities are calibrated by.
+    /// A method's name and the temperature its probabilities are calibrated by.
     pub temperature: Option<(String, f64)>,
 }
 
 /// An image of a data set: its place, itself, and the class it shows.
-pub type Task<'a> = (usize, &'a Item, usize);
+pub(crate) type Task<'a> = (usize, &'a Item, usize);
 
 impl Evaluation {
     /// Prepares to measure with features from `extractor`.
     ///
     /// # Errors
     /// The system cannot start the threads.
-    pub fn new(extractor: Extractor, labels: LabelSet, scale: f32, measurement: Measurement) -> Result<Self> {
+    pub(crate) fn new(extractor: Extractor, measurement: Measurement) -> Result<Self> {
         let threads = extractor.pool().current_num_threads();
         let workers = (0..threads).map(|_| worker_pool(Some(1))).collect::<Result<_>>()?;
-        let Measurement { methods, curve, temperature } = measurement;
-        Ok(Self { extractor, labels, scale, methods, curve, temperature, workers })
+        let Measurement { predictors, curve, temperature } = measurement;
+        Ok(Self { extractor, predictors, curve, temperature, workers })
     }
 
     /// What the results of a data set will depend on.
-    pub fn plan(
+    pub(crate) fn plan(
         &self,
         (place, condition): (usize, &str),
         dataset: &blake3::Hash,
         images: usize,
         shard: Option<String>,
     ) -> Plan {
-        let views = self.extractor.settings().views;
+        let labels = self.predictors[0].labels();
         Plan {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -72,13 +71,11 @@ impl Evaluation {
             bundle: self.extractor.bundle_id().into(),
             dataset: dataset.to_hex().to_string(),
             images,
-            labels: self.labels.names().to_vec(),
-            prompt: self.labels.prompting.templates(),
-            views: views.count,
-            augment: views.augment,
-            seed: views.seed,
+            labels: labels.names().to_vec(),
+            prompt: labels.prompt.templates(),
+            views: self.extractor.settings().views,
             batch: self.extractor.batch().batch,
-            methods: self.methods.iter().map(MethodRunner::plan).collect(),
+            methods: self.predictors.iter().map(|predictor| *predictor.settings()).collect(),
             curve: self.curve.clone(),
             temperature: self.temperature.clone(),
             shard,
@@ -88,14 +85,14 @@ impl Evaluation {
     /// Measures a group of images; what fails is recorded, not returned.
     ///
     /// The features are made one image after the other, on all threads; then each image's methods run on one.
-    pub fn measure(&mut self, tasks: &[Task]) -> Vec<Record> {
-        let features: Vec<Result<Extracted>> = tasks.iter().map(|(_, item, _)| self.extract(item)).collect();
-        let this = &*self;
+    pub(crate) fn measure(&self, tasks: &[Task]) -> Vec<Record> {
+        let features: Vec<Result<Features>> = tasks.iter().map(|(_, item, _)| self.features(item)).collect();
+        let this = self;
         let mut records = Vec::with_capacity(tasks.len());
         for (tasks, features) in tasks.chunks(this.workers.len()).zip(features.chunks(this.workers.len())) {
             thread::scope(|scope| {
                 let one =
-                    |((worker, &task), extracted)| scope.spawn(move || worker_record(this, worker, task, extracted));
+                    |((worker, &task), features)| scope.spawn(move || worker_record(this, worker, task, features));
                 let running: Vec<_> = this.workers.iter().zip(tasks).zip(features).map(one).collect();
                 records.extend(running.into_iter().map(|handle| handle.join().expect("a method does not panic")));
             });
@@ -104,7 +101,7 @@ impl Evaluation {
     }
 
     /// Images that are best measured at once.
-    pub fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.workers.len()
     }
 
@@ -112,44 +109,45 @@ impl Evaluation {
     ///
     /// # Errors
     /// It cannot be read, decoded or encoded.
-    pub fn extract(&mut self, item: &Item) -> Result<Extracted> {
+    pub(crate) fn features(&self, item: &Item) -> Result<Features> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
             .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
-        self.extractor.extract(&bytes)
+        self.extractor.features(&bytes)
     }
 
     /// The class embeddings `[C, D]` and the logit scale.
-    pub fn classes(&self) -> (ArrayView2<'_, f32>, f32) {
-        (self.labels.embeddings.view(), self.scale)
+    pub(crate) fn classes(&self) -> (ArrayView2<'_, f32>, f32) {
+        (self.predictors[0].labels().embeddings.view(), self.predictors[0].scale())
     }
 
-    fn measured(&self, (index, item, truth): Task, extracted: &Extracted) -> Measured {
-        let features = extracted.features.view();
-        let results = self.methods.iter().map(|method| self.result(method, features, truth)).collect();
-        let curve = self.curve.iter().map(|&views| self.answers(features.slice(s![..views, ..]))).collect();
-        let logits = scaled_products(self.scale, features, self.labels.embeddings.view());
+    fn measured(&self, (index, item, truth): Task, features: &Features) -> Measured {
+        let matrix = features.matrix.view();
+        let results = self.predictors.iter().map(|predictor| self.result(predictor, matrix, truth)).collect();
+        let curve = self.curve.iter().map(|&views| self.answers(matrix.slice(s![..views, ..]))).collect();
+        let (classes, scale) = self.classes();
+        let logits = scaled_products(scale, matrix, classes);
         let rounded = |milliseconds: f64| (milliseconds * 1e3).round() / 1e3;
         Measured {
             index,
             name: item.name.clone(),
             path: item.path.to_string_lossy().into_owned(),
-            digest: extracted.digest.to_hex().to_string(),
+            digest: features.digest.to_hex().to_string(),
             truth,
-            tamper: tamper_score(features, logits.view()).map(|score| score.score),
-            cached: extracted.cached,
-            ms: [extracted.decode, extracted.views, extracted.encode].map(rounded),
+            tamper: tamper_score(matrix, logits.view()).map(|score| score.score),
+            cached: features.cached,
+            ms: [features.timings.decode, features.timings.views, features.timings.encode].map(rounded),
             results,
             curve,
         }
     }
 
-    fn result(&self, method: &MethodRunner, features: ArrayView2<f32>, truth: usize) -> MethodResult {
+    fn result(&self, predictor: &Predictor, features: ArrayView2<f32>, truth: usize) -> MethodResult {
         let began = Instant::now();
-        let prediction = self.run(method, features);
+        let prediction = predictor.decide(features).prediction;
         let milliseconds = milliseconds_since(began);
         let probabilities = softmax(prediction.view());
         let answer = argmax(prediction.view());
-        let calibrated = self.temperature.as_ref().filter(|(head, _)| head == method.method.name());
+        let calibrated = self.temperature.as_ref().filter(|(method, _)| method == predictor.settings().method().name());
         MethodResult {
             answer,
             rank: rank_of(prediction.view(), truth),
@@ -163,17 +161,13 @@ impl Evaluation {
     }
 
     fn answers(&self, features: ArrayView2<f32>) -> Vec<usize> {
-        self.methods.iter().map(|method| argmax(self.run(method, features).view())).collect()
-    }
-
-    fn run(&self, method: &MethodRunner, features: ArrayView2<f32>) -> ndarray::Array1<f32> {
-        method.answer(features, self.labels.embeddings.view(), self.scale)
+        self.predictors.iter().map(|predictor| argmax(predictor.decide(features).prediction.view())).collect()
     }
 }
 
-fn worker_record(evaluation: &Evaluation, worker: &ThreadPool, task: Task, extracted: &Result<Extracted>) -> Record {
-    match extracted {
-        Ok(extracted) => Record::Measured(worker.install(|| evaluation.measured(task, extracted))),
+fn worker_record(evaluation: &Evaluation, worker: &ThreadPool, task: Task, features: &Result<Features>) -> Record {
+    match features {
+        Ok(features) => Record::Measured(worker.install(|| evaluation.measured(task, features))),
         Err(error) => {
             let (index, item, _) = task;
             Record::Failed(Failure { index, name: item.name.clone(), error: error.to_string() })
@@ -189,7 +183,7 @@ fn rank_of(prediction: ArrayView1<f32>, truth: usize) -> usize {
 }
 
 /// The places of shard `number` (from 1) of `count`, among `images`: every `count`-th.
-pub fn shard(images: usize, number: usize, count: usize) -> Vec<usize> {
+pub(crate) fn shard(images: usize, number: usize, count: usize) -> Vec<usize> {
     (0..images).filter(|index| index % count == number - 1).collect()
 }
 

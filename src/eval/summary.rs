@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::Results;
 use super::record::{Measured, MethodResult, Record};
+use crate::method::ViewUse;
 use crate::metrics::{auroc, calibration_error, mcnemar, quantile, wilson};
 
 /// Version of the summary's JSON.
-pub const SUMMARY_SCHEMA: u32 = 1;
+pub(crate) const SUMMARY_SCHEMA: u32 = 1;
 
 /// All conditions of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// [`SUMMARY_SCHEMA`].
     pub schema: u32,
     /// The bundle's name and digest.
@@ -28,7 +29,7 @@ pub struct Summary {
 
 /// One data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConditionSummary {
+pub(crate) struct ConditionSummary {
     /// Its name.
     pub name: String,
     /// Images measured.
@@ -45,7 +46,7 @@ pub struct ConditionSummary {
 
 /// One method on one data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MethodSummary {
+pub(crate) struct MethodSummary {
     /// The method.
     pub name: String,
     /// Right answers.
@@ -76,7 +77,7 @@ pub struct MethodSummary {
 
 /// Two methods on the same images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// Images only this method is right on.
     pub better: usize,
     /// Images only the other is right on.
@@ -89,21 +90,21 @@ pub struct Gap {
 
 impl Summary {
     /// Of the results of all conditions, which have bundle, labels and methods in common.
-    pub fn of(conditions: &[Results]) -> Self {
+    pub(crate) fn of(conditions: &[Results]) -> Self {
         let plan = &conditions.first().expect("an evaluation has a condition").plan;
         let reference = tampers(&conditions[0]);
         Self {
             schema: SUMMARY_SCHEMA,
             bundle: plan.bundle.clone(),
             classes: plan.labels.len(),
-            views: plan.views,
+            views: plan.views.count,
             curve: plan.curve.clone(),
             conditions: (0..).zip(conditions).map(|(place, results)| condition(place, results, &reference)).collect(),
         }
     }
 
     /// The table in Markdown.
-    pub fn to_markdown(&self) -> String {
+    pub(crate) fn to_markdown(&self) -> String {
         let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
         for condition in &self.conditions {
             text += &format!("\n### {}: {} images{}\n\n", condition.name, condition.images, condition.notes());
@@ -116,7 +117,7 @@ impl Summary {
     }
 
     /// The table for a terminal.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
         for condition in &self.conditions {
             text += &format!("\n{}: {} images{}\n", condition.name, condition.images, condition.notes());
@@ -140,12 +141,12 @@ impl Summary {
 }
 
 /// The columns of the table.
-pub const HEADINGS: [&str; 9] =
+pub(crate) const HEADINGS: [&str; 9] =
     ["method", "right", "95 % interval", "top 5", "vs zero-shot", "entropy", "ECE", "NLL", "ms (median, 95 %)"];
 
 impl ConditionSummary {
     /// What the heading says beside name and number.
-    pub fn notes(&self) -> String {
+    pub(crate) fn notes(&self) -> String {
         let failed = if self.failed == 0 { String::new() } else { format!(", {} failed", self.failed) };
         let encode = self.encode_ms.map_or(String::new(), |ms| format!(", {ms:.0} ms to encode one"));
         let tamper = self.tamper_auroc.map_or(String::new(), |area| format!(", tamper score AUROC {area:.3}"));
@@ -155,7 +156,7 @@ impl ConditionSummary {
 
 impl MethodSummary {
     /// The row of a table.
-    pub fn cells(&self) -> [String; 9] {
+    pub(crate) fn cells(&self) -> [String; 9] {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
         let gap = self.against_zero_shot.map_or(String::new(), |gap| {
             let p = if gap.p < 0.001 { "p < 0.001".into() } else { format!("p = {:.3}", gap.p) };
@@ -183,7 +184,7 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
     let measured: Vec<&Measured> = measured(results).collect();
     let encoded: Vec<f64> = measured.iter().filter(|one| !one.cached).map(|one| one.ms[2]).collect();
     let methods = &results.plan.methods;
-    let zero_shot = methods.iter().position(|method| method.name == "zero-shot");
+    let zero_shot = methods.iter().position(|settings| settings.method().name() == "zero-shot");
     ConditionSummary {
         name: results.plan.condition.clone(),
         images: measured.len(),
@@ -205,7 +206,7 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
     let calibrated: Option<Vec<(f32, bool)>> =
         of.iter().map(|result| Some((result.calibrated?, result.rank == 0))).collect();
     let times: Vec<f64> = of.iter().map(|result| result.ms).collect();
-    let name = results.plan.methods[method].name.clone();
+    let settings = &results.plan.methods[method];
     let at_views = |place: usize| measured.iter().filter(|one| one.curve[place][method] == one.truth).count();
     let against_zero_shot = zero_shot.filter(|&other| other != method).map(|other| {
         let differ = |ours: bool| {
@@ -228,16 +229,19 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
         ece: calibration_error(&confidences),
         ece_calibrated: calibrated.filter(|answers| !answers.is_empty()).map(|answers| calibration_error(&answers)),
         nll: mean(|result| -f64::from(result.log_truth)),
-        views: if name == "zero-shot" { 1 } else { results.plan.views },
+        views: match settings.method().views() {
+            ViewUse::CleanView => 1,
+            ViewUse::AllViews => results.plan.views.count,
+        },
         ms: (quantile(&times, 0.5), quantile(&times, 0.95)),
         against_zero_shot,
         curve: (0..results.plan.curve.len()).map(|place| share(at_views(place))).collect(),
-        name,
+        name: settings.method().name().into(),
     }
 }
 
 /// The images that were measured.
-pub fn measured(results: &Results) -> impl Iterator<Item = &Measured> {
+pub(crate) fn measured(results: &Results) -> impl Iterator<Item = &Measured> {
     results.records.values().filter_map(|record| match record {
         Record::Measured(measured) => Some(measured),
         Record::Failed(_) => None,

@@ -22,7 +22,7 @@ const TENSOR: &str = "embeddings";
 ///
 /// # Errors
 /// The file is neither, or its rows are not finite or have no direction.
-pub fn read_classes(path: &Path) -> Result<(Option<Vec<String>>, Array2<f32>)> {
+pub(crate) fn read_classes(path: &Path) -> Result<(Option<Vec<String>>, Array2<f32>)> {
     let bytes =
         read_up_to(path, LABEL_SET_BYTES_MAX).map_err(|source| Error::InputUnreadable { path: path.into(), source })?;
     let (names, mut table) = if bytes.starts_with(NPY_MAGIC) {

@@ -19,7 +19,7 @@ const BICUBIC: u64 = 3;
 
 /// What the configuration says of the text tower. What it leaves out is left to the tensors.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TextConfig {
+pub(crate) struct TextConfig {
     /// Attention heads.
     pub heads: usize,
     /// Activation of the MLPs.
@@ -30,7 +30,7 @@ pub struct TextConfig {
 
 /// How images are prepared.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ImageConfig {
+pub(crate) struct ImageConfig {
     /// Input side R (pixels), where a file says it.
     pub resolution: Option<usize>,
     /// Channel means (values in 0–1).
@@ -135,7 +135,7 @@ enum ImageSize {
 ///
 /// # Errors
 /// There is none, it is of another kind of model, or it asks for something this program does not do.
-pub fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)> {
+pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)> {
     if let Some((path, config)) = read::<OpenClipConfig>(source, "open_clip_config.json")? {
         return open_clip(&path, config);
     }
@@ -171,7 +171,7 @@ pub fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)> {
 ///
 /// # Errors
 /// The file asks for something else than resizing the short side with a bicubic filter and cropping a square.
-pub fn image_config(source: &Source, declared: Option<usize>) -> Result<ImageConfig> {
+pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<ImageConfig> {
     let clip = ImageConfig { resolution: declared, mean: CLIP_MEAN, std: CLIP_STD };
     let Some((path, config)) = read::<PreprocessorConfig>(source, "preprocessor_config.json")? else {
         log::warn!("no preprocessor_config.json: images are prepared as for OpenAI's CLIP");

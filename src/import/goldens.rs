@@ -4,19 +4,19 @@ use ndarray::{Array2, Axis};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::GOLDENS;
-use crate::bundle::{BundleWriter, Manifest, TextModel};
-use crate::classes::embed;
+use crate::bundle::{BundleWriter, Manifest, open_text_model};
 use crate::encoder::{Encoder, EncoderModel, EncoderShape};
 use crate::error::Result;
 use crate::rows::scaled_products;
-use crate::text::Prompting;
+use crate::text::Prompt;
+use crate::text::{TextModel, embed};
 use crate::views::{Pixels, clean_view_array};
 
 /// Runs both towers and writes what they give.
 ///
 /// # Errors
 /// A tower cannot be run, or the file cannot be written.
-pub fn write(
+pub(crate) fn write(
     image: Option<&Pixels>,
     encoder: &EncoderModel,
     classes: Option<&Array2<f32>>,
@@ -43,8 +43,8 @@ pub fn write(
     let mut metadata = None;
     if manifest.text.is_some() {
         let texts = ["a photo of a dog.", "a photo of two red cars, at night.", "x"].map(String::from).to_vec();
-        let model = TextModel::open(writer.folder(), manifest)?;
-        let features = embed(&model, &texts, &Prompting::Templates(vec!["{}".into()]))?;
+        let model = open_text_model(writer.folder(), manifest)?;
+        let features = embed(&model, &texts, &Prompt::Templates(vec!["{}".into()]))?;
         let rows: Vec<Vec<i64>> = texts.iter().map(|text| golden_tokens(&model, text)).collect::<Result<_>>()?;
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let padded = rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(-1)).take(longest));

@@ -13,19 +13,18 @@ use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::bundle::{
-    Bundle, BundleWriter, ClassesSection, FORMAT, HeadSection, ImageSection, Interpolation, Manifest, PromptSection,
-    TextModel, ViewsSection,
+    Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, open_text_model,
 };
 use crate::check::{Drift, check_goldens, require_goldens};
-use crate::classes::{LabelList, embed, read_labels};
 use crate::encoder::{EncoderModel, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
 use crate::files::read_range;
-use crate::head::HeadKind;
+use crate::labels::{Labels, read_labels};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
-use crate::text::Prompting;
-use crate::tuning::TuningSettings;
-use crate::views::{Augment, Pixels};
+use crate::method::{Method, MethodSettings};
+use crate::text::Prompt;
+use crate::text::embed;
+use crate::views::{Augment, Pixels, ViewSettings};
 use config::{ImageConfig, image_config, read_configs};
 use source::Source;
 use tower::ImportedTower;
@@ -43,7 +42,7 @@ const CLIP_RESOLUTION: usize = 224;
 
 /// What to import, and what the files do not say.
 #[derive(Clone, Debug, Default)]
-pub struct ImportRequest {
+pub(crate) struct ImportRequest {
     /// The model's folder.
     pub source: PathBuf,
     /// The vision model, if it is not in the folder under a usual name.
@@ -71,7 +70,7 @@ pub struct ImportRequest {
 }
 
 /// A bundle that was imported and has passed its own check.
-pub struct Imported {
+pub(crate) struct Imported {
     /// The bundle.
     pub bundle: Bundle,
     /// How far its check is from the goldens that were just made.
@@ -86,7 +85,7 @@ pub struct Imported {
 /// # Errors
 /// A file is missing, malformed, of another kind of model, or leads out of the folder; sizes contradict one another; or
 /// the target exists or cannot be written.
-pub fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
+pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
     let source = Source::open(&request.source)?;
     let mut writer = BundleWriter::new(target)?;
     let mut manifest = blank_manifest(request);
@@ -128,7 +127,6 @@ pub fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
 fn blank_manifest(request: &ImportRequest) -> Manifest {
     let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
     let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
-    let tuning = TuningSettings::of(HeadKind::ViewShift);
     Manifest {
         format: FORMAT,
         name: request.name.clone().unwrap_or_else(|| folder.clone()),
@@ -148,14 +146,8 @@ fn blank_manifest(request: &ImportRequest) -> Manifest {
         text: None,
         prompt: PromptSection { context: request.context.clone().unwrap_or_else(|| "a photo of a".into()) },
         classes: None,
-        views: ViewsSection { count: 64, augment: Augment::Augmix },
-        head: HeadSection {
-            default: tuning.head,
-            steps: tuning.steps,
-            selection: tuning.selection,
-            learning_rate: tuning.optimizer.learning_rate,
-            weight_decay: tuning.optimizer.weight_decay,
-        },
+        views: ViewSettings { count: 64, augment: Augment::Augmix, seed: 0 },
+        method: MethodSettings::of(Method::default()),
         goldens: GOLDENS.into(),
         files: Default::default(),
     }
@@ -228,11 +220,11 @@ fn declared_resolution(path: &Path, onnx: &OnnxFile) -> Result<Option<usize>> {
 }
 
 /// Names and unit embeddings that were computed elsewhere.
-fn class_table(path: &Path, request: &ImportRequest) -> Result<(LabelList, Array2<f32>)> {
+fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f32>)> {
     let (names, table) = classes::read_classes(path)?;
     let list = match (names, &request.names) {
         (_, Some(file)) => read_labels(file)?,
-        (Some(names), None) => LabelList::new(names, None)?,
+        (Some(names), None) => Labels::with_ids(names, None)?,
         (None, None) => {
             return Err(wrong(
                 path,
@@ -251,7 +243,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(LabelList, Array
 /// Writes class embeddings and default labels; those that were given, or what the text tower makes of the labels.
 fn write_classes(
     request: &ImportRequest,
-    table: Option<(LabelList, Array2<f32>)>,
+    table: Option<(Labels, Array2<f32>)>,
     manifest: &mut Manifest,
     writer: &mut BundleWriter,
 ) -> Result<Option<Array2<f32>>> {
@@ -260,10 +252,10 @@ fn write_classes(
         (Some(table), _) => table,
         (None, None) => return Ok(None),
         (None, Some(labels)) => {
-            let model = TextModel::open(writer.folder(), manifest)?;
-            let prompting = Prompting::Context(manifest.prompt.context.clone());
-            prompting.check()?;
-            (labels.clone(), embed(&model, labels.names(), &prompting)?)
+            let model = open_text_model(writer.folder(), manifest)?;
+            let prompt = Prompt::Context(manifest.prompt.context.clone());
+            prompt.check()?;
+            (labels.clone(), embed(&model, labels.names(), &prompt)?)
         }
     };
     let chosen = labels.unwrap_or_else(|| all.clone());

@@ -7,14 +7,14 @@ use crate::files::{inside, read_up_to};
 use crate::limits::IMPORT_SMALL_FILE_BYTES_MAX;
 
 /// A folder; nothing outside it is read, by whatever name or link.
-pub struct Source {
+pub(crate) struct Source {
     folder: PathBuf,
 }
 
 impl Source {
     /// # Errors
     /// The path is no folder.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::Import {
                 path: folder.into(),
@@ -27,7 +27,7 @@ impl Source {
     }
 
     /// The folder.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -35,7 +35,7 @@ impl Source {
     ///
     /// # Errors
     /// It is a link that leads out of the folder.
-    pub fn find(&self, names: &[&str]) -> Result<Option<PathBuf>> {
+    pub(crate) fn find(&self, names: &[&str]) -> Result<Option<PathBuf>> {
         // A link to nowhere is there, and refused.
         let there = names.iter().find(|name| self.folder.join(name).symlink_metadata().is_ok());
         there.map(|name| inside(&self.folder, name)).transpose()
@@ -45,7 +45,7 @@ impl Source {
     ///
     /// # Errors
     /// It cannot be read, or is not small.
-    pub fn read(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+    pub(crate) fn read(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
         let Some(path) = self.find(&[name])? else { return Ok(None) };
         let bytes = read_up_to(&path, IMPORT_SMALL_FILE_BYTES_MAX)
             .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;

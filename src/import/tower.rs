@@ -18,7 +18,7 @@ const CHECKPOINTS: [&str; 2] = ["model.safetensors", "open_clip_model.safetensor
 const MERGES: [&str; 2] = ["bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt"];
 
 /// A checked text tower.
-pub struct ImportedTower {
+pub(crate) struct ImportedTower {
     /// Its sizes, as its tensors have them.
     pub shape: TowerShape,
     path: PathBuf,
@@ -33,7 +33,7 @@ impl ImportedTower {
     ///
     /// # Errors
     /// One is missing or malformed, or sizes contradict one another.
-    pub fn read(source: &Source, config: &TextConfig) -> Result<Self> {
+    pub(crate) fn read(source: &Source, config: &TextConfig) -> Result<Self> {
         let path = source.find(&CHECKPOINTS)?.ok_or_else(|| {
             let expected =
                 format!("{} (several shards or pytorch_model.bin: save it again as one)", CHECKPOINTS.join(" or "));
@@ -66,7 +66,7 @@ impl ImportedTower {
     ///
     /// # Errors
     /// It is no finite number.
-    pub fn logit_scale(&self) -> Result<Option<f32>> {
+    pub(crate) fn logit_scale(&self) -> Result<Option<f32>> {
         self.weights.has("logit_scale").then(|| Ok(self.weights.number::<f32>("logit_scale")?.exp())).transpose()
     }
 
@@ -74,7 +74,7 @@ impl ImportedTower {
     ///
     /// # Errors
     /// The checkpoint has none, or one of another height.
-    pub fn visual_projection(&self) -> Result<Array2<f32>> {
+    pub(crate) fn visual_projection(&self) -> Result<Array2<f32>> {
         let name = "visual_projection.weight";
         let shape = self.weights.shape(name)?;
         self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])
@@ -84,7 +84,7 @@ impl ImportedTower {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, writer: &mut BundleWriter) -> Result<TextSection> {
+    pub(crate) fn write(&self, writer: &mut BundleWriter) -> Result<TextSection> {
         let target = writer.folder().join(TOWER);
         let kept = self.naming.tensors(&self.weights);
         let views: HashMap<String, _> = kept.into_iter().map(|name| (name.clone(), self.weights.view(&name))).collect();

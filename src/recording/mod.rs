@@ -11,7 +11,8 @@ mod reader;
 mod replay;
 mod writer;
 
-pub use part::{RecordedFrame, RecordedSettings};
-pub use reader::{Recording, RecordingPart};
-pub use replay::{Replayed, Replayer, WhatIf, replayer};
-pub use writer::{Recorder, RecorderSettings, RecorderStatus};
+pub(crate) use part::{RecordedFrame, RecordedSettings};
+pub use reader::Recording;
+pub(crate) use reader::RecordingPart;
+pub(crate) use replay::{Replayed, WhatIf, replayer};
+pub(crate) use writer::{Recorder, RecorderSettings};

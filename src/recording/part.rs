@@ -4,35 +4,33 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::classes::LabelSet;
+use crate::answer::Prediction;
 use crate::classifier::Classifier;
 use crate::device::device_key;
-use crate::head::HeadKind;
-use crate::report::Answer;
-use crate::text::Prompting;
-use crate::tuning::{AdamWSettings, TuningSettings};
-use crate::views::{Augment, ViewSettings};
+use crate::label_set::LabelSet;
+use crate::method::MethodSettings;
+use crate::text::Prompt;
+use crate::views::ViewSettings;
 
 /// Version of the format.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The images of a part.
-pub const FRAMES: &str = "frames.bin";
+pub(crate) const FRAMES: &str = "frames.bin";
 /// The decisions of a part.
-pub const DECISIONS: &str = "decisions.jsonl";
+pub(crate) const DECISIONS: &str = "decisions.jsonl";
 
 /// The folder of a part.
-pub fn part_folder(recording: &Path, number: u64) -> PathBuf {
+pub(crate) fn part_folder(recording: &Path, number: u64) -> PathBuf {
     recording.join(format!("part-{number:08}"))
 }
 
 /// The number of a part, by its folder's name.
-pub fn part_number(name: &str) -> Option<u64> {
+pub(crate) fn part_number(name: &str) -> Option<u64> {
     name.strip_prefix("part-").filter(|digits| digits.len() == 8)?.parse().ok()
 }
 
 /// Everything the decisions of a part depend on, besides the images: its first line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RecordedSettings {
     /// Version of the format.
     pub format: u32,
@@ -55,43 +53,23 @@ pub struct RecordedSettings {
     /// The prompts with `{}` for the label, if they are not a context.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<String>,
-    /// Number of views.
-    pub views: usize,
-    /// How views are made.
-    pub augment: Augment,
-    /// Their seed, which is mixed with each image's digest.
-    pub seed: u64,
     /// The encoder's batch.
     pub batch: usize,
-    /// The head.
-    pub head: HeadKind,
-    /// Optimiser steps.
-    pub steps: usize,
-    /// Fraction of the views that is selected (0–1).
-    pub selection: f64,
-    /// Directions of `class-lowrank` (count).
-    pub rank: usize,
-    /// Probability below which classes are left out of the tuning.
-    pub class_cutoff: f64,
-    /// AdamW's learning rate.
-    pub learning_rate: f64,
-    /// AdamW's β₁ and β₂.
-    pub betas: (f64, f64),
-    /// AdamW's ε.
-    pub epsilon: f64,
-    /// AdamW's weight decay.
-    pub weight_decay: f64,
+    /// The views; their seed is mixed with each image's digest.
+    #[serde(flatten)]
+    pub views: ViewSettings,
+    /// The method and its parameters.
+    #[serde(flatten)]
+    pub method: MethodSettings,
 }
 
 impl RecordedSettings {
     /// Those of a classifier with the bundle in this folder, whose digest is `bundle_digest`.
     pub fn of(classifier: &Classifier, bundle: &Path, bundle_digest: &blake3::Hash) -> Self {
-        let LabelSet { list, prompting, .. } = classifier.labels();
-        let views = classifier.extractor().settings().views;
-        let TuningSettings { head, steps, selection, rank, class_cutoff, optimizer } = *classifier.tuning();
-        let (context, templates) = match prompting {
-            Prompting::Context(context) => (Some(context.clone()), Vec::new()),
-            Prompting::Templates(templates) => (None, templates.clone()),
+        let LabelSet { list, prompt, .. } = classifier.labels();
+        let (context, templates) = match prompt {
+            Prompt::Context(context) => (Some(context.clone()), Vec::new()),
+            Prompt::Templates(templates) => (None, templates.clone()),
         };
         Self {
             format: FORMAT,
@@ -104,49 +82,17 @@ impl RecordedSettings {
             ids: list.ids().map(<[String]>::to_vec),
             context,
             templates,
-            views: views.count,
-            augment: views.augment,
-            seed: views.seed,
             batch: classifier.extractor().batch().batch,
-            head,
-            steps,
-            selection,
-            rank,
-            class_cutoff,
-            learning_rate: optimizer.learning_rate,
-            betas: optimizer.betas,
-            epsilon: optimizer.epsilon,
-            weight_decay: optimizer.weight_decay,
+            views: classifier.views(),
+            method: *classifier.method(),
         }
     }
 
     /// What was written around a label.
-    pub fn prompting(&self) -> Prompting {
+    pub fn prompt(&self) -> Prompt {
         match &self.context {
-            Some(context) => Prompting::Context(context.clone()),
-            None => Prompting::Templates(self.templates.clone()),
-        }
-    }
-
-    /// The views.
-    pub fn views(&self) -> ViewSettings {
-        ViewSettings { count: self.views, augment: self.augment, seed: self.seed }
-    }
-
-    /// Head and tuning.
-    pub fn tuning(&self) -> TuningSettings {
-        TuningSettings {
-            head: self.head,
-            steps: self.steps,
-            selection: self.selection,
-            rank: self.rank,
-            class_cutoff: self.class_cutoff,
-            optimizer: AdamWSettings {
-                learning_rate: self.learning_rate,
-                betas: self.betas,
-                epsilon: self.epsilon,
-                weight_decay: self.weight_decay,
-            },
+            Some(context) => Prompt::Context(context.clone()),
+            None => Prompt::Templates(self.templates.clone()),
         }
     }
 }
@@ -168,10 +114,10 @@ pub struct RecordedFrame {
     pub length: u64,
     /// BLAKE3 of the image, 64 hex digits.
     pub digest: String,
-    /// R-TPT's answer.
-    pub answer: Answer,
+    /// The answer.
+    pub answer: Prediction,
     /// Zero-shot's answer.
-    pub zero_shot: Answer,
+    pub zero_shot: Prediction,
     /// The tamper score (0–1), with more than one view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tamper: Option<f32>,

@@ -4,28 +4,27 @@ use std::path::Path;
 
 use super::part::{RecordedFrame, RecordedSettings};
 use super::reader::RecordingPart;
-use crate::answerer::Outcome;
 use crate::bundle::Bundle;
-use crate::classes::{LabelList, LabelSet};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::device::device_key;
 use crate::error::{Error, Result};
 use crate::extractor::{ExtractorSettings, worker_pool};
-use crate::head::HeadKind;
-use crate::rows::argmax;
+use crate::label_set::LabelSet;
+use crate::labels::Labels;
+use crate::method::Method;
 
 /// What to change in a replay; nothing reproduces the decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WhatIf {
-    /// Another head, with its published settings.
-    pub head: Option<HeadKind>,
+pub(crate) struct WhatIf {
+    /// Another method, with its published settings.
+    pub method: Option<Method>,
     /// Other labels.
-    pub labels: Option<LabelList>,
+    pub labels: Option<Labels>,
 }
 
 /// A frame decided again.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// The answer now.
     pub label: String,
     /// Its probability (0–1).
@@ -37,7 +36,7 @@ pub struct Replayed {
 }
 
 /// Decides the frames of a part again.
-pub struct Replayer {
+pub(crate) struct Replayer {
     classifier: Classifier,
     /// Whether the part was recorded on another kind of device, where the last bits may differ.
     pub other_device: bool,
@@ -47,12 +46,12 @@ pub struct Replayer {
 ///
 /// # Errors
 /// The bundle is not the one that was recorded with, or the classifier cannot be made.
-pub fn replayer(
+pub(crate) fn replayer(
     bundle: &Bundle,
     settings: &RecordedSettings,
     what_if: &WhatIf,
     threads: Option<usize>,
-    memory: Option<&Path>,
+    cache_folder: Option<&Path>,
 ) -> Result<Replayer> {
     let found = bundle.digest.to_hex();
     if found.as_str() != settings.bundle_digest {
@@ -66,12 +65,12 @@ pub fn replayer(
     }
     let list = match &what_if.labels {
         Some(list) => list.clone(),
-        None => LabelList::new(settings.labels.clone(), settings.ids.clone())?,
+        None => Labels::with_ids(settings.labels.clone(), settings.ids.clone())?,
     };
-    let tuning = what_if.head.map_or_else(|| settings.tuning(), |head| settings.tuning().with_head(head));
-    let extractor = ExtractorSettings { views: settings.views(), threads, batch: Some(settings.batch) };
-    let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompting(), memory))?;
-    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, tuning }, memory)?;
+    let method = what_if.method.map_or(settings.method, |method| settings.method.with_method(method));
+    let extractor = ExtractorSettings { views: settings.views, threads, batch: Some(settings.batch) };
+    let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
+    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
     Ok(Replayer { classifier, other_device: device_key() != settings.device })
 }
 
@@ -80,15 +79,14 @@ impl Replayer {
     ///
     /// # Errors
     /// Its image cannot be read, decoded or encoded.
-    pub fn replay(&mut self, part: &RecordingPart, frame: &RecordedFrame) -> Result<Replayed> {
-        let outcome: Outcome = self.classifier.classify(&part.image(frame)?)?;
-        let best = argmax(outcome.episode.prediction.view());
-        let label = self.classifier.labels().names()[best].clone();
+    pub(crate) fn replay(&self, part: &RecordingPart, frame: &RecordedFrame) -> Result<Replayed> {
+        let answer = self.classifier.classify(&part.image(frame)?)?;
+        let best = answer.best();
         Ok(Replayed {
-            same_bits: outcome.answer_digest().to_hex().as_str() == frame.bits,
-            same_label: label == frame.answer.label,
-            probability: outcome.probabilities()[best],
-            label,
+            same_bits: blake3::Hash::from(answer.digest()).to_hex().as_str() == frame.bits,
+            same_label: best.label == frame.answer.label,
+            probability: best.probability,
+            label: best.label,
         })
     }
 }

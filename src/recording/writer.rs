@@ -17,7 +17,7 @@ use crate::lock::Lock;
 
 /// Where to record, and how much.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecorderSettings {
+pub(crate) struct RecorderSettings {
     /// The folder.
     pub folder: PathBuf,
     /// The most it may take (MiB).
@@ -26,7 +26,7 @@ pub struct RecorderSettings {
 
 /// How recording goes.
 #[derive(Debug, Default)]
-pub struct RecorderStatus {
+pub(crate) struct RecorderStatus {
     /// Frames that are on the disk (count).
     pub committed: AtomicU64,
     /// Frames that were not recorded because the disk was slow or full (count).
@@ -39,7 +39,7 @@ pub struct RecorderStatus {
 
 impl RecorderStatus {
     /// What keeps it from going on, in words.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -52,7 +52,7 @@ struct Entry {
 }
 
 /// Records on a thread of its own: a slow disk keeps no frame waiting.
-pub struct Recorder {
+pub(crate) struct Recorder {
     entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
@@ -64,7 +64,7 @@ impl RecorderSettings {
     ///
     /// # Errors
     /// One is not.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let (least, most) = RECORD_MB;
         if (least..=most).contains(&self.max_mb) {
             return Ok(());
@@ -79,7 +79,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The room is out of range, the folder cannot be made or listed, or another daemon records there.
-    pub fn start(settings: &RecorderSettings) -> Result<Self> {
+    pub(crate) fn start(settings: &RecorderSettings) -> Result<Self> {
         settings.check()?;
         fs::create_dir_all(&settings.folder)
             .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// Records a frame; where the disk does not keep up it is missed, and counted.
-    pub fn record(&self, settings: &Arc<RecordedSettings>, frame: RecordedFrame, file: &Arc<Vec<u8>>) {
+    pub(crate) fn record(&self, settings: &Arc<RecordedSettings>, frame: RecordedFrame, file: &Arc<Vec<u8>>) {
         let entry = Box::new(Entry { settings: Arc::clone(settings), frame, file: Arc::clone(file) });
         let sent = self.entries.as_ref().map(|entries| entries.try_send(entry));
         if matches!(sent, Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))) {
@@ -107,7 +107,7 @@ impl Recorder {
     }
 
     /// How it goes.
-    pub fn status(&self) -> &Arc<RecorderStatus> {
+    pub(crate) fn status(&self) -> &Arc<RecorderStatus> {
         &self.status
     }
 }

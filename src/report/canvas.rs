@@ -8,17 +8,17 @@ use crate::views::{Filter, Pixels, resize};
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans-subset.ttf");
 
 /// An RGB colour.
-pub type Color = [u8; 3];
+pub(crate) type Color = [u8; 3];
 
 /// A picture being drawn. Positions are pixels from the top left; what sticks out is cut off.
-pub struct Canvas {
+pub(crate) struct Canvas {
     pixels: Pixels,
     font: FontRef<'static>,
 }
 
 impl Canvas {
     /// A canvas filled with `background`.
-    pub fn new(width: usize, height: usize, background: Color) -> Self {
+    pub(crate) fn new(width: usize, height: usize, background: Color) -> Self {
         let font = FontRef::try_from_slice(FONT).expect("the embedded font is valid");
         let mut canvas = Self { pixels: Pixels::black(width, height), font };
         canvas.fill(0, 0, width, height, background);
@@ -26,12 +26,12 @@ impl Canvas {
     }
 
     /// The finished picture.
-    pub fn into_pixels(self) -> Pixels {
+    pub(crate) fn into_pixels(self) -> Pixels {
         self.pixels
     }
 
     /// A filled rectangle.
-    pub fn fill(&mut self, left: usize, top: usize, width: usize, height: usize, color: Color) {
+    pub(crate) fn fill(&mut self, left: usize, top: usize, width: usize, height: usize, color: Color) {
         let right = (left + width).min(self.pixels.width());
         for y in top..(top + height).min(self.pixels.height()) {
             for pixel in self.pixels.row_mut(y)[left.min(right) * 3..right * 3].chunks_exact_mut(3) {
@@ -41,7 +41,7 @@ impl Canvas {
     }
 
     /// A picture scaled to `width`×`height`.
-    pub fn picture(&mut self, image: &Pixels, left: usize, top: usize, width: usize, height: usize) {
+    pub(crate) fn picture(&mut self, image: &Pixels, left: usize, top: usize, width: usize, height: usize) {
         let scaled = resize(image, image.whole(), width, height, Filter::Bicubic);
         for y in 0..height.min(self.pixels.height().saturating_sub(top)) {
             let count = width.min(self.pixels.width().saturating_sub(left));
@@ -50,7 +50,7 @@ impl Canvas {
     }
 
     /// A line of text whose top left corner is given; `size` is the line height (pixels). Gives the width drawn.
-    pub fn text(&mut self, text: &str, left: usize, top: usize, size: usize, color: Color) -> usize {
+    pub(crate) fn text(&mut self, text: &str, left: usize, top: usize, size: usize, color: Color) -> usize {
         let font = self.font.clone();
         let scaled = font.as_scaled(PxScale::from(size as f32));
         let baseline = top as f32 + scaled.ascent();
@@ -70,13 +70,13 @@ impl Canvas {
     }
 
     /// Width of a line of text (pixels).
-    pub fn text_width(&self, text: &str, size: usize) -> usize {
+    pub(crate) fn text_width(&self, text: &str, size: usize) -> usize {
         let scaled = self.font.as_scaled(PxScale::from(size as f32));
         text.chars().map(|character| scaled.h_advance(scaled.glyph_id(character))).sum::<f32>().ceil() as usize
     }
 
     /// `text`, or its beginning and an ellipsis where it is wider than `width` (pixels).
-    pub fn fitted(&self, text: &str, width: usize, size: usize) -> String {
+    pub(crate) fn fitted(&self, text: &str, width: usize, size: usize) -> String {
         if self.text_width(text, size) <= width {
             return text.to_string();
         }

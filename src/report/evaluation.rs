@@ -26,7 +26,7 @@ border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}svg{m
 figure img{max-width:100%}h2{margin-top:2.5rem}.note{color:#666}.scroll{overflow-x:auto}";
 
 /// The report of `summary` over `conditions`; the diagrams and mistakes are those of the method `shown`.
-pub fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -> String {
+pub(crate) fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -> String {
     let mut body = format!(
         "<h1>Evaluation of {}</h1><p>{} classes, {} views.</p>",
         escape_text(&summary.bundle),
@@ -109,7 +109,7 @@ fn views_plot(summary: &Summary, condition: &ConditionSummary) -> String {
 
 /// The place of a method in a plan; the first where it was not measured.
 fn place_of(results: &Results, method: &str) -> usize {
-    results.plan.methods.iter().position(|one| one.name == method).unwrap_or(0)
+    results.plan.methods.iter().position(|one| one.method().name() == method).unwrap_or(0)
 }
 
 fn diagram(results: &Results, shown: &str) -> String {
@@ -141,7 +141,7 @@ fn times(conditions: &[Results]) -> Vec<Series> {
     methods
         .iter()
         .enumerate()
-        .map(|(place, method)| Series { name: method.name.clone(), values: of(place).collect() })
+        .map(|(place, settings)| Series { name: settings.method().name().into(), values: of(place).collect() })
         .collect()
 }
 

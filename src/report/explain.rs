@@ -3,15 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use ndarray::Axis;
+use ndarray::{ArrayView4, Axis};
 
 use super::canvas::{Canvas, Color};
-use crate::answerer::Outcome;
-use crate::classifier::Classifier;
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::files::write_file;
 use crate::rows::{argmax, softmax, top};
-use crate::views::{Pixels, encode_png, view_pixels};
+use crate::views::{Pixels, Preprocessing, encode_png, view_pixels};
 
 const WIDTH: usize = 1480;
 const MARGIN: usize = 28;
@@ -27,26 +26,35 @@ const INK: Color = [28, 32, 38];
 const FAINT: Color = [110, 116, 124];
 const TRACK: Color = [226, 228, 230];
 const ZERO_SHOT: Color = [148, 154, 162];
-const RTPT: Color = [24, 104, 178];
+const METHOD: Color = [24, 104, 178];
 const SELECTED: Color = [222, 118, 12];
 
-/// Draws the explanation of the classifier's last image, whose pixels are `image` and whose name is `name`.
-pub fn explain(name: &str, image: &Pixels, classifier: &Classifier, outcome: &Outcome) -> Pixels {
-    let views = outcome.episode.weights.len();
+/// The picture that explains an answer about the image `name`, whose pixels are `image` and whose views `[V, 3, R, R]` are
+/// `seen`.
+pub(crate) fn explain(
+    name: &str,
+    image: &Pixels,
+    seen: ArrayView4<f32>,
+    preprocessing: &Preprocessing,
+    answer: &Answer,
+) -> Pixels {
+    let views = seen.dim().0;
     let columns = ((views as f64).sqrt().ceil() as usize).clamp(4, 12);
     let tile = (WIDTH - 2 * MARGIN + GAP) / columns - GAP;
     let rows = views.div_ceil(columns);
     let sheet_top = HEADER + PANEL + LEGEND;
     let height = sheet_top + rows * (tile + CAPTION + GAP) + MARGIN;
     let mut canvas = Canvas::new(WIDTH, height, PAPER);
-    draw_header(&mut canvas, name, classifier, outcome);
+    draw_header(&mut canvas, name, answer);
     draw_input(&mut canvas, image);
-    draw_chart(&mut canvas, classifier, outcome);
-    draw_legend(&mut canvas, outcome);
+    draw_chart(&mut canvas, answer);
+    draw_legend(&mut canvas, answer);
     for view in 0..views {
         let left = MARGIN + view % columns * (tile + GAP);
         let top = sheet_top + view / columns * (tile + CAPTION + GAP);
-        draw_view(&mut canvas, classifier, outcome, view, (left, top, tile));
+        draw_view(&mut canvas, answer, view, (left, top, tile), &|| {
+            view_pixels(seen.index_axis(Axis(0), view), preprocessing)
+        });
     }
     canvas.into_pixels()
 }
@@ -60,31 +68,31 @@ pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_png(path: &Path, picture: &Pixels) -> Result<()> {
+pub(crate) fn write_png(path: &Path, picture: &Pixels) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
     }
     write_file(path, &encode_png(picture))
 }
 
-fn draw_header(canvas: &mut Canvas, name: &str, classifier: &Classifier, outcome: &Outcome) {
-    let names = classifier.labels().names();
-    let (answer, before) = (argmax(outcome.episode.prediction.view()), argmax(outcome.episode.logits.row(0)));
-    let verdict = if answer == before {
-        format!("{}, as zero-shot says too", names[answer])
+fn draw_header(canvas: &mut Canvas, name: &str, answer: &Answer) {
+    let names = answer.labels.names();
+    let (after, before) = (answer.best_class(), answer.zero_shot_class());
+    let verdict = if after == before {
+        format!("{}, as zero-shot says too", names[after])
     } else {
-        format!("{}, where zero-shot says {}", names[answer], names[before])
+        format!("{}, where zero-shot says {}", names[after], names[before])
     };
     let verdict = canvas.fitted(&verdict, WIDTH - 2 * MARGIN, 34);
     canvas.text(&verdict, MARGIN, 18, 34, INK);
-    let views = classifier.extractor().settings().views;
+    let views = answer.features.views;
     let line = format!(
-        "{name}   ·   head {}   ·   {} views   ·   seed {}   ·   {} classes   ·   bundle {}",
-        classifier.tuning().head.name(),
+        "{name}   ·   method {}   ·   {} views   ·   seed {}   ·   {} classes   ·   bundle {}",
+        answer.method(),
         views.count,
         views.seed,
         names.len(),
-        classifier.extractor().bundle_id(),
+        answer.features.bundle,
     );
     let line = canvas.fitted(&line, WIDTH - 2 * MARGIN, 17);
     canvas.text(&line, MARGIN, 60, 17, FAINT);
@@ -98,8 +106,8 @@ fn draw_input(canvas: &mut Canvas, image: &Pixels) {
 }
 
 /// The classes that matter to either answer, as pairs of bars.
-fn draw_chart(canvas: &mut Canvas, classifier: &Classifier, outcome: &Outcome) {
-    let (after, before) = (outcome.probabilities(), outcome.zero_shot());
+fn draw_chart(canvas: &mut Canvas, answer: &Answer) {
+    let (after, before) = (answer.calibrated_probabilities(), answer.zero_shot_probabilities());
     let mut classes = top(after.view(), CHART_ROWS / 2 + 1);
     for class in top(before.view(), CHART_ROWS).into_iter().chain(top(after.view(), CHART_ROWS)) {
         if classes.len() < CHART_ROWS && !classes.contains(&class) {
@@ -109,13 +117,13 @@ fn draw_chart(canvas: &mut Canvas, classifier: &Classifier, outcome: &Outcome) {
     let (left, name_width, bar_width) = (520, 220, 600);
     let row_height = (PANEL - 50) / CHART_ROWS;
     let key = canvas.text("■ zero-shot (clean view alone)", left + name_width, HEADER, 17, ZERO_SHOT);
-    canvas.text("■ R-TPT (all views)", left + name_width + key + 30, HEADER, 17, RTPT);
+    canvas.text(&format!("■ {}", answer.method()), left + name_width + key + 30, HEADER, 17, METHOD);
     for (row, &class) in classes.iter().enumerate() {
         let y = HEADER + 34 + row * row_height;
-        let label = canvas.fitted(&classifier.labels().names()[class], name_width - 16, 19);
+        let label = canvas.fitted(&answer.labels.names()[class], name_width - 16, 19);
         let indent = name_width - 16 - canvas.text_width(&label, 19).min(name_width - 16);
         canvas.text(&label, left + indent, y + 8, 19, INK);
-        for (offset, probability, color) in [(0, before[class], ZERO_SHOT), (20, after[class], RTPT)] {
+        for (offset, probability, color) in [(0, before[class], ZERO_SHOT), (20, after[class], METHOD)] {
             canvas.fill(left + name_width, y + offset, bar_width, 16, TRACK);
             let length = (probability * bar_width as f32).round() as usize;
             canvas.fill(left + name_width, y + offset, length, 16, color);
@@ -124,46 +132,51 @@ fn draw_chart(canvas: &mut Canvas, classifier: &Classifier, outcome: &Outcome) {
     }
 }
 
-fn draw_legend(canvas: &mut Canvas, outcome: &Outcome) {
+fn draw_legend(canvas: &mut Canvas, answer: &Answer) {
     let y = HEADER + PANEL + 10;
     let line = format!(
         "Each view with the class it would answer by itself, its probability, and its reliability weight (bar: relative to the largest, {}).",
-        percent(outcome.episode.weights.fold(0.0, |largest, &weight| largest.max(weight)))
+        percent(answer.decision.weights.fold(0.0, |largest, &weight| largest.max(weight)))
     );
     canvas.text(&line, MARGIN, y, 17, INK);
-    let line = format!("■ selected for tuning: the {} most confident views", outcome.episode.selected.len());
-    canvas.text(&line, MARGIN, y + 24, 17, SELECTED);
+    let (selected, views) = (answer.decision.selected.len(), answer.decision.weights.len());
+    if marks_selected(answer) {
+        let line = format!("■ selected: the {selected} most confident of {views} views");
+        canvas.text(&line, MARGIN, y + 24, 17, SELECTED);
+    }
+}
+
+/// Whether the picture marks the selected views: not where none or all were.
+fn marks_selected(answer: &Answer) -> bool {
+    (1..answer.decision.weights.len()).contains(&answer.decision.selected.len())
 }
 
 fn draw_view(
     canvas: &mut Canvas,
-    classifier: &Classifier,
-    outcome: &Outcome,
+    answer: &Answer,
     view: usize,
     (left, top, tile): (usize, usize, usize),
+    pixels: &dyn Fn() -> Pixels,
 ) {
-    let selected = outcome.episode.selected.contains(&view);
-    if selected {
+    if marks_selected(answer) && answer.decision.selected.contains(&view) {
         canvas.fill(left - 4, top - 4, tile + 8, tile + CAPTION + 4, SELECTED);
         canvas.fill(left - 1, top + tile, tile + 2, CAPTION - 3, PAPER);
     }
-    let classifier_views = classifier.extractor().views();
-    let pixels = view_pixels(classifier_views.index_axis(Axis(0), view), classifier.extractor().preprocessing());
-    canvas.picture(&pixels, left, top, tile, tile);
-    let logits = outcome.episode.logits.row(view);
+    canvas.picture(&pixels(), left, top, tile, tile);
+    let logits = answer.decision.logits.row(view);
     let best = argmax(logits);
-    let color = if best == argmax(outcome.episode.prediction.view()) { RTPT } else { FAINT };
+    let color = if best == answer.best_class() { METHOD } else { FAINT };
     let share = percent(softmax(logits)[best]);
     let room = tile - canvas.text_width(&share, 15) - 6;
-    let label = canvas.fitted(&classifier.labels().names()[best], room, 15);
+    let label = canvas.fitted(&answer.labels.names()[best], room, 15);
     canvas.text(&label, left, top + tile + 3, 15, color);
     canvas.text(&share, left + room + 6, top + tile + 3, 15, color);
-    draw_weight(canvas, outcome, view, (left, top + tile + 22, tile));
+    draw_weight(canvas, answer, view, (left, top + tile + 22, tile));
 }
 
-fn draw_weight(canvas: &mut Canvas, outcome: &Outcome, view: usize, (left, top, width): (usize, usize, usize)) {
-    let weight = outcome.episode.weights[view];
-    let largest = outcome.episode.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
+fn draw_weight(canvas: &mut Canvas, answer: &Answer, view: usize, (left, top, width): (usize, usize, usize)) {
+    let weight = answer.decision.weights[view];
+    let largest = answer.decision.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
     canvas.fill(left, top, width, 6, TRACK);
     canvas.fill(left, top, (weight / largest * width as f32).round() as usize, 6, INK);
     let text = if view == 0 { format!("clean view, w {}", percent(weight)) } else { format!("w {}", percent(weight)) };

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
 /// `features` `[N, V, D]`, `truths` `[N]` (i64) and `classes` `[C, D]`; metadata: `logit_scale`.
-pub fn features_bytes(
+pub(crate) fn features_bytes(
     features: &[Arc<Array2<f32>>],
     truths: &[usize],
     classes: ArrayView2<f32>,

@@ -12,11 +12,12 @@ mod sheet;
 mod trace;
 
 #[cfg(feature = "eval")]
-pub use evaluation::evaluation_html;
-pub use explain::{explain, png_bytes, write_png};
-pub use features::features_bytes;
+pub(crate) use evaluation::evaluation_html;
+pub use explain::png_bytes;
+pub(crate) use explain::{explain, write_png};
+pub(crate) use features::features_bytes;
 #[cfg(feature = "eval")]
-pub use plots::success_curve;
-pub use record::{Answer, ErrorRecord, ImageRecord, RECORD_SCHEMA};
-pub use sheet::view_sheet;
-pub use trace::trace_bytes;
+pub(crate) use plots::success_curve;
+pub(crate) use record::{ErrorRecord, ImageRecord};
+pub(crate) use sheet::view_sheet;
+pub(crate) use trace::trace_bytes;

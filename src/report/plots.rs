@@ -23,7 +23,7 @@ const WIDTH: u32 = 900;
 const FONT: (&str, u32) = ("sans-serif", 14);
 
 /// A named row of values: one series of a plot.
-pub struct Series {
+pub(crate) struct Series {
     /// Its name.
     pub name: String,
     /// Its values.
@@ -31,7 +31,7 @@ pub struct Series {
 }
 
 /// Groups of bars, in percent: a group a name, in each a bar a series.
-pub fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
+pub(crate) fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
     drawn(WIDTH, 340, |area| {
         let count = groups.len() as f64;
         let mut chart = ChartBuilder::on(area)
@@ -70,7 +70,7 @@ pub fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
 }
 
 /// Accuracy (0–1) against the number of views, a line a series.
-pub fn against_views(views: &[usize], series: &[Series]) -> String {
+pub(crate) fn against_views(views: &[usize], series: &[Series]) -> String {
     drawn(WIDTH, 340, |area| {
         let ends = (views.iter().min().copied().unwrap_or(1) as f64, views.iter().max().copied().unwrap_or(2) as f64);
         let values = || series.iter().flat_map(|one| &one.values).map(|value| value * 100.0);
@@ -101,7 +101,7 @@ pub fn against_views(views: &[usize], series: &[Series]) -> String {
 }
 
 /// A reliability diagram: how often answers of a confidence are right, beside the diagonal of perfect calibration.
-pub fn reliability(bins: &[Bin]) -> String {
+pub(crate) fn reliability(bins: &[Bin]) -> String {
     drawn(430, 380, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(10)
@@ -131,7 +131,7 @@ pub fn reliability(bins: &[Bin]) -> String {
 }
 
 /// How many images took how long (milliseconds), a line a series, over a logarithmic axis.
-pub fn latencies(series: &[Series]) -> String {
+pub(crate) fn latencies(series: &[Series]) -> String {
     const BINS: usize = 40;
     drawn(WIDTH, 320, |area| {
         let values = || series.iter().flat_map(|one| &one.values).copied().filter(|value| *value > 0.0);
@@ -175,7 +175,7 @@ pub fn latencies(series: &[Series]) -> String {
 }
 
 /// How many of the images are misled after how many queries; an entry an image, `None` where it never is.
-pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> String {
+pub(crate) fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> String {
     drawn(WIDTH, 340, |area| {
         let end = (queries as f64).max(2.0);
         let mut chart = ChartBuilder::on(area)
@@ -206,7 +206,7 @@ pub fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> St
 }
 
 /// What the colours of a plot stand for, in HTML: beside the plot it hides nothing of it.
-pub fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let entry = |(place, name): (usize, &str)| {
         let RGBColor(red, green, blue) = COLORS[place % COLORS.len()];
         format!("<span style=\"color:#{red:02x}{green:02x}{blue:02x}\">■</span> {}&emsp;", htmlize::escape_text(name))

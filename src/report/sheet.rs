@@ -19,7 +19,7 @@ const QUALITY: u8 = 80;
 ///
 /// # Errors
 /// The image cannot be decoded.
-pub fn view_sheet(
+pub(crate) fn view_sheet(
     file: &[u8],
     digest: &blake3::Hash,
     preprocessing: &Preprocessing,

@@ -2,31 +2,33 @@
 
 use std::collections::HashMap;
 
-use ndarray::{ArrayBase, Data, Dimension};
+use ndarray::{ArrayBase, ArrayView4, Data, Dimension};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
-use crate::answerer::Outcome;
+use crate::answer::Answer;
 use crate::classifier::Classifier;
+use crate::tuning::AdamWSettings;
 
-/// The trace of the classifier's last image.
+/// The trace of an answer of `classifier` about an image whose views `[V, 3, R, R]` are `views`.
 ///
 /// Tensors: `views` `[V,3,R,R]`, `features` `[V,D]`, `classes` `[C,D]`, `logits` `[V,C]`, `selected` `[S]` (i64),
 /// `weights` `[V]`, `tuned_logits` `[V,C]`, `prediction` `[C]`; f32 where nothing else is said. Metadata: labels
 /// (a JSON list) and every setting that had a part in the result.
-pub fn trace_bytes(classifier: &Classifier, outcome: &Outcome) -> Vec<u8> {
-    let episode = &outcome.episode;
-    let selected: Vec<i64> = episode.selected.iter().map(|&view| view as i64).collect();
-    let classes = classifier.labels().embeddings.view();
-    let tuned_logits = episode.tuned_logits(outcome.features.view(), classes, classifier.scale());
+pub(crate) fn trace_bytes(classifier: &Classifier, answer: &Answer, views: ArrayView4<f32>) -> Vec<u8> {
+    let decision = &answer.decision;
+    let selected: Vec<i64> = decision.selected.iter().map(|&view| view as i64).collect();
+    let classes = answer.labels.embeddings.view();
+    let scale = classifier.predictor().scale();
+    let tuned_logits = decision.tuned_logits(answer.features.matrix.view(), classes, scale);
     let floats = [
-        Named::floats("views", &classifier.extractor().views()),
-        Named::floats("features", &*outcome.features),
-        Named::floats("classes", &classifier.labels().embeddings),
-        Named::floats("logits", &episode.logits),
-        Named::floats("weights", &outcome.episode.weights),
+        Named::floats("views", &views),
+        Named::floats("features", &*answer.features.matrix),
+        Named::floats("classes", &classes),
+        Named::floats("logits", &decision.logits),
+        Named::floats("weights", &decision.weights),
         Named::floats("tuned_logits", &tuned_logits),
-        Named::floats("prediction", &outcome.episode.prediction),
+        Named::floats("prediction", &decision.prediction),
         Named {
             name: "selected",
             dtype: Dtype::I64,
@@ -35,7 +37,7 @@ pub fn trace_bytes(classifier: &Classifier, outcome: &Outcome) -> Vec<u8> {
         },
     ];
     let tensors = floats.iter().map(|named| (named.name, named.view()));
-    serialize(tensors, Some(metadata(classifier, outcome))).expect("names differ and sizes fit their shapes")
+    serialize(tensors, Some(metadata(classifier, answer))).expect("names differ and sizes fit their shapes")
 }
 
 struct Named {
@@ -56,35 +58,32 @@ impl Named {
     }
 }
 
-fn metadata(classifier: &Classifier, outcome: &Outcome) -> HashMap<String, String> {
-    let (views, tuning) = (classifier.extractor().settings().views, classifier.tuning());
-    let labels = serde_json::to_string(classifier.labels().names()).expect("strings are always JSON");
-    let templates = classifier.labels().prompting.templates();
+fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String> {
+    let (views, method) = (answer.features.views, answer.method());
+    let labels = serde_json::to_string(answer.labels.names()).expect("strings are always JSON");
+    let templates = answer.labels.prompt.templates();
     let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
     let choice = classifier.extractor().batch();
+    let optimizer = AdamWSettings::default();
     let entries = [
         ("labels", labels),
-        ("digest", outcome.digest.to_hex().to_string()),
-        ("bundle", classifier.extractor().bundle_id().to_string()),
-        ("logit_scale", classifier.scale().to_string()),
-        ("head", tuning.head.name().to_string()),
+        ("digest", answer.features.digest.to_hex().to_string()),
+        ("bundle", answer.features.bundle.to_string()),
+        ("logit_scale", classifier.predictor().scale().to_string()),
+        ("method", method.to_string()),
+        ("head", method.to_string()),
         ("prompt", prompt),
-        ("classes_origin", format!("{:?}", classifier.labels().origin).to_lowercase()),
-        ("rank", tuning.rank.to_string()),
-        ("class_cutoff", tuning.class_cutoff.to_string()),
-        ("steps", tuning.steps.to_string()),
-        ("selection", tuning.selection.to_string()),
-        ("learning_rate", tuning.optimizer.learning_rate.to_string()),
-        ("beta1", tuning.optimizer.betas.0.to_string()),
-        ("beta2", tuning.optimizer.betas.1.to_string()),
-        ("epsilon", tuning.optimizer.epsilon.to_string()),
-        ("weight_decay", tuning.optimizer.weight_decay.to_string()),
+        ("classes_origin", format!("{:?}", answer.labels.origin).to_lowercase()),
+        ("beta1", optimizer.betas.0.to_string()),
+        ("beta2", optimizer.betas.1.to_string()),
+        ("epsilon", optimizer.epsilon.to_string()),
         ("augment", augment.as_str().unwrap_or_default().to_string()),
         ("seed", views.seed.to_string()),
         ("batch", choice.batch.to_string()),
         ("batch_origin", format!("{:?}", choice.origin).to_lowercase()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
-    entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    let parameters = answer.settings.iter().map(|(name, value)| (name, value.to_string()));
+    entries.into_iter().chain(parameters).map(|(key, value)| (key.to_string(), value)).collect()
 }

@@ -12,7 +12,7 @@ use crate::limits::CAMERA_SIDE_MAX;
 
 /// A camera and what is asked of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CameraSpec {
+pub(crate) struct CameraSpec {
     /// The device file.
     pub device: PathBuf,
     /// Columns and rows (pixels), if not what the camera is set to.
@@ -25,7 +25,7 @@ pub struct CameraSpec {
 
 /// A pixel format that is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CameraFormat {
+pub(crate) enum CameraFormat {
     /// A JPEG a frame.
     Mjpg,
     /// Raw 4:2:2.
@@ -34,7 +34,7 @@ pub enum CameraFormat {
 
 impl CameraFormat {
     /// The format of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         [Self::Mjpg, Self::Yuyv].into_iter().find(|format| format.name() == name)
     }
 
@@ -64,7 +64,7 @@ impl CameraFormat {
 const BUFFERS: u32 = 4;
 
 /// An open, streaming camera.
-pub struct Camera {
+pub(crate) struct Camera {
     // Dropped in this order: the buffers are unmapped before the device is closed.
     buffers: Vec<Mapping>,
     device: Device,
@@ -75,7 +75,7 @@ pub struct Camera {
 }
 
 impl Camera {
-    pub fn open(spec: &CameraSpec) -> Result<Self, Lost> {
+    pub(crate) fn open(spec: &CameraSpec) -> Result<Self, Lost> {
         let device = open_device(spec)?;
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
@@ -205,7 +205,7 @@ fn map_buffers(device: &Device) -> Result<Vec<Mapping>, Lost> {
 
 /// A camera that is there, and what it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CameraReport {
+pub(crate) struct CameraReport {
     /// The device file.
     pub device: PathBuf,
     /// What the camera is called, and the formats it offers; or why it cannot be used.
@@ -214,7 +214,7 @@ pub struct CameraReport {
 
 /// What a camera offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OfferedFormats {
+pub(crate) struct OfferedFormats {
     /// What the camera is called.
     pub name: String,
     /// Its pixel formats.
@@ -223,7 +223,7 @@ pub struct OfferedFormats {
 
 /// A pixel format of a camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OfferedFormat {
+pub(crate) struct OfferedFormat {
     /// Its four-character code.
     pub code: String,
     /// Whether it is one that a camera source takes.
@@ -233,7 +233,7 @@ pub struct OfferedFormat {
 }
 
 /// Looks at a video device without setting anything.
-pub fn look_at_camera(device: &std::path::Path) -> CameraReport {
+pub(crate) fn look_at_camera(device: &std::path::Path) -> CameraReport {
     let spec = CameraSpec { device: device.into(), size: None, rate: None, format: None };
     let found = open_device(&spec).map_err(|lost| lost.to_string()).map(|open| {
         let described = open.formats().into_iter().map(|code| OfferedFormat {
@@ -248,7 +248,7 @@ pub fn look_at_camera(device: &std::path::Path) -> CameraReport {
 }
 
 /// The video devices of this machine, in order of number.
-pub fn video_devices() -> Vec<PathBuf> {
+pub(crate) fn video_devices() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
     let mut numbered: Vec<(u32, PathBuf)> = entries
         .filter_map(|entry| {

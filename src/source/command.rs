@@ -19,14 +19,14 @@ use crate::limits::COMMAND_END_MS;
 const COMPLAINT_MAX: usize = 300;
 
 /// A running program. It ends with this value, and with the daemon, whatever ends that.
-pub struct Command {
+pub(crate) struct Command {
     child: Child,
     output: Jpegs<ChildStdout>,
     complaint: Arc<Mutex<String>>,
 }
 
 impl Command {
-    pub fn start(words: &[String]) -> Result<Self, Lost> {
+    pub(crate) fn start(words: &[String]) -> Result<Self, Lost> {
         let daemon = Pid::this();
         let mut process = Process::new(&words[0]);
         process.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);

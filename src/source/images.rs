@@ -9,7 +9,7 @@ use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
 use crate::listing::image_files;
 
 /// An image file, or the images of a folder in order of name.
-pub struct Images {
+pub(crate) struct Images {
     root: PathBuf,
     every: Duration,
     /// Those that are left of this round, the last first.
@@ -18,7 +18,7 @@ pub struct Images {
 }
 
 impl Images {
-    pub fn open(path: &Path, every: Duration) -> Result<Self, Lost> {
+    pub(crate) fn open(path: &Path, every: Duration) -> Result<Self, Lost> {
         let mut images = Self { root: path.into(), every, left: Vec::new(), due: None };
         images.list()?;
         Ok(images)

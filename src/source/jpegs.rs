@@ -148,14 +148,14 @@ enum Found {
 }
 
 /// A source that reads MJPEG.
-pub struct Jpegs<R> {
+pub(crate) struct Jpegs<R> {
     input: R,
     splitter: JpegSplitter,
     chunk: Vec<u8>,
 }
 
 impl<R: Read + AsFd> Jpegs<R> {
-    pub fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Self { input, splitter: JpegSplitter::default(), chunk: vec![0; 64 << 10] }
     }
 }
@@ -193,7 +193,7 @@ impl<R: Read + AsFd> Source for Jpegs<R> {
 /// A JPEG with Huffman tables: the MJPEG of many USB cameras leaves out the usual ones, as AVI files do.
 ///
 /// The tables are those of ITU T.81, annex K.3.
-pub fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
     match scan_without_tables(jpeg) {
         Some(at) => Cow::Owned([&jpeg[..at], &standard_tables(), &jpeg[at..]].concat()),
         None => Cow::Borrowed(jpeg),

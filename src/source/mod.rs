@@ -13,19 +13,17 @@ mod v4l2;
 mod wait;
 mod watched;
 
-pub use camera::{
-    CameraFormat, CameraReport, CameraSpec, OfferedFormat, OfferedFormats, look_at_camera, video_devices,
-};
-pub use jpegs::{JpegSplitter, with_huffman_tables};
-pub use spec::SourceSpec;
-pub use supervisor::{SourceHealth, SourceSettings, SourceState, SourceStatus, supervise};
-pub use wait::Wait;
+pub(crate) use camera::{CameraReport, OfferedFormat, look_at_camera, video_devices};
+pub use jpegs::JpegSplitter;
+pub(crate) use spec::SourceSpec;
+pub(crate) use supervisor::{SourceSettings, SourceState, SourceStatus, supervise};
+pub(crate) use wait::Wait;
 
 use crate::views::{encode_jpeg, yuyv_pixels};
 
 /// What a source gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// The file's path, or nothing for a camera's frame.
     pub name: Option<String>,
     /// What is in it.
@@ -34,7 +32,7 @@ pub struct Picture {
 
 /// The content of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// The bytes of an image file.
     File(Vec<u8>),
     /// A camera's buffer of raw YUYV pixels.
@@ -57,7 +55,7 @@ impl Content {
     /// The bytes of an image file; raw pixels become a JPEG, so that a frame can be recorded, shown and replayed.
     ///
     /// This takes time, and is done only for frames that are looked at. `None` if the buffer is too short.
-    pub fn into_file(self) -> Option<Vec<u8>> {
+    pub(crate) fn into_file(self) -> Option<Vec<u8>> {
         match self {
             Self::File(bytes) => Some(bytes),
             Self::Yuyv { width, height, stride, bytes } => {
@@ -69,7 +67,7 @@ impl Content {
 
 /// Why a source gives no more pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub(crate) enum Lost {
     /// It could not be opened, or failed, in words.
     Failed(String),
     /// It came to its end.
@@ -94,7 +92,7 @@ impl std::fmt::Display for Lost {
 }
 
 /// An open source.
-pub trait Source {
+pub(crate) trait Source {
     /// The next picture.
     ///
     /// # Errors

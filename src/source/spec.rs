@@ -10,7 +10,7 @@ use crate::limits::CAMERA_SIDE_MAX;
 
 /// A source of frames, as it is named.
 #[derive(Clone, Debug, PartialEq)]
-pub enum SourceSpec {
+pub(crate) enum SourceSpec {
     /// An image file or a folder of them, one after another and from the beginning again.
     Images {
         /// The file or folder.
@@ -39,7 +39,7 @@ impl SourceSpec {
     ///
     /// # Errors
     /// It is none of these, or an option is not known or out of range.
-    pub fn parse(spec: &str) -> Result<Self> {
+    pub(crate) fn parse(spec: &str) -> Result<Self> {
         let refused = |problem: String| Error::SourceSpec { spec: spec.into(), problem };
         if spec == "-" {
             return Ok(Self::Input);
@@ -110,7 +110,7 @@ impl SourceSpec {
     }
 
     /// Whether it goes on by itself, so that only the latest frame counts and silence is a fault.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         match self {
             Self::Input | Self::Command(_) | Self::Camera(_) => true,
             Self::Images { .. } | Self::Watched(_) => false,

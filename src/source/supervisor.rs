@@ -16,7 +16,7 @@ use crate::limits::{BAD_FRAMES_MAX, REOPEN_MS, SETTLED_MS};
 
 /// A source and how patient to be with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SourceSettings {
+pub(crate) struct SourceSettings {
     /// The source.
     pub spec: SourceSpec,
     /// How long a live source may give no frame before it is opened again.
@@ -25,7 +25,7 @@ pub struct SourceSettings {
 
 /// What a source is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceState {
+pub(crate) enum SourceState {
     /// There is none.
     Absent,
     /// It is open; no frame has come yet.
@@ -38,7 +38,7 @@ pub enum SourceState {
 
 /// A source's state and counters, for whoever wants to know.
 #[derive(Debug)]
-pub struct SourceStatus {
+pub(crate) struct SourceStatus {
     state: Mutex<(SourceState, SystemTime)>,
     frames: AtomicU64,
     reopens: AtomicU64,
@@ -58,7 +58,7 @@ impl Default for SourceStatus {
 
 /// A source's state at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceHealth {
+pub(crate) struct SourceHealth {
     /// What it is doing.
     pub state: SourceState,
     /// Since when.
@@ -71,14 +71,14 @@ pub struct SourceHealth {
 
 impl SourceStatus {
     /// How the source is.
-    pub fn health(&self) -> SourceHealth {
+    pub(crate) fn health(&self) -> SourceHealth {
         let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
         SourceHealth { state, since, frames, reopens }
     }
 
     /// Says whether the last frame could be decoded: a source that sends only garbage is opened again.
-    pub fn judge(&self, decoded: bool) {
+    pub(crate) fn judge(&self, decoded: bool) {
         if decoded {
             self.bad_in_a_row.store(0, Ordering::Relaxed);
         } else {
@@ -98,7 +98,7 @@ impl SourceStatus {
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Opens the source and hands its pictures to `deliver`, until `stop` is set; the source may fail as it likes.
-pub fn supervise(
+pub(crate) fn supervise(
     settings: &SourceSettings,
     status: &SourceStatus,
     stop: &AtomicBool,

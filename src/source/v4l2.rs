@@ -15,15 +15,15 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use crate::limits::FRAME_BYTES_MAX;
 
 /// An open video device.
-pub struct Device(File);
+pub(crate) struct Device(File);
 
 impl Device {
-    pub fn open(path: &Path) -> std::io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map(Self)
     }
 
     /// To wait for frames.
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.0
     }
 
@@ -31,7 +31,7 @@ impl Device {
         self.0.as_raw_fd()
     }
 
-    pub fn capability(&self) -> nix::Result<Capability> {
+    pub(crate) fn capability(&self) -> nix::Result<Capability> {
         let mut found = Capability::default();
         // SAFETY: the kernel writes one capability description.
         unsafe { vidioc_querycap(self.fd(), &mut found) }?;
@@ -39,7 +39,7 @@ impl Device {
     }
 
     /// The codes of the pixel formats it offers.
-    pub fn formats(&self) -> Vec<u32> {
+    pub(crate) fn formats(&self) -> Vec<u32> {
         let described = (0..64).map_while(|index| {
             let mut found = FormatDescription { index, type_: CAPTURE, ..FormatDescription::default() };
             // SAFETY: the kernel reads and writes one format description.
@@ -50,7 +50,7 @@ impl Device {
     }
 
     /// The sizes it offers in a format, columns and rows (pixels); of a range the largest.
-    pub fn sizes(&self, format: u32) -> Vec<(u32, u32)> {
+    pub(crate) fn sizes(&self, format: u32) -> Vec<(u32, u32)> {
         let mut sizes = Vec::new();
         for index in 0..64 {
             let mut found = FrameSize { index, pixel_format: format, ..FrameSize::default() };
@@ -69,7 +69,7 @@ impl Device {
     }
 
     /// The format it is set to.
-    pub fn format(&self) -> nix::Result<PixelFormat> {
+    pub(crate) fn format(&self) -> nix::Result<PixelFormat> {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         // SAFETY: the kernel reads and writes one format.
         unsafe { vidioc_g_fmt(self.fd(), &mut format) }?;
@@ -78,7 +78,7 @@ impl Device {
     }
 
     /// Sets it to a format, or what it takes for one; gives what it is set to then.
-    pub fn set_format(&self, pixels: PixelFormat) -> nix::Result<PixelFormat> {
+    pub(crate) fn set_format(&self, pixels: PixelFormat) -> nix::Result<PixelFormat> {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         format.union.pixels = pixels;
         // SAFETY: the kernel reads and writes one format.
@@ -88,7 +88,7 @@ impl Device {
     }
 
     /// Asks for a rate (frames a second).
-    pub fn set_rate(&self, rate: u32) -> nix::Result<()> {
+    pub(crate) fn set_rate(&self, rate: u32) -> nix::Result<()> {
         let mut parameters = StreamParameters { type_: CAPTURE, raw: [0; 200] };
         // capability, capturemode, then the time of a frame as a fraction of a second.
         parameters.raw[8..12].copy_from_slice(&1_u32.to_ne_bytes());
@@ -98,7 +98,7 @@ impl Device {
     }
 
     /// Asks for buffers; gives how many there are.
-    pub fn request_buffers(&self, count: u32) -> nix::Result<u32> {
+    pub(crate) fn request_buffers(&self, count: u32) -> nix::Result<u32> {
         let mut request = BufferRequest { count, type_: CAPTURE, memory: MMAP, ..BufferRequest::default() };
         // SAFETY: the kernel reads and writes one request.
         unsafe { vidioc_reqbufs(self.fd(), &mut request) }?;
@@ -106,7 +106,7 @@ impl Device {
     }
 
     /// Maps a buffer; `EFBIG` if it is larger than any frame may be.
-    pub fn map_buffer(&self, index: u32) -> nix::Result<Mapping> {
+    pub(crate) fn map_buffer(&self, index: u32) -> nix::Result<Mapping> {
         let mut buffer = Buffer::numbered(index);
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_querybuf(self.fd(), &mut buffer) }?;
@@ -116,25 +116,25 @@ impl Device {
     }
 
     /// Gives a buffer to be filled.
-    pub fn queue(&self, index: u32) -> nix::Result<()> {
+    pub(crate) fn queue(&self, index: u32) -> nix::Result<()> {
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_qbuf(self.fd(), &mut Buffer::numbered(index)) }.map(drop)
     }
 
     /// Takes a filled buffer back.
-    pub fn dequeue(&self) -> nix::Result<Buffer> {
+    pub(crate) fn dequeue(&self) -> nix::Result<Buffer> {
         let mut buffer = Buffer::numbered(0);
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_dqbuf(self.fd(), &mut buffer) }?;
         Ok(buffer)
     }
 
-    pub fn start(&self) -> nix::Result<()> {
+    pub(crate) fn start(&self) -> nix::Result<()> {
         // SAFETY: the kernel reads one int.
         unsafe { vidioc_streamon(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
     }
 
-    pub fn stop(&self) -> nix::Result<()> {
+    pub(crate) fn stop(&self) -> nix::Result<()> {
         // SAFETY: the kernel reads one int.
         unsafe { vidioc_streamoff(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
     }
@@ -142,24 +142,24 @@ impl Device {
 
 impl Capability {
     /// What this device file can do, which may be less than what the whole camera can.
-    pub fn own(&self) -> u32 {
+    pub(crate) fn own(&self) -> u32 {
         if self.capabilities & DEVICE_CAPABILITIES != 0 { self.device_caps } else { self.capabilities }
     }
 
     /// Whether it gives frames.
-    pub fn gives_frames(&self) -> bool {
+    pub(crate) fn gives_frames(&self) -> bool {
         self.own() & CAN_CAPTURE != 0 && self.own() & CAN_STREAM != 0
     }
 
     /// What the camera is called.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let end = self.card.iter().position(|&byte| byte == 0).unwrap_or(self.card.len());
         String::from_utf8_lossy(&self.card[..end]).into_owned()
     }
 }
 
 /// A format's code as its four characters.
-pub fn code_name(code: u32) -> String {
+pub(crate) fn code_name(code: u32) -> String {
     String::from_utf8_lossy(&code.to_le_bytes()).trim().to_string()
 }
 
@@ -172,7 +172,7 @@ fn mapped_at(offset: u32) -> nix::libc::off_t {
 }
 
 /// A buffer of the camera in this program's memory.
-pub struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<std::ffi::c_void>,
     length: usize,
 }
@@ -190,7 +190,7 @@ impl Mapping {
     }
 
     /// What is in it.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping has this length and lives as long as `self`; the camera fills a buffer only while it has
         // it, and the caller reads one that was taken from it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
@@ -211,18 +211,18 @@ const DISCRETE: u32 = 1;
 /// `V4L2_MEMORY_MMAP`.
 const MMAP: u32 = 1;
 /// `V4L2_BUF_FLAG_ERROR`.
-pub const FLAG_ERROR: u32 = 0x40;
+pub(crate) const FLAG_ERROR: u32 = 0x40;
 /// `V4L2_CAP_VIDEO_CAPTURE`.
-pub const CAN_CAPTURE: u32 = 1;
+pub(crate) const CAN_CAPTURE: u32 = 1;
 /// `V4L2_CAP_STREAMING`.
-pub const CAN_STREAM: u32 = 0x0400_0000;
+pub(crate) const CAN_STREAM: u32 = 0x0400_0000;
 /// `V4L2_CAP_DEVICE_CAPS`.
-pub const DEVICE_CAPABILITIES: u32 = 0x8000_0000;
+pub(crate) const DEVICE_CAPABILITIES: u32 = 0x8000_0000;
 
 /// `struct v4l2_capability`.
 #[repr(C)]
 #[derive(Default)]
-pub struct Capability {
+pub(crate) struct Capability {
     pub driver: [u8; 16],
     pub card: [u8; 32],
     bus_info: [u8; 32],
@@ -235,7 +235,7 @@ pub struct Capability {
 /// `struct v4l2_fmtdesc`.
 #[repr(C)]
 #[derive(Default)]
-pub struct FormatDescription {
+pub(crate) struct FormatDescription {
     index: u32,
     type_: u32,
     flags: u32,
@@ -248,7 +248,7 @@ pub struct FormatDescription {
 /// `struct v4l2_pix_format`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct PixelFormat {
+pub(crate) struct PixelFormat {
     pub width: u32,
     pub height: u32,
     pub pixelformat: u32,
@@ -310,7 +310,7 @@ struct FrameSize {
 
 /// `struct v4l2_buffer`.
 #[repr(C)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     pub index: u32,
     type_: u32,
     pub bytesused: u32,

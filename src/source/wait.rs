@@ -14,7 +14,7 @@ use super::Lost;
 const SLICE_MS: u8 = 100;
 
 /// How long to wait for a picture.
-pub struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     /// Until when, if there is a bound.
     pub until: Option<Instant>,
     /// Set when no more pictures are wanted.
@@ -26,7 +26,7 @@ impl Wait<'_> {
     ///
     /// # Errors
     /// It takes too long, the source is stopped, or the system cannot wait.
-    pub fn readable(&self, input: impl AsFd) -> Result<(), Lost> {
+    pub(crate) fn readable(&self, input: impl AsFd) -> Result<(), Lost> {
         loop {
             self.check()?;
             let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
@@ -42,7 +42,7 @@ impl Wait<'_> {
     ///
     /// # Errors
     /// It was stopped.
-    pub fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), Lost> {
+    pub(crate) fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), Lost> {
         let until = Instant::now() + time;
         while !stop.load(Ordering::Relaxed) {
             match until.checked_duration_since(Instant::now()) {
@@ -57,7 +57,7 @@ impl Wait<'_> {
     ///
     /// # Errors
     /// It took too long, or was stopped.
-    pub fn check(&self) -> Result<(), Lost> {
+    pub(crate) fn check(&self) -> Result<(), Lost> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Lost::Stopped);
         }

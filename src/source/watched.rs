@@ -12,14 +12,14 @@ use crate::limits::IMAGE_BYTES_MAX;
 use crate::listing::is_image_name;
 
 /// A watched folder. Only files that were closed after writing, or moved in, are read: they are whole.
-pub struct Watched {
+pub(crate) struct Watched {
     folder: PathBuf,
     inotify: Inotify,
     ready: VecDeque<PathBuf>,
 }
 
 impl Watched {
-    pub fn open(folder: &Path) -> Result<Self, Lost> {
+    pub(crate) fn open(folder: &Path) -> Result<Self, Lost> {
         let failed = |problem: Errno| Lost::Failed(format!("cannot watch {}: {}", folder.display(), problem.desc()));
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(failed)?;
         let events = AddWatchFlags::IN_CLOSE_WRITE

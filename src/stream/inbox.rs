@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Frame;
 
 /// Where requests and frames are put, and taken from by one worker.
-pub struct Inbox<J> {
+pub(crate) struct Inbox<J> {
     inner: Mutex<Inner<J>>,
     /// Something came.
     came: Condvar,
@@ -26,7 +26,7 @@ struct Inner<J> {
 }
 
 /// What the worker gets.
-pub enum Taken<J> {
+pub(crate) enum Taken<J> {
     /// A request.
     Job(J),
     /// The latest frame.
@@ -39,7 +39,7 @@ pub enum Taken<J> {
 
 impl<J> Inbox<J> {
     /// One that holds at most `capacity` requests.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let inner =
             Inner { jobs: VecDeque::new(), capacity, frame: None, dropped: 0, frame_next: false, closed: false };
         Self { inner: Mutex::new(inner), came: Condvar::new(), taken: Condvar::new() }
@@ -49,7 +49,7 @@ impl<J> Inbox<J> {
     ///
     /// # Errors
     /// The request.
-    pub fn push(&self, job: J) -> Result<(), J> {
+    pub(crate) fn push(&self, job: J) -> Result<(), J> {
         let mut inner = self.lock();
         if inner.closed || inner.jobs.len() >= inner.capacity {
             return Err(job);
@@ -63,7 +63,7 @@ impl<J> Inbox<J> {
     ///
     /// # Errors
     /// The request, if the inbox is closed.
-    pub fn push_own(&self, job: J) -> Result<(), J> {
+    pub(crate) fn push_own(&self, job: J) -> Result<(), J> {
         let mut inner = self.lock();
         if inner.closed {
             return Err(job);
@@ -74,7 +74,7 @@ impl<J> Inbox<J> {
     }
 
     /// Puts a frame in place of the one that waits, if one does: that one is dropped and counted.
-    pub fn offer(&self, frame: Frame) {
+    pub(crate) fn offer(&self, frame: Frame) {
         let mut inner = self.lock();
         if inner.closed {
             return;
@@ -89,7 +89,7 @@ impl<J> Inbox<J> {
     ///
     /// # Errors
     /// The frame.
-    pub fn offer_in_turn(&self, frame: Frame, patience: Duration) -> Result<(), Box<Frame>> {
+    pub(crate) fn offer_in_turn(&self, frame: Frame, patience: Duration) -> Result<(), Box<Frame>> {
         let inner = self.lock();
         let waited = self.taken.wait_timeout_while(inner, patience, |inner| inner.frame.is_some() && !inner.closed);
         let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,7 @@ impl<J> Inbox<J> {
     }
 
     /// Takes a request or the frame, by turns where there are both; waits up to `patience`.
-    pub fn take(&self, patience: Duration) -> Taken<J> {
+    pub(crate) fn take(&self, patience: Duration) -> Taken<J> {
         let inner = self.lock();
         let empty = |inner: &mut Inner<J>| inner.jobs.is_empty() && inner.frame.is_none() && !inner.closed;
         let (mut inner, _) =
@@ -125,7 +125,7 @@ impl<J> Inbox<J> {
     }
 
     /// Takes nothing more; what is in the queue is still given out, the frame is not.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
         inner.frame = None;
@@ -134,17 +134,17 @@ impl<J> Inbox<J> {
     }
 
     /// Requests that wait (count).
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.lock().jobs.len()
     }
 
     /// Requests that may wait (count).
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.lock().capacity
     }
 
     /// Frames that were dropped for later ones (count).
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.lock().dropped
     }
 

@@ -5,19 +5,20 @@
 
 mod inbox;
 
-pub use inbox::{Inbox, Taken};
+pub(crate) use inbox::{Inbox, Taken};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::answerer::Outcome;
-use crate::classifier::{CacheUse, Classifier};
+use crate::answer::Answer;
+use crate::cancellation::CancellationToken;
+use crate::classifier::Classifier;
 use crate::error::{Error, Result};
-use crate::pulse::Pulse;
+use crate::extractor::CacheUse;
 use crate::source::Picture;
 
 /// A picture on its way to the encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Number since the daemon started, from 1.
     pub sequence: u64,
     /// When it came (milliseconds since 1970).
@@ -29,7 +30,7 @@ pub struct Frame {
 }
 
 /// What a frame led to.
-pub struct Decision {
+pub(crate) struct Decision {
     /// Number since the daemon started, from 1.
     pub sequence: u64,
     /// When the frame came (milliseconds since 1970).
@@ -39,11 +40,11 @@ pub struct Decision {
     /// The bytes of the image file that was classified.
     pub file: Vec<u8>,
     /// The answer.
-    pub outcome: Outcome,
+    pub answer: Answer,
 }
 
 /// Milliseconds since 1970, by the device's clock.
-pub fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
@@ -54,13 +55,11 @@ pub fn unix_ms() -> u64 {
 ///
 /// # Errors
 /// The frame cannot be decoded, or the encoder fails.
-pub fn decide(frame: Frame, classifier: &mut Classifier, pulse: &Pulse) -> Result<Decision> {
+pub(crate) fn decide(frame: Frame, classifier: &Classifier, token: &CancellationToken) -> Result<Decision> {
     let Frame { sequence, unix_ms, live, picture } = frame;
     let cut_short = || Error::ImageCorrupt { source: "the camera's buffer is shorter than its rows".into() };
     let file = picture.content.into_file().ok_or_else(cut_short)?;
-    let answerer = classifier.answerer().clone();
-    let views = classifier.extractor().settings().views;
-    let cache = if live { CacheUse::Bypass } else { CacheUse::Ask };
-    let outcome = classifier.classify_as(&file, &views, &answerer, cache, pulse)?;
-    Ok(Decision { sequence, unix_ms, name: picture.name, file, outcome })
+    let cache = if live { CacheUse::Bypass } else { CacheUse::LookUp };
+    let answer = classifier.classify_in(&file, classifier.views(), cache, token)?;
+    Ok(Decision { sequence, unix_ms, name: picture.name, file, answer })
 }

@@ -11,11 +11,11 @@ use ndarray::{Array2, ArrayView2, Axis};
 use crate::rows::{Real, dot_slices};
 
 /// Where each text's own rows are in a matrix of all rows.
-pub struct Segments(Vec<Range<usize>>);
+pub(crate) struct Segments(Vec<Range<usize>>);
 
 /// Which rows ask: in the last layer only the end of each text matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queries {
+pub(crate) enum Queries {
     /// Every row.
     All,
     /// The last row of each text.
@@ -24,7 +24,7 @@ pub enum Queries {
 
 impl Segments {
     /// Texts of these lengths (rows), one after the other.
-    pub fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
         let mut end = 0;
         let ranges = lengths.into_iter().map(|length| {
             let start = end;
@@ -35,7 +35,7 @@ impl Segments {
     }
 
     /// The last row of each text.
-    pub fn ends(&self) -> Vec<usize> {
+    pub(crate) fn ends(&self) -> Vec<usize> {
         self.0.iter().map(|range| range.end - 1).collect()
     }
 
@@ -51,7 +51,7 @@ impl Segments {
 
 /// Sizes of the attention.
 #[derive(Clone, Copy)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Width W.
     pub width: usize,
     /// Number of heads, which divides W.
@@ -75,7 +75,7 @@ impl Heads {
 }
 
 /// What attends to what.
-pub struct Attention<'a, T> {
+pub(crate) struct Attention<'a, T> {
     /// Sizes.
     pub heads: Heads,
     /// The prefix's rows `[P, 3W]`; its queries are not used.
@@ -91,7 +91,7 @@ pub struct Attention<'a, T> {
 }
 
 /// Gradients of everything that has a part in attention.
-pub struct AttentionGradients<T> {
+pub(crate) struct AttentionGradients<T> {
     /// Of the queries, `[Q, W]`.
     pub dq: Array2<T>,
     /// Of the texts' keys and values `[N, 3W]`; the queries' columns are 0.
@@ -100,7 +100,7 @@ pub struct AttentionGradients<T> {
 
 impl<T: Real> Attention<'_, T> {
     /// The attended values `[Q, W]`, and the probabilities in the order they were computed.
-    pub fn forward(&self) -> (Array2<T>, Vec<T>) {
+    pub(crate) fn forward(&self) -> (Array2<T>, Vec<T>) {
         let mut attended = Array2::zeros(self.q.dim());
         let mut probabilities = Vec::new();
         for (query, start, row) in self.segments.asking(self.queries) {
@@ -125,7 +125,7 @@ impl<T: Real> Attention<'_, T> {
     ///
     /// With p the probabilities of one query, `dv = p · dout`, `dp = v · dout`, and through the softmax
     /// `dscore = p (dp - Σ p dp)`; then `dq = Σ dscore k` and `dk = dscore q`, both scaled.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         probabilities: &[T],
         dattended: ArrayView2<T>,

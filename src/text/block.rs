@@ -7,7 +7,7 @@ use super::layers::{Activation, LayerNorm, Linear, NormTape};
 use crate::rows::Real;
 
 /// The weights of one layer.
-pub struct Block<T> {
+pub(crate) struct Block<T> {
     /// Before attention.
     pub norm1: LayerNorm<T>,
     /// Query, key and value beside each other: `[W, 3W]`.
@@ -27,7 +27,7 @@ pub struct Block<T> {
 }
 
 /// What [`Block::backward`] needs from the forward pass. No weight has a gradient, so no layer's input is kept.
-pub struct BlockTape<T> {
+pub(crate) struct BlockTape<T> {
     norm1: NormTape<T>,
     /// Queries, keys and values `[N, 3W]`; without queries where `q` has them.
     pub qkv: Array2<T>,
@@ -41,7 +41,7 @@ pub struct BlockTape<T> {
 
 /// The texts a layer runs over.
 #[derive(Clone, Copy)]
-pub struct Scope<'a, T> {
+pub(crate) struct Scope<'a, T> {
     /// Queries, keys and values of the shared prefix in this layer, `[P, 3W]`.
     pub prefix: ArrayView2<'a, T>,
     /// Where each text is among the rows.
@@ -52,7 +52,7 @@ pub struct Scope<'a, T> {
 
 impl<T: Real> Block<T> {
     /// `x` `[N, W]` to the rows that are asked for, `[Q, W]`.
-    pub fn forward(&self, mut x: Array2<T>, scope: Scope<T>) -> (Array2<T>, BlockTape<T>) {
+    pub(crate) fn forward(&self, mut x: Array2<T>, scope: Scope<T>) -> (Array2<T>, BlockTape<T>) {
         let width = self.heads.width;
         let (h, norm1) = self.norm1.forward(x.view());
         let (qkv, q) = match scope.queries {
@@ -76,7 +76,7 @@ impl<T: Real> Block<T> {
     ///
     /// The gradients of the prefix's keys and values are added to `dprefix` `[P, 3W]`. `dqkv_extra` `[N, 3W]` is what
     /// others already know of this layer's keys and values.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         tape: &BlockTape<T>,
         scope: Scope<T>,
@@ -89,7 +89,13 @@ impl<T: Real> Block<T> {
     }
 
     /// The part of [`Self::backward`] that ends at the prefix: in the first layer the texts' own rows are fixed.
-    pub fn backward_to_prefix(&self, tape: &BlockTape<T>, scope: Scope<T>, dx: Array2<T>, dprefix: &mut Array2<T>) {
+    pub(crate) fn backward_to_prefix(
+        &self,
+        tape: &BlockTape<T>,
+        scope: Scope<T>,
+        dx: Array2<T>,
+        dprefix: &mut Array2<T>,
+    ) {
         self.backward_to_attention(tape, scope, dx, dprefix);
     }
 
@@ -148,13 +154,13 @@ impl<T: Real> Block<T> {
 
     /// The keys and values of all rows where nothing else of this layer is needed: `x` `[N, W]` to `[N, 3W]`, with
     /// zeros for the queries.
-    pub fn keys_and_values_of(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
+    pub(crate) fn keys_and_values_of(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
         let (h, norm1) = self.norm1.forward(x);
         (self.keys_and_values(h.view()), norm1)
     }
 
     /// Gradient of x `[N, W]` from those of its keys and values, `[N, 3W]`.
-    pub fn keys_and_values_backward(&self, tape: &NormTape<T>, dkv: ArrayView2<T>) -> Array2<T> {
+    pub(crate) fn keys_and_values_backward(&self, tape: &NormTape<T>, dkv: ArrayView2<T>) -> Array2<T> {
         let mut dh = Array2::zeros((dkv.nrows(), self.heads.width));
         self.add_keys_and_values_backward(dkv, &mut dh);
         self.norm1.backward(tape, &mut dh);

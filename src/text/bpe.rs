@@ -24,7 +24,7 @@ static WORD: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The merges, ready to encode.
-pub struct Bpe {
+pub(crate) struct Bpe {
     /// For a pair of tokens that merges: the token it becomes. A smaller token merges earlier.
     merged: HashMap<(u32, u32), u32>,
     /// The token of each byte inside a word.
@@ -41,7 +41,7 @@ impl Bpe {
     ///
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn parse(bytes: &[u8], vocabulary: usize) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8], vocabulary: usize) -> Result<Self, String> {
         let text = text_of(bytes)?;
         let wanted = vocabulary
             .checked_sub(BYTE_TOKENS + SPECIAL_TOKENS)
@@ -71,17 +71,17 @@ impl Bpe {
     }
 
     /// The token of `<|startoftext|>`.
-    pub fn start(&self) -> u32 {
+    pub(crate) fn start(&self) -> u32 {
         (self.size - 2) as u32
     }
 
     /// The token of `<|endoftext|>`.
-    pub fn end(&self) -> u32 {
+    pub(crate) fn end(&self) -> u32 {
         (self.size - 1) as u32
     }
 
     /// The tokens of a text, without the special ones.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
         let cleaned = clean(text).to_lowercase();
         WORD.find_iter(&cleaned).flat_map(|word| self.encode_word(word.as_str())).collect()
     }
@@ -115,7 +115,7 @@ impl Bpe {
     ///
     /// # Errors
     /// The first token that has another number, as a sentence.
-    pub fn agrees_with(&self, merges: &[u8], vocabulary: &HashMap<String, u32>) -> Result<(), String> {
+    pub(crate) fn agrees_with(&self, merges: &[u8], vocabulary: &HashMap<String, u32>) -> Result<(), String> {
         let symbols = byte_symbols();
         let inside = symbols.iter().map(|(_, symbol)| symbol.to_string());
         let at_end = symbols.iter().map(|(_, symbol)| format!("{symbol}</w>"));

@@ -18,7 +18,7 @@ static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,
 static TERMINAL_ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\x1b\[[0-9;]*[a-zA-Z]").expect(VALID));
 
 /// The text as OpenAI's tokenizer has it before it is put in lower case: cleaned, with single spaces.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let fixed = fix(text);
     let unescaped = unescape(&unescape(&fixed)).into_owned();
     let spaced: Vec<&str> = unescaped.split(char::is_whitespace).filter(|word| !word.is_empty()).collect();

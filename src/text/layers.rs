@@ -5,10 +5,10 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 use crate::rows::{Real, add_product, dot};
 
 /// Added to the variance, as in every published CLIP.
-pub const NORM_EPSILON: f64 = 1e-5;
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
 
 /// Layer normalisation: `y = (x - mean) / sqrt(variance + 1e-5) · gain + bias`, row by row.
-pub struct LayerNorm<T> {
+pub(crate) struct LayerNorm<T> {
     /// `[W]`.
     pub gain: Array1<T>,
     /// `[W]`.
@@ -16,7 +16,7 @@ pub struct LayerNorm<T> {
 }
 
 /// What [`LayerNorm::backward`] needs from the forward pass.
-pub struct NormTape<T> {
+pub(crate) struct NormTape<T> {
     /// The rows before gain and bias, `[N, W]`.
     normal: Array2<T>,
     /// `1 / sqrt(variance + 1e-5)` of each row, `[N]`.
@@ -25,7 +25,7 @@ pub struct NormTape<T> {
 
 impl<T: Real> LayerNorm<T> {
     /// `x` `[N, W]` to y `[N, W]`.
-    pub fn forward(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
+    pub(crate) fn forward(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
         let width = T::from(x.ncols()).expect("a width fits in any float");
         let epsilon = T::from(NORM_EPSILON).expect("a constant fits in any float");
         let mut normal = x.to_owned();
@@ -43,7 +43,7 @@ impl<T: Real> LayerNorm<T> {
     /// Gradient of x from that of y, in place.
     ///
     /// With n the normal rows and g = gain · dy: `dx = (g - mean(g) - n · mean(g · n)) / sqrt(variance + 1e-5)`.
-    pub fn backward(&self, tape: &NormTape<T>, dy: &mut Array2<T>) {
+    pub(crate) fn backward(&self, tape: &NormTape<T>, dy: &mut Array2<T>) {
         let width = T::from(dy.ncols()).expect("a width fits in any float");
         for ((mut row, normal), &inverse) in dy.rows_mut().into_iter().zip(tape.normal.rows()).zip(&tape.inverse) {
             row *= &self.gain;
@@ -55,7 +55,7 @@ impl<T: Real> LayerNorm<T> {
 }
 
 /// `y = x · weight + bias`.
-pub struct Linear<T> {
+pub(crate) struct Linear<T> {
     /// `[inputs, outputs]`: the transpose of what checkpoints of PyTorch hold.
     pub weight: Array2<T>,
     /// `[outputs]`.
@@ -64,12 +64,12 @@ pub struct Linear<T> {
 
 impl<T: Real> Linear<T> {
     /// `x` `[N, inputs]` to y `[N, outputs]`.
-    pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
+    pub(crate) fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
         self.forward_columns(x, 0..self.bias.len())
     }
 
     /// Only some columns of y.
-    pub fn forward_columns(&self, x: ArrayView2<T>, columns: std::ops::Range<usize>) -> Array2<T> {
+    pub(crate) fn forward_columns(&self, x: ArrayView2<T>, columns: std::ops::Range<usize>) -> Array2<T> {
         let weight = self.weight.slice(s![.., columns.clone()]);
         let bias = self.bias.slice(s![columns]);
         let mut y = bias.broadcast((x.nrows(), bias.len())).expect("a row fits any number of rows").to_owned();
@@ -78,20 +78,20 @@ impl<T: Real> Linear<T> {
     }
 
     /// `x += a · weight + bias`, the end of a residual branch.
-    pub fn add_to(&self, a: ArrayView2<T>, x: &mut Array2<T>) {
+    pub(crate) fn add_to(&self, a: ArrayView2<T>, x: &mut Array2<T>) {
         *x += &self.bias;
         add_product(T::one(), a, self.weight.view(), T::one(), x.view_mut());
     }
 
     /// Gradient of x from that of y: `dx = dy · weightᵀ`.
-    pub fn backward(&self, dy: ArrayView2<T>) -> Array2<T> {
+    pub(crate) fn backward(&self, dy: ArrayView2<T>) -> Array2<T> {
         let mut dx = Array2::zeros((dy.nrows(), self.weight.nrows()));
         self.add_backward(dy, 0..self.bias.len(), &mut dx);
         dx
     }
 
     /// `dx += dy · weightᵀ` over some columns of y.
-    pub fn add_backward(&self, dy: ArrayView2<T>, columns: std::ops::Range<usize>, dx: &mut Array2<T>) {
+    pub(crate) fn add_backward(&self, dy: ArrayView2<T>, columns: std::ops::Range<usize>, dx: &mut Array2<T>) {
         add_product(T::one(), dy, self.weight.slice(s![.., columns]).t(), T::one(), dx.view_mut());
     }
 }

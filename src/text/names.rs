@@ -13,7 +13,7 @@ use crate::rows::Real;
 
 /// Which names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Naming {
+pub(crate) enum Naming {
     /// `text_model.encoder.layers.…`.
     HuggingFace,
     /// `transformer.resblocks.…`, behind this prefix: none, or OpenCLIP's `text.`.
@@ -25,7 +25,7 @@ impl Naming {
     ///
     /// # Errors
     /// The file has a token embedding under none of the known names.
-    pub fn of(weights: &WeightsFile) -> Result<Self> {
+    pub(crate) fn of(weights: &WeightsFile) -> Result<Self> {
         let known = [Self::HuggingFace, Self::OpenAi(""), Self::OpenAi("text.")];
         let found = known.into_iter().find(|naming| weights.has(&naming.tokens()));
         found.ok_or_else(|| {
@@ -35,7 +35,7 @@ impl Naming {
     }
 
     /// The token embedding `[vocabulary, W]`.
-    pub fn tokens(self) -> String {
+    pub(crate) fn tokens(self) -> String {
         match self {
             Self::HuggingFace => "text_model.embeddings.token_embedding.weight".into(),
             Self::OpenAi(prefix) => format!("{prefix}token_embedding.weight"),
@@ -43,7 +43,7 @@ impl Naming {
     }
 
     /// The position embedding `[L, W]`.
-    pub fn positions(self) -> String {
+    pub(crate) fn positions(self) -> String {
         match self {
             Self::HuggingFace => "text_model.embeddings.position_embedding.weight".into(),
             Self::OpenAi(prefix) => format!("{prefix}positional_embedding"),
@@ -51,7 +51,7 @@ impl Naming {
     }
 
     /// The name that every tensor of a layer begins with.
-    pub fn layer(self, layer: usize) -> String {
+    pub(crate) fn layer(self, layer: usize) -> String {
         match self {
             Self::HuggingFace => format!("text_model.encoder.layers.{layer}."),
             Self::OpenAi(prefix) => format!("{prefix}transformer.resblocks.{layer}."),
@@ -67,7 +67,7 @@ impl Naming {
     }
 
     /// The names of all tensors that the tower is made of.
-    pub fn tensors(self, weights: &WeightsFile) -> Vec<String> {
+    pub(crate) fn tensors(self, weights: &WeightsFile) -> Vec<String> {
         let parts: Vec<String> = match self {
             Self::HuggingFace => vec!["text_model.".into()],
             Self::OpenAi(prefix) => {
@@ -88,7 +88,7 @@ impl Naming {
     ///
     /// # Errors
     /// There is no projection, or it is no matrix.
-    pub fn embedding(self, weights: &WeightsFile) -> Result<usize> {
+    pub(crate) fn embedding(self, weights: &WeightsFile) -> Result<usize> {
         let [parameter, linear] = self.projection_names();
         let (name, axis) = if weights.has(&parameter) { (parameter, 1) } else { (linear, 0) };
         match weights.shape(&name)?[..] {
@@ -101,7 +101,12 @@ impl Naming {
     ///
     /// # Errors
     /// It is not as wide as the tower, or such a row is missing or holds NaN or infinity.
-    pub fn token_rows<T: Real>(self, weights: &WeightsFile, shape: TowerShape, tokens: &[u32]) -> Result<Array2<T>> {
+    pub(crate) fn token_rows<T: Real>(
+        self,
+        weights: &WeightsFile,
+        shape: TowerShape,
+        tokens: &[u32],
+    ) -> Result<Array2<T>> {
         let name = self.tokens();
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= shape.vocabulary) {
             return Err(weights.wrong("a token", &format!("below {}, the rows of {name}", shape.vocabulary), token));
@@ -113,7 +118,7 @@ impl Naming {
     ///
     /// # Errors
     /// As [`WeightsFile::vector`].
-    pub fn final_norm<T: Real>(self, weights: &WeightsFile, width: usize) -> Result<LayerNorm<T>> {
+    pub(crate) fn final_norm<T: Real>(self, weights: &WeightsFile, width: usize) -> Result<LayerNorm<T>> {
         match self {
             Self::HuggingFace => norm(weights, "text_model.final_layer_norm", width),
             Self::OpenAi(prefix) => norm(weights, &format!("{prefix}ln_final"), width),
@@ -124,7 +129,12 @@ impl Naming {
     ///
     /// # Errors
     /// As [`WeightsFile::matrix`].
-    pub fn projection<T: Real>(self, weights: &WeightsFile, width: usize, embedding: usize) -> Result<Array2<T>> {
+    pub(crate) fn projection<T: Real>(
+        self,
+        weights: &WeightsFile,
+        width: usize,
+        embedding: usize,
+    ) -> Result<Array2<T>> {
         let [parameter, linear] = self.projection_names();
         if weights.has(&parameter) {
             return weights.matrix(&parameter, [width, embedding]);
@@ -136,7 +146,7 @@ impl Naming {
     ///
     /// # Errors
     /// As [`WeightsFile::matrix`].
-    pub fn block<T: Real>(
+    pub(crate) fn block<T: Real>(
         self,
         weights: &WeightsFile,
         layer: usize,

@@ -10,7 +10,7 @@ const PLACE: &str = "{}";
 
 /// What is written around a class name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Prompting {
+pub enum Prompt {
     /// `"{context} {class}."`, R-TPT's prompt; the tokens of the context are what the head `context` tunes.
     Context(String),
     /// Each with one `{}` for the class name; the class embedding is the mean of theirs, at unit length (CLIP's prompt
@@ -27,7 +27,7 @@ pub struct PromptTokens {
     pub own: Vec<Vec<u32>>,
 }
 
-impl Prompting {
+impl Prompt {
     /// Checks that templates can be filled in.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Prompting {
         }
     }
 
-    /// The texts of this prompting as templates.
+    /// The texts of this prompt as templates.
     pub fn templates(&self) -> Vec<String> {
         match self {
             Self::Context(context) => vec![format!("{context} {PLACE}.").trim_start().to_string()],
@@ -73,7 +73,7 @@ pub fn context_tokens(
 ) -> Result<PromptTokens> {
     let mut shared = vec![tokenizer.start()];
     shared.extend(tokenizer.encode(context)?);
-    let template = Prompting::Context(context.into()).templates().remove(0);
+    let template = Prompt::Context(context.into()).templates().remove(0);
     let rows = filled_tokens(tokenizer, &template, labels, context_length)?;
     cut(rows, shared, labels, &template)
 }

@@ -4,7 +4,7 @@ use ndarray::{Array2, NdFloat, Zip};
 
 /// Settings of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWSettings {
+pub(crate) struct AdamWSettings {
     /// Step size (R-TPT: 5e-3). The first step moves every parameter with a gradient by about this much.
     pub learning_rate: f64,
     /// Decay rates of the two moments.
@@ -23,7 +23,7 @@ impl Default for AdamWSettings {
 }
 
 /// The optimiser's state for one episode; a new image starts with a new one.
-pub struct AdamW<T> {
+pub(crate) struct AdamW<T> {
     settings: AdamWSettings,
     /// First and second moment; allocated by the first step, if another is to follow.
     moments: Option<[Array2<T>; 2]>,
@@ -36,12 +36,12 @@ impl<T: NdFloat> AdamW<T> {
     ///
     /// R-TPT takes one step, and a single step needs no memory of earlier ones: for large label sets that is half of
     /// what tuning would allocate.
-    pub fn new(settings: AdamWSettings, steps: usize) -> Self {
+    pub(crate) fn new(settings: AdamWSettings, steps: usize) -> Self {
         Self { settings, moments: None, steps_planned: steps, steps_done: 0 }
     }
 
     /// One step along `gradient`, in place.
-    pub fn step(&mut self, parameters: &mut Array2<T>, gradient: &Array2<T>) {
+    pub(crate) fn step(&mut self, parameters: &mut Array2<T>, gradient: &Array2<T>) {
         self.steps_done += 1;
         let rule = Rule::at_step(&self.settings, self.steps_done);
         if self.moments.is_none() && self.steps_done < self.steps_planned {

@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, NdFloat};
 use crate::rows::{entropy, log_softmax_inplace};
 
 /// Entropy (nats) of each view's prediction: `logits` `[V, C]` to `[V]`.
-pub fn entropies<T: NdFloat>(logits: ArrayView2<T>) -> Array1<T> {
+pub(crate) fn entropies<T: NdFloat>(logits: ArrayView2<T>) -> Array1<T> {
     logits.rows().into_iter().map(entropy).collect()
 }
 

@@ -1,9 +1,21 @@
-//! Which views the loss is computed over.
+//! Selection of the views that a loss is computed over.
+
+use ndarray::ArrayView2;
+
+use super::entropy::entropies;
+use crate::rows::Real;
+
+/// The views of `logits` `[V, C]` that [`select_confident`] selects.
+pub(crate) fn confident_views<T: Real>(logits: ArrayView2<T>, fraction: f64) -> Vec<usize> {
+    let entropies = entropies(logits);
+    let as_f64: Vec<f64> = entropies.iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect();
+    select_confident(&as_f64, fraction)
+}
 
 /// The indices of the `floor(fraction · V)` views of least entropy, at least one, in order of entropy.
 ///
 /// `fraction` is in 0–1 (R-TPT: 0.1). Equals go by index; NaN counts as the largest entropy.
-pub fn select_confident(entropies: &[f64], fraction: f64) -> Vec<usize> {
+pub(crate) fn select_confident(entropies: &[f64], fraction: f64) -> Vec<usize> {
     let count = ((entropies.len() as f64 * fraction) as usize).clamp(1, entropies.len());
     let key = |index: usize| if entropies[index].is_nan() { f64::INFINITY } else { entropies[index] };
     let mut order: Vec<usize> = (0..entropies.len()).collect();

@@ -23,7 +23,7 @@ const CHAIN_DEPTH_MAX: usize = 3;
 const SEVERITY: f64 = 1.0;
 
 /// A random part of `image` at `resolution`, mirrored half of the time: the `crop` augmentation.
-pub fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &mut Sampler) -> Pixels {
+pub(crate) fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &mut Sampler) -> Pixels {
     let region = crop_region(image.width(), image.height(), sampler);
     let mut crop = resize(image, region, resolution, resolution, Filter::Bilinear);
     if sampler.coin() {
@@ -35,7 +35,7 @@ pub fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &mut Samp
 /// Mixes augmented copies of `crop` with it; calls `emit(byte offset, value in 0–1)` for every value.
 ///
 /// The mix is `m x + (1 - m) Σ wᵢ chainᵢ(x)` in float, `w` from Dirichlet(1, 1, 1) and `m` from Beta(1, 1).
-pub fn augmix(crop: &Pixels, sampler: &mut Sampler, mut emit: impl FnMut(usize, f32)) {
+pub(crate) fn augmix(crop: &Pixels, sampler: &mut Sampler, mut emit: impl FnMut(usize, f32)) {
     let weights = sampler.dirichlet3().map(|weight| weight as f32);
     // Beta(1, 1) is the uniform distribution.
     let keep = sampler.uniform(0.0, 1.0) as f32;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX};
 
 /// File name extensions (lower case) of the formats that [`decode`] reads.
-pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
+pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
 /// Decodes a JPEG, PNG, BMP or WebP file; the format is told by the content, not by a name.
 ///

@@ -3,7 +3,7 @@
 use super::pixels::Pixels;
 
 /// `[a, b, c, d, e, f]`: the output pixel (x, y) is sampled at (a x + b y + c, d x + e y + f) of the input.
-pub type Affine = [f64; 6];
+pub(crate) type Affine = [f64; 6];
 
 /// Samples `image` through `map` onto a canvas of the same size; what falls outside is black.
 pub fn affine(image: &Pixels, map: Affine) -> Pixels {

@@ -9,7 +9,7 @@ const START_OF_SCAN: u8 = 0xda;
 /// True if the markers of a JPEG (ITU T.81, annex B) lead from its start to its end-of-image marker.
 ///
 /// Bytes behind that marker are of no interest: cameras append previews and recordings.
-pub fn is_complete_jpeg(bytes: &[u8]) -> bool {
+pub(crate) fn is_complete_jpeg(bytes: &[u8]) -> bool {
     let mut position = 2;
     while let Some(marker) = next_marker(bytes, &mut position) {
         match marker {

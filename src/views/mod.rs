@@ -17,10 +17,14 @@ mod yuyv;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, parallel::prelude::*};
 use serde::{Deserialize, Serialize};
 
-pub use augment::random_resized_crop;
-pub use decode::{EXTENSIONS, decode};
+use crate::error::{Error, Result};
+use crate::limits::VIEWS_MAX;
+
+pub(crate) use augment::random_resized_crop;
+pub(crate) use decode::EXTENSIONS;
+pub use decode::decode;
 pub use encode::{encode_jpeg, encode_png};
-pub use geometry::{Affine, affine, rotate};
+pub use geometry::{affine, rotate};
 pub use pixels::{Pixels, Region};
 pub use resize::{Filter, resize, resize_window};
 pub use sampler::Sampler;
@@ -37,15 +41,37 @@ pub enum Augment {
     Augmix,
 }
 
-/// Everything besides the image that decides the views.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Everything besides the image that decides the views: one type for flags, manifests, recordings, calibrations and results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ViewSettings {
     /// Number of views V, the clean one included.
+    #[serde(rename = "views", alias = "count")]
     pub count: usize,
-    /// How views 1..V are made.
+    /// Augmentation of views 1..V.
     pub augment: Augment,
     /// Seed that is mixed with the content digest.
+    #[serde(default)]
     pub seed: u64,
+}
+
+impl ViewSettings {
+    /// Whether the number of views is in its range.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self) -> Result<()> {
+        if (1..=VIEWS_MAX).contains(&self.count) {
+            return Ok(());
+        }
+        let (expected, found) = (format!("1 to {VIEWS_MAX}"), self.count.to_string());
+        Err(Error::Setting { what: "the number of views", expected, found })
+    }
+
+    /// Whether views are of the same number and kind, whatever their seed.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.count, self.augment) == (other.count, other.augment)
+    }
 }
 
 /// How bytes become the encoder's input: part of the bundle.
@@ -80,7 +106,7 @@ pub fn make_views(
 }
 
 /// View 0: CLIP's preprocessing. Fills `view` `[3, R, R]`.
-pub fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
+pub(crate) fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
     let crop = clean_view_pixels(image, preprocessing.resolution);
     write_bytes(&crop, preprocessing, &mut view);
 }
@@ -142,7 +168,7 @@ pub fn view_pixels(view: ArrayView3<f32>, preprocessing: &Preprocessing) -> Pixe
 }
 
 /// View 0 before normalisation: the image as the model sees it, `side`×`side` pixels.
-pub fn clean_view_pixels(image: &Pixels, side: usize) -> Pixels {
+pub(crate) fn clean_view_pixels(image: &Pixels, side: usize) -> Pixels {
     let (width, height) = short_side_to(image.width(), image.height(), side);
     let window =
         Region { left: central_offset(width, side), top: central_offset(height, side), width: side, height: side };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rtpt_edge::views::decode;
+use rtpt_edge::internal::views::decode;
 use serde_json::Value;
 
 use crate::evaluating::photos;
@@ -161,7 +161,7 @@ fn what_cannot_be_attacked_is_said() {
     for (arguments, expected) in [
         (["square", "--eps", "0"], "a fraction such as 4/255"),
         (["square", "--eps", "4/x"], "a fraction such as 4/255"),
-        (["square", "--target", "magic"], "one of zero-shot"),
+        (["square", "--target", "magic"], "possible values: zero-shot"),
         (["square", "--queries", "0"], "--queries"),
         (["corruptions", "--severities", "6"], "from 1 to 5"),
         (["corruptions", "--kinds", "rain"], "gaussian-noise"),

@@ -109,13 +109,20 @@ fn manifests_that_make_no_sense() {
         ("embedding", "/embedding", 0.into()),
         ("embedding", "/embedding", 8193.into()),
         ("views.count", "/views/count", 1025.into()),
-        ("head.steps", "/head/steps", 101.into()),
         ("logit_scale", "/logit_scale", (-1.0).into()),
-        ("head.selection", "/head/selection", 1.5.into()),
         ("image.std", "/image/std/1", 0.0.into()),
         ("files", "/image/file", "../../etc/passwd".into()),
     ] {
         assert_refused(&[&format!("manifest's {field}"), "expected"], |bundle| {
+            bundle.manifest(|manifest| *manifest.pointer_mut(pointer).unwrap() = value);
+        });
+    }
+    for (part, pointer, value) in [
+        ("the number of tuning steps is 101", "/head/steps", 101.into()),
+        ("the fraction of selected views is 1.5", "/head/selection", 1.5.into()),
+        ("one of zero-shot", "/head/default", "magic".into()),
+    ] {
+        assert_refused(&["not a valid manifest", part], |bundle| {
             bundle.manifest(|manifest| *manifest.pointer_mut(pointer).unwrap() = value);
         });
     }

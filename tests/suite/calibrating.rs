@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::evaluating::photos;
 use crate::goldens::Goldens;
 use crate::program::{Bench, Run};
-use rtpt_edge::views::{Pixels, encode_png};
+use rtpt_edge::internal::views::{Pixels, encode_png};
 
 /// Thirty different images in folders of the tiny bundle's classes.
 fn many(bench: &Bench) -> String {

@@ -28,7 +28,8 @@ fn records_have_the_documented_fields() {
     assert_eq!(record["path"], image);
     assert_eq!(record["digest"], blake3::hash(&image_bytes("rgb.png")).to_hex().to_string());
     assert!(record["bundle"].as_str().unwrap().starts_with("tiny@"));
-    assert_eq!((&record["head"], &record["views"], &record["seed"]), (&"class-shift".into(), &16.into(), &5.into()));
+    assert_eq!((&record["method"], &record["views"], &record["seed"]), (&"class-shift".into(), &16.into(), &5.into()));
+    assert_eq!(record["head"], record["method"], "the name for earlier versions");
     let top = record["top"].as_array().unwrap();
     assert_eq!((top.len(), &top[0]["label"]), (3, &record["label"]));
     let probabilities: Vec<f64> = top.iter().map(|answer| answer["probability"].as_f64().unwrap()).collect();
@@ -43,7 +44,7 @@ fn records_have_the_documented_fields() {
     assert!((part("score") - mean).abs() < 1e-6 && (0.0..=1.0).contains(&mean), "{tamper}");
     assert!(tamper.get("suspicious").is_none(), "nothing was calibrated: {tamper}");
     assert_eq!(record["cached"], false);
-    assert_eq!(record.as_object().unwrap().len(), 14);
+    assert_eq!(record.as_object().unwrap().len(), 15);
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn the_table_is_for_people() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let lines: Vec<&str> = run.stdout.lines().collect();
     assert_eq!(lines.len(), 6, "{}", run.stdout);
-    assert!(["image", "R-TPT", "zero-shot", "time"].iter().all(|column| lines[0].contains(column)));
+    assert!(["image", "class-shift", "zero-shot", "time"].iter().all(|column| lines[0].contains(column)));
     assert!(lines[1].contains("rgb.png") && lines[1].contains(" %") && lines[1].ends_with(" ms"));
     assert!(lines[2].contains("2.") && lines[5].starts_with("2 images in "));
 }

@@ -1,8 +1,8 @@
 //! The common corruptions against `imagecorruptions`, given the random numbers it drew.
 
-use rtpt_edge::attack::Draws;
-use rtpt_edge::attack::corruptions::Corruption;
-use rtpt_edge::views::{Pixels, Sampler};
+use rtpt_edge::internal::attack::Corruption;
+use rtpt_edge::internal::attack::Draws;
+use rtpt_edge::internal::views::{Pixels, Sampler};
 
 use crate::goldens::Goldens;
 

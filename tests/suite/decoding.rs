@@ -1,6 +1,6 @@
 //! Files of every format that is read, against what Pillow reads from them.
 
-use rtpt_edge::views::{Pixels, decode};
+use rtpt_edge::internal::views::{Pixels, decode};
 
 use crate::goldens::Goldens;
 

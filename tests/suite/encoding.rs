@@ -2,13 +2,14 @@
 
 use ndarray::{Array4, s};
 use rtpt_edge::Bundle;
-use rtpt_edge::encoder::{Encoder, EncoderShape};
+use rtpt_edge::internal::encoder::{Encoder, EncoderShape};
 
 use crate::program::tiny;
 
 fn encoder(batch: usize) -> Encoder {
     let bundle = Bundle::open(&tiny()).unwrap();
-    Encoder::load(&bundle.encoder, EncoderShape { resolution: 16, embedding: 8 }, batch).unwrap()
+    Encoder::load(rtpt_edge::internal::bundle::encoder(&bundle), EncoderShape { resolution: 16, embedding: 8 }, batch)
+        .unwrap()
 }
 
 fn views(count: usize) -> Array4<f32> {

@@ -1,12 +1,11 @@
 //! Tuning, weights and ensemble against PyTorch's autograd and AdamW, and gradients against central differences.
 
 use ndarray::{Array1, Array2, Axis};
-use rtpt_edge::ensemble::{ReliabilitySettings, reliability_weights};
-use rtpt_edge::head::{ClassShift, Head, HeadKind, HeadModel, ViewShift, view_basis};
-use rtpt_edge::rows::scaled_products;
-use rtpt_edge::tuning::{
-    Episode, TuningSettings, mean_entropy, mean_entropy_backward, tune, weighted_entropy, weighted_entropy_backward,
-};
+use rtpt_edge::internal::method::{self, ClassShift, Decide, Head, Material, ViewShift, view_basis};
+use rtpt_edge::internal::reliability::{ReliabilitySettings, reliability_weights};
+use rtpt_edge::internal::rows::{Real, scaled_products};
+use rtpt_edge::internal::tuning::{mean_entropy, mean_entropy_backward, weighted_entropy, weighted_entropy_backward};
+use rtpt_edge::{Method, MethodSettings};
 use serde::Deserialize;
 
 use crate::goldens::Goldens;
@@ -19,9 +18,38 @@ struct Case {
 }
 
 impl Case {
-    fn settings(&self) -> TuningSettings {
-        TuningSettings { steps: self.steps, ..TuningSettings::of(HeadKind::ClassShift) }
+    fn settings(&self) -> MethodSettings {
+        settings_of(Method::named("class-shift").unwrap(), self.steps)
     }
+}
+
+/// The published settings of a method with another number of steps, where it takes steps.
+pub fn settings_of(method: Method, steps: usize) -> MethodSettings {
+    let mut settings = MethodSettings::of(method);
+    if settings.get("steps").is_some() {
+        settings.set("steps", steps as f64).unwrap();
+    }
+    settings
+}
+
+/// A method in any float; the table prepares methods in f32 alone.
+pub fn prepared<T: Real>(settings: &MethodSettings, material: Material<T>) -> Box<dyn Decide<T>> {
+    match settings.method().name() {
+        "zero-shot" => method::zero_shot::prepare(material, settings),
+        "none" => method::none::prepare(material, settings),
+        "class-shift" => method::class_shift::prepare(material, settings),
+        "class-lowrank" => method::class_lowrank::prepare(material, settings),
+        "view-shift" => method::view_shift::prepare(material, settings),
+        "context" => method::context::prepare(material, settings),
+        "mta" => method::mta::prepare(material, settings),
+        "zero" => method::zero::prepare(material, settings),
+        other => panic!("{other} is not known here"),
+    }
+}
+
+/// A method that needs nothing but the classes.
+fn alone<T: Real>(settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    prepared(settings, Material { classes: Array2::zeros((0, 0)).view(), context: None })
 }
 
 fn cases(goldens: &Goldens) -> Vec<Case> {
@@ -54,28 +82,27 @@ pub fn assert_episode(
     goldens: &Goldens,
     name: &str,
     scale: f64,
-    settings: &TuningSettings,
-    double: &HeadModel<f64>,
-    single: &HeadModel<f32>,
+    double: &dyn Decide<f64>,
+    single: &dyn Decide<f32>,
     single_tolerance: f64,
 ) {
     let golden = |part: &str| format!("{name}.{part}");
     let (features, classes) = (goldens.matrix(&golden("features")), goldens.matrix(&golden("classes")));
-    let episode = tune(features.view(), classes.view(), scale, double, settings);
-    assert_near(&episode.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
-    assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name}");
-    assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
-    let tuned = episode.tuned_logits(features.view(), classes.view(), scale);
+    let decision = double.decide(features.view(), classes.view(), scale);
+    assert_near(&decision.logits, &goldens.matrix(&golden("logits")), 1e-9, &golden("logits"));
+    assert_eq!(decision.selected, goldens.indices(&golden("selected")), "{name}");
+    assert_near(&decision.losses, &goldens.vector(&golden("losses")), 1e-9, &golden("losses"));
+    let tuned = decision.tuned_logits(features.view(), classes.view(), scale);
     assert_near(&tuned, &goldens.matrix(&golden("tuned")), 1e-6, &golden("tuned"));
-    assert_near(&episode.weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
-    assert_near(&episode.prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
+    assert_near(&decision.weights, &goldens.vector(&golden("weights")), 1e-9, &golden("weights"));
+    assert_near(&decision.prediction, &goldens.vector(&golden("prediction")), 1e-6, &golden("prediction"));
 
     let (features, classes) = (features.mapv(|value| value as f32), classes.mapv(|value| value as f32));
-    let episode = tune(features.view(), classes.view(), scale as f32, single, settings);
-    assert_eq!(episode.selected, goldens.indices(&golden("selected")), "{name} in f32");
-    let tuned = episode.tuned_logits(features.view(), classes.view(), scale as f32).mapv(f64::from);
+    let decision = single.decide(features.view(), classes.view(), scale as f32);
+    assert_eq!(decision.selected, goldens.indices(&golden("selected")), "{name} in f32");
+    let tuned = decision.tuned_logits(features.view(), classes.view(), scale as f32).mapv(f64::from);
     assert_near(&tuned, &goldens.matrix(&golden("tuned")), single_tolerance, &golden("tuned"));
-    let weights = episode.weights.mapv(f64::from);
+    let weights = decision.weights.mapv(f64::from);
     assert_near(&weights, &goldens.vector(&golden("weights")), 1e-3, &golden("weights"));
 }
 
@@ -83,8 +110,9 @@ pub fn assert_episode(
 fn episodes_agree_with_pytorch() {
     let goldens = Goldens::open("episodes.safetensors");
     for case in cases(&goldens) {
-        let (double, single) = (HeadModel::ClassShift, HeadModel::ClassShift);
-        assert_episode(&goldens, &case.name, case.scale, &case.settings(), &double, &single, 1e-3);
+        let settings = case.settings();
+        let (double, single) = (alone(&settings), alone(&settings));
+        assert_episode(&goldens, &case.name, case.scale, &*double, &*single, 1e-3);
     }
 }
 
@@ -143,24 +171,28 @@ fn tuning_lowers_the_loss_it_minimises() {
     let features = goldens.matrix("v64-c10-d16-s3.features");
     let classes = goldens.matrix("v64-c10-d16-s3.classes");
     let settings = Case { name: String::new(), steps: 3, scale: 20.0 }.settings();
-    let episode: Episode<f64> = tune(features.view(), classes.view(), 20.0, &HeadModel::ClassShift, &settings);
-    assert!(episode.losses[2] < episode.losses[1] && episode.losses[1] < episode.losses[0], "{:?}", episode.losses);
+    let decision = alone::<f64>(&settings).decide(features.view(), classes.view(), 20.0);
+    assert!(
+        decision.losses[2] < decision.losses[1] && decision.losses[1] < decision.losses[0],
+        "{:?}",
+        decision.losses
+    );
 }
 
 #[test]
-fn the_head_none_leaves_the_logits_alone() {
+fn the_method_none_leaves_the_logits_alone() {
     let goldens = Goldens::open("episodes.safetensors");
     let features = goldens.matrix("v9-c3-d8-s1.features");
     let classes = goldens.matrix("v9-c3-d8-s1.classes");
-    let settings = TuningSettings::of(HeadKind::None);
-    let episode = tune(features.view(), classes.view(), 20.0, &HeadModel::None, &settings);
-    assert_eq!(episode.tuned_logits(features.view(), classes.view(), 20.0), episode.logits);
+    let settings = MethodSettings::of(Method::named("none").unwrap());
+    let decision = alone(&settings).decide(features.view(), classes.view(), 20.0);
+    assert_eq!(decision.tuned_logits(features.view(), classes.view(), 20.0), decision.logits);
     let weights = reliability_weights(features.view(), ReliabilitySettings::RTPT);
-    assert_eq!(episode.weights, weights);
-    assert_near(&episode.prediction, &weights.dot(&episode.logits), 1e-12, "prediction");
-    assert!(episode.losses.is_empty());
+    assert_eq!(decision.weights, weights);
+    assert_near(&decision.prediction, &weights.dot(&decision.logits), 1e-12, "prediction");
+    assert!(decision.losses.is_empty());
     let expected: Array1<f64> = 20.0 * classes.dot(&features.row(0));
-    assert_near(episode.logits.row(0), &expected, 1e-12, "logits");
+    assert_near(decision.logits.row(0), &expected, 1e-12, "logits");
 }
 
 /// An episode of a method that tunes no classes, as `models/methods.py` computes it.
@@ -170,7 +202,7 @@ fn methods_that_tune_no_classes_agree_with_pytorch() {
     struct MethodCase {
         name: String,
         episode: String,
-        method: HeadKind,
+        method: Method,
         steps: usize,
         scale: f64,
     }
@@ -181,25 +213,19 @@ fn methods_that_tune_no_classes_agree_with_pytorch() {
         let golden = |part: &str| format!("{}.{part}", case.name);
         let input = |part: &str| episodes.matrix(&format!("{}.{part}", case.episode));
         let (features, classes) = (input("features"), input("classes"));
-        let settings = TuningSettings { steps: case.steps, ..TuningSettings::of(case.method) };
-        let (double, single) = match case.method {
-            HeadKind::ViewShift => (HeadModel::ViewShift, HeadModel::ViewShift),
-            HeadKind::Mta => (HeadModel::Mta, HeadModel::Mta),
-            HeadKind::Zero => (HeadModel::Zero, HeadModel::Zero),
-            other => panic!("{other:?} has goldens of its own"),
-        };
-        let episode = tune(features.view(), classes.view(), case.scale, &double, &settings);
-        assert_near(&episode.weights, &goldens.vector(&golden("weights")), 1e-6, &golden("weights"));
+        let settings = settings_of(case.method, case.steps);
+        let decision = alone(&settings).decide(features.view(), classes.view(), case.scale);
+        assert_near(&decision.weights, &goldens.vector(&golden("weights")), 1e-6, &golden("weights"));
         // Compared as probabilities: a class without votes has a logarithm of -∞.
-        let probabilities = |logits: Array1<f64>| rtpt_edge::rows::softmax(logits.view());
+        let probabilities = |logits: Array1<f64>| rtpt_edge::internal::rows::softmax(logits.view());
         let expected = probabilities(goldens.vector(&golden("prediction")));
-        assert_near(&probabilities(episode.prediction.clone()), &expected, 1e-7, &golden("prediction"));
-        if case.method == HeadKind::ViewShift {
-            assert_near(&episode.losses, &goldens.vector(&golden("losses")), 1e-8, &golden("losses"));
+        assert_near(&probabilities(decision.prediction.clone()), &expected, 1e-7, &golden("prediction"));
+        if case.method.name() == "view-shift" {
+            assert_near(&decision.losses, &goldens.vector(&golden("losses")), 1e-8, &golden("losses"));
         }
         let (features, classes) = (features.mapv(|value| value as f32), classes.mapv(|value| value as f32));
-        let episode = tune(features.view(), classes.view(), case.scale as f32, &single, &settings);
-        let found = probabilities(episode.prediction.mapv(f64::from));
+        let decision = alone(&settings).decide(features.view(), classes.view(), case.scale as f32);
+        let found = probabilities(decision.prediction.mapv(f64::from));
         assert_near(&found, &expected, 1e-4, &golden("prediction"));
     }
 }

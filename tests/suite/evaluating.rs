@@ -329,7 +329,7 @@ fn settings_of_methods_are_checked() {
     let bench = Bench::new();
     let (photos, out) = (photos(&bench), report(&bench, "report"));
     for (arguments, expected) in [
-        (["--methods", "none,magic"], "one of zero-shot, none"),
+        (["--methods", "none,magic"], "possible values: zero-shot, none"),
         (["--methods", "none,none"], "each method once"),
         (["--methods", "context"], "text tower"),
         (["--set", "none.lr"], "METHOD.NAME=VALUE"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rtpt_edge::source::JpegSplitter;
+use rtpt_edge::internal::source::JpegSplitter;
 
 use crate::daemon::{Daemon, is_here, until};
 use crate::program::{Bench, demo, image_bytes};

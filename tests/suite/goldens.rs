@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
-use rtpt_edge::views::Pixels;
+use rtpt_edge::internal::views::Pixels;
 use safetensors::{Dtype, SafeTensors};
 
 /// The repository's root.

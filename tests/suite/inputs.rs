@@ -128,8 +128,8 @@ fn nothing_on_standard_input() {
 fn images_of_one_pixel_and_extreme_shape_are_classified() {
     let bench = Bench::new();
     for (width, height) in [(1, 1), (3000, 1), (1, 3000)] {
-        let pixels = rtpt_edge::views::Pixels::black(width, height);
-        let path = bench.write("odd.png", &rtpt_edge::report::png_bytes(&pixels));
+        let pixels = rtpt_edge::internal::views::Pixels::black(width, height);
+        let path = bench.write("odd.png", &rtpt_edge::internal::report::png_bytes(&pixels));
         let run = bench.rtpt(&["classify", &path]);
         assert_eq!(run.code, 0, "{width}×{height}: {}", run.stderr);
     }

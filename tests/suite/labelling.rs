@@ -3,7 +3,7 @@
 use std::fs;
 
 use ndarray::Array2;
-use rtpt_edge::rows::unit_rows;
+use rtpt_edge::internal::rows::unit_rows;
 
 use crate::goldens::Goldens;
 use crate::program::{Bench, Run, demo};
@@ -99,7 +99,7 @@ fn the_same_labels_run_no_text_tower_a_second_time() {
     let bytes = fs::read(file).unwrap();
     fs::write(file, &bytes[..100]).unwrap();
     let (third, log) = run("info");
-    assert!(log.contains("cannot use the remembered labels") && log.contains("went through"), "{log}");
+    assert!(log.contains("cannot use the stored label embeddings") && log.contains("went through"), "{log}");
     assert_eq!(first, third);
     assert_eq!(fs::read(file).unwrap(), bytes, "the damaged file was replaced");
     // As many labels, but others.

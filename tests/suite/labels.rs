@@ -52,7 +52,8 @@ fn settings_out_of_range() {
         ("--class-cutoff", "0.1", "less than 0.1"),
         ("--class-cutoff", "-0.1", "less than 0.1"),
     ] {
-        bench.rtpt(&["classify", &format!("{flag}={value}"), &image]).fails_with(2, &[advice]);
+        let arguments = ["classify", "--method", "class-lowrank", &format!("{flag}={value}"), &image];
+        bench.rtpt(&arguments).fails_with(2, &[advice]);
     }
     bench.rtpt(&["bench", "--repeat", "0"]).fails_with(2, &["expected 1 to 10000"]);
     assert_eq!(bench.rtpt(&["classify", "--views", "1024", "--top", "1000", &image]).code, 0);

@@ -6,6 +6,7 @@ mod goldens;
 mod program;
 mod toy;
 
+mod api;
 mod architecture;
 mod attacking;
 mod bundles;

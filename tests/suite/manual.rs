@@ -43,5 +43,5 @@ fn shells_complete_what_is_begun() {
         String::from_utf8(output.stdout).unwrap().split_whitespace().map(String::from).collect::<Vec<_>>()
     };
     assert_eq!(complete("rtpt doc", 1), ["doctor"]);
-    assert!(complete("rtpt classify --hea", 2).contains(&"--head".to_string()));
+    assert!(complete("rtpt classify --meth", 2).contains(&"--method".to_string()));
 }

@@ -1,6 +1,6 @@
 //! Every pixel operation against images made by Pillow.
 
-use rtpt_edge::views::{
+use rtpt_edge::internal::views::{
     Filter, Pixels, Preprocessing, Region, affine, autocontrast, clean_view_array, equalize, posterize, resize,
     resize_window, rotate, solarize, view_pixels,
 };

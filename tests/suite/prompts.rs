@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use ndarray::{Array2, Axis, s};
-use rtpt_edge::head::{ClassLowrank, Context, ContextModel, Head, HeadKind, HeadModel, class_basis};
-use rtpt_edge::rows::{Real, scaled_products};
-use rtpt_edge::text::{Activation, PromptTokens, Prompts, TowerShape};
-use rtpt_edge::tuning::{TuningSettings, mean_entropy, mean_entropy_backward, tune};
+use rtpt_edge::internal::method::{
+    ClassLowrank, Context, ContextModel, Decide, Decision, Head, Material, Tuned, class_basis,
+};
+use rtpt_edge::internal::rows::{Real, scaled_products};
+use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TowerShape};
+use rtpt_edge::internal::tuning::{mean_entropy, mean_entropy_backward};
+use rtpt_edge::{Method, MethodSettings};
 use serde::Deserialize;
 
-use crate::episodes::{assert_episode, assert_near};
+use crate::episodes::{assert_episode, assert_near, prepared};
 use crate::goldens::Goldens;
 use crate::tower::golden_prompts;
 use crate::toy::toy_tower;
@@ -17,7 +20,7 @@ use crate::toy::toy_tower;
 #[derive(Deserialize)]
 struct Case {
     name: String,
-    head: HeadKind,
+    head: Method,
     context: Vec<u32>,
     classes: usize,
     steps: usize,
@@ -27,10 +30,13 @@ struct Case {
 }
 
 impl Case {
-    fn settings(&self) -> TuningSettings {
-        let mut settings = TuningSettings::of(self.head);
-        settings.steps = self.steps;
-        settings.optimizer.learning_rate = self.learning_rate;
+    fn settings(&self) -> MethodSettings {
+        let mut settings = MethodSettings::of(self.head);
+        settings.set("steps", self.steps as f64).unwrap();
+        settings.set("learning_rate", self.learning_rate).unwrap();
+        if self.head.name() == "class-lowrank" {
+            settings.set("rank", self.rank as f64).unwrap();
+        }
         settings
     }
 
@@ -52,12 +58,9 @@ impl Case {
         ContextModel::new(Arc::new(tower), prompts)
     }
 
-    fn model<T: Real>(&self, classes: &Array2<T>) -> HeadModel<T> {
-        match self.head {
-            HeadKind::Context => HeadModel::Context(Box::new(self.context_model())),
-            HeadKind::ClassLowrank => HeadModel::ClassLowrank(class_basis(classes.view(), self.rank)),
-            other => panic!("no goldens of {other:?}"),
-        }
+    fn prepared<T: Real>(&self, settings: &MethodSettings, classes: &Array2<T>) -> Box<dyn Decide<T>> {
+        let context = (self.head.name() == "context").then(|| Arc::new(self.context_model()));
+        prepared(settings, Material { classes: classes.view(), context })
     }
 }
 
@@ -72,8 +75,10 @@ fn episodes_agree_with_pytorch() {
     let goldens = Goldens::open("prompts.safetensors");
     for case in cases(&goldens) {
         let classes = goldens.matrix(&format!("{}.classes", case.name));
-        let (double, single) = (case.model(&classes), case.model(&classes.mapv(|value| value as f32)));
-        assert_episode(&goldens, &case.name, case.scale, &case.settings(), &double, &single, 2e-3);
+        let settings = case.settings();
+        let double = case.prepared(&settings, &classes);
+        let single = case.prepared(&settings, &classes.mapv(|value| value as f32));
+        assert_episode(&goldens, &case.name, case.scale, &*double, &*single, 2e-3);
     }
 }
 
@@ -81,7 +86,7 @@ fn episodes_agree_with_pytorch() {
 fn the_tower_gives_the_classes_the_episode_starts_from() {
     let goldens = Goldens::open("prompts.safetensors");
     let cases = cases(&goldens);
-    for case in cases.iter().filter(|case| case.head == HeadKind::Context) {
+    for case in cases.iter().filter(|case| case.head.name() == "context") {
         let classes = goldens.matrix(&format!("{}.classes", case.name));
         let model = case.context_model();
         let head = Context::new(&model, classes.view(), None);
@@ -128,7 +133,7 @@ fn the_lowrank_gradient_agrees_with_central_differences_away_from_zero() {
 #[test]
 fn the_basis_is_that_of_the_singular_value_decomposition() {
     let goldens = Goldens::open("prompts.safetensors");
-    for case in cases(&goldens).iter().filter(|case| case.head == HeadKind::ClassLowrank) {
+    for case in cases(&goldens).iter().filter(|case| case.head.name() == "class-lowrank") {
         let classes = goldens.matrix(&format!("{}.classes", case.name));
         let expected = goldens.matrix(&format!("{}.basis", case.name));
         let found = class_basis(classes.view(), case.rank);
@@ -146,22 +151,22 @@ fn a_cutoff_of_zero_is_exact_and_others_leave_unlikely_classes_alone() {
     for case in cases(&goldens).into_iter().filter(|case| case.classes >= 20) {
         let golden = |part: &str| goldens.matrix(&format!("{}.{part}", case.name));
         let (features, classes) = (golden("features"), golden("classes"));
-        let model = case.model(&classes);
         let with = |class_cutoff: f64| {
-            let settings = TuningSettings { class_cutoff, ..case.settings() };
-            tune(features.view(), classes.view(), case.scale, &model, &settings)
+            let mut settings = case.settings();
+            settings.set("class_cutoff", class_cutoff).unwrap();
+            case.prepared(&settings, &classes).decide(features.view(), classes.view(), case.scale)
         };
         let exact = with(0.0);
         let likelihood = |class: usize| {
             let views = exact.logits.rows().into_iter();
-            views.map(|row| rtpt_edge::rows::softmax(row)[class]).fold(0.0, f64::max)
+            views.map(|row| rtpt_edge::internal::rows::softmax(row)[class]).fold(0.0, f64::max)
         };
         let mut likelihoods: Vec<f64> = (0..case.classes).map(likelihood).collect();
         let unlikely_everywhere = likelihoods.clone();
         likelihoods.sort_by(f64::total_cmp);
         // Half of the classes are below the cut-off, as far as that is allowed.
         let cutoff = likelihoods[case.classes / 2].min(0.09);
-        let (exact_classes, cut) = (exact.tuned_classes.unwrap(), with(cutoff).tuned_classes.unwrap());
+        let (exact_classes, cut) = (tuned_classes(exact), tuned_classes(with(cutoff)));
         let mut kept = 0;
         for (class, &likelihood) in unlikely_everywhere.iter().enumerate() {
             if likelihood < cutoff {
@@ -173,7 +178,7 @@ fn a_cutoff_of_zero_is_exact_and_others_leave_unlikely_classes_alone() {
         }
         assert!(kept > 0 && kept < case.classes, "{}: {kept} kept", case.name);
         // A cut-off nothing is below changes nothing, but for the order of sums.
-        let barely = with(likelihoods[0] * 0.5).tuned_classes.unwrap();
+        let barely = tuned_classes(with(likelihoods[0] * 0.5));
         assert_near(&barely, &exact_classes, 1e-9, &case.name);
     }
 }
@@ -184,8 +189,17 @@ fn a_cutoff_above_every_class_tunes_nothing() {
     let classes = goldens.matrix("context-v40-c40-s3.classes");
     // A view between all classes finds none of 40 likely.
     let features = classes.mean_axis(Axis(0)).unwrap().insert_axis(Axis(0));
-    let settings = TuningSettings { class_cutoff: 0.09, ..TuningSettings::of(HeadKind::ClassShift) };
-    let episode = tune(features.view(), classes.slice(s![.., ..]), 1.0, &HeadModel::ClassShift, &settings);
-    assert!(episode.tuned_classes.is_none() && episode.losses.is_empty());
-    assert_eq!(episode.tuned_logits(features.view(), classes.view(), 1.0), episode.logits);
+    let mut settings = MethodSettings::of(Method::named("class-shift").unwrap());
+    settings.set("class_cutoff", 0.09).unwrap();
+    let method = prepared(&settings, Material { classes: classes.view(), context: None });
+    let decision = method.decide(features.view(), classes.slice(s![.., ..]), 1.0);
+    assert!(matches!(decision.tuned, Tuned::Nothing) && decision.losses.is_empty());
+    assert_eq!(decision.tuned_logits(features.view(), classes.view(), 1.0), decision.logits);
+}
+
+fn tuned_classes(decision: Decision<f64>) -> Array2<f64> {
+    match decision.tuned {
+        Tuned::Classes(classes) => classes,
+        _ => panic!("no class was tuned"),
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rtpt_edge::recording::Recording;
+use rtpt_edge::internal::recording::Recording;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, until};

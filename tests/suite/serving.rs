@@ -541,7 +541,7 @@ fn watchers_see_decisions_and_the_rest_of_the_interface_fits_them() {
     assert_eq!(daemon.get("/v1/frame.jpg").header("content-type"), Some("image/png"));
     let sheet = daemon.get("/v1/views.jpg");
     assert_eq!((sheet.status, sheet.header("content-type")), (200, Some("image/jpeg")));
-    let sheet = rtpt_edge::views::decode(&sheet.body).unwrap();
+    let sheet = rtpt_edge::internal::views::decode(&sheet.body).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (8 * 96, 2 * 96));
     assert!(daemon.get("/v1/latest").json()["sequence"].as_u64() >= second["sequence"].as_u64());
     let history = until("there is a history", || {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rtpt_edge::views::{Pixels, encode_jpeg};
+use rtpt_edge::internal::views::{Pixels, encode_jpeg};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, until};
@@ -322,7 +322,7 @@ fn a_v4l2_camera_may_give_raw_pixels() {
     daemon.events().next("decision");
     let frame = daemon.get("/v1/frame.jpg");
     assert_eq!(frame.header("content-type"), Some("image/jpeg"));
-    let pixels = rtpt_edge::views::decode(&frame.body).unwrap();
+    let pixels = rtpt_edge::internal::views::decode(&frame.body).unwrap();
     assert_eq!((pixels.width(), pixels.height()), (64, 48));
     for (at, wanted) in [((20 * 64 + 5) * 3, 0_u8), ((40 * 64 + 60) * 3, 255)] {
         assert!(

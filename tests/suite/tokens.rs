@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
-use rtpt_edge::text::{Tokenizer, context_tokens, template_tokens};
+use rtpt_edge::internal::text::{Tokenizer, context_tokens, template_tokens};
 use serde::Deserialize;
 use serde_json::Value;
 

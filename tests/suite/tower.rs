@@ -1,8 +1,8 @@
 //! The text tower against the naive one, central differences and PyTorch.
 
 use ndarray::{Array1, Array2, ArrayView2, s};
-use rtpt_edge::rows::Real;
-use rtpt_edge::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
+use rtpt_edge::internal::rows::Real;
+use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
 use safetensors::tensor::Dtype;
 
 use crate::goldens::Goldens;
@@ -249,7 +249,7 @@ fn all_names_and_types_are_read() {
 }
 
 fn embeddings_of(file: &[u8], shape: TowerShape) -> Array2<f64> {
-    let weights = rtpt_edge::text::WeightsFile::from_bytes("toy", file.to_vec()).unwrap();
+    let weights = rtpt_edge::internal::text::WeightsFile::from_bytes("toy", file.to_vec()).unwrap();
     let tower = TextTower::<f64>::load(weights, shape).unwrap();
     let rows = prompts(&tower, &prefix_tokens(4), &names(7, 4));
     tower.encode(&tower.prefix(rows.shared()), &rows)

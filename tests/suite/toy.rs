@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use half::{bf16, f16};
-use rtpt_edge::rows::Real;
-use rtpt_edge::text::{Activation, TextTower, TowerShape, WeightsFile};
+use rtpt_edge::internal::rows::Real;
+use rtpt_edge::internal::text::{Activation, TextTower, TowerShape, WeightsFile};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 /// A tensor's name, shape and values.

@@ -54,25 +54,43 @@ fn the_stages_of_a_trace_follow_from_one_another() {
 fn a_trace_tells_its_settings() {
     let bench = Bench::new();
     let image = bench.image("rgb.png");
-    bench.rtpt(&["trace", "--head", "none", "--seed", "9", "--augment", "crop", "--batch", "2", &image, "-o", "t"]);
+    bench.rtpt(&[
+        "trace",
+        "--method",
+        "class-lowrank",
+        "--class-cutoff",
+        "0.09",
+        "--seed",
+        "9",
+        "--augment",
+        "crop",
+        "--batch",
+        "2",
+        &image,
+        "-o",
+        "t",
+    ]);
     let trace = Goldens::read(&bench.path("t"));
     for (key, value) in [
         ("labels", r#"["red","sea horse","yin yang","watch"]"#),
-        ("head", "none"),
+        ("method", "class-lowrank"),
+        ("head", "class-lowrank"),
         ("seed", "9"),
         ("augment", "crop"),
         ("batch", "2"),
         ("batch_origin", "given"),
         ("logit_scale", "20"),
         ("selection", "0.1"),
-        ("learning_rate", "0.005"),
+        ("learning_rate", "0.02"),
         ("prompt", r#"["a photo of a {}."]"#),
         ("classes_origin", "bundle"),
         ("rank", "32"),
-        ("class_cutoff", "0"),
+        ("class_cutoff", "0.09"),
     ] {
         assert_eq!(trace.metadata(key), value, "{key}");
     }
+    bench.rtpt(&["trace", "--method", "none", &image, "-o", "t"]);
+    let trace = Goldens::read(&bench.path("t"));
     assert_eq!(trace.matrix("logits"), trace.matrix("tuned_logits"));
 }
 

@@ -6,7 +6,7 @@ use super::super::draws::Draws;
 use super::Canvas;
 use super::filters::{Border, convolve, each_channel, gaussian_channels, motion as moved, zoomed};
 
-pub fn defocus(canvas: &Canvas, level: usize) -> Canvas {
+pub(crate) fn defocus(canvas: &Canvas, level: usize) -> Canvas {
     let (radius, alias) = [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)][level];
     let kernel = disk(radius, alias);
     each_channel(canvas, |plane| convolve(plane, kernel.view()))
@@ -35,7 +35,7 @@ fn disk(radius: isize, alias: f64) -> Array2<f64> {
     })
 }
 
-pub fn glass(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn glass(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (deviation, reach, passes) = [(0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2)][level];
     let (height, width, _) = canvas.dim();
     let mut mixed = gaussian_channels(canvas, deviation).mapv(|value| (value * 255.0 + 1e-9).floor());
@@ -54,13 +54,13 @@ pub fn glass(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     gaussian_channels(&(mixed / 255.0), deviation)
 }
 
-pub fn motion(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn motion(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (radius, deviation) = [(10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0)][level];
     let angle = draws.uniform(-45.0, 45.0);
     each_channel(canvas, |plane| moved(plane, radius, deviation, angle))
 }
 
-pub fn zoom(canvas: &Canvas, level: usize) -> Canvas {
+pub(crate) fn zoom(canvas: &Canvas, level: usize) -> Canvas {
     let (end, step): (f64, f64) = [(1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)][level];
     let count = ((end - 1.0) / step).ceil() as usize;
     let (height, width, _) = canvas.dim();

@@ -7,7 +7,7 @@ use super::Canvas;
 use super::filters::{Border, each_channel, gaussian, interpolated};
 use crate::views::{Filter, Pixels, decode, encode_jpeg, resize};
 
-pub fn brightness(mut canvas: Canvas, level: usize) -> Canvas {
+pub(crate) fn brightness(mut canvas: Canvas, level: usize) -> Canvas {
     let added = [0.1, 0.2, 0.3, 0.4, 0.5][level];
     for mut pixel in canvas.lanes_mut(Axis(2)) {
         // Hue and saturation stay: all channels grow as the largest does. Black has neither and becomes gray.
@@ -18,7 +18,7 @@ pub fn brightness(mut canvas: Canvas, level: usize) -> Canvas {
     canvas
 }
 
-pub fn contrast(mut canvas: Canvas, level: usize) -> Canvas {
+pub(crate) fn contrast(mut canvas: Canvas, level: usize) -> Canvas {
     let kept = [0.4, 0.3, 0.2, 0.1, 0.05][level];
     for channel in 0..3 {
         let mut plane = canvas.slice_mut(s![.., .., channel]);
@@ -28,7 +28,7 @@ pub fn contrast(mut canvas: Canvas, level: usize) -> Canvas {
     canvas
 }
 
-pub fn elastic(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn elastic(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let strength = 250.0 * [0.05, 0.065, 0.085, 0.1, 0.12][level];
     let (height, width, _) = canvas.dim();
     let deviations = (height as f64 * 0.01, width as f64 * 0.01);
@@ -46,7 +46,7 @@ pub fn elastic(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> Canvas 
     })
 }
 
-pub fn pixelate(image: &Pixels, level: usize) -> Pixels {
+pub(crate) fn pixelate(image: &Pixels, level: usize) -> Pixels {
     let share = [0.6, 0.5, 0.4, 0.3, 0.25][level];
     let (width, height) = (image.width(), image.height());
     let fewer = |side: usize| ((side as f64 * share) as usize).max(1);
@@ -73,7 +73,7 @@ fn nearest(from: usize, to: usize) -> Vec<usize> {
     (0..to).map(next).collect()
 }
 
-pub fn jpeg(image: &Pixels, level: usize) -> Pixels {
+pub(crate) fn jpeg(image: &Pixels, level: usize) -> Pixels {
     let quality = [25, 18, 15, 10, 7][level];
     decode(&encode_jpeg(image, quality)).expect("what was just encoded can be decoded")
 }

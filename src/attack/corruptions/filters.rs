@@ -4,7 +4,7 @@ use ndarray::{Array2, Array3, ArrayView2, Axis};
 
 /// What lies beyond the border.
 #[derive(Clone, Copy)]
-pub enum Border {
+pub(crate) enum Border {
     /// The nearest pixel.
     Nearest,
     /// The image mirrored at its edge: `b a | a b c`.
@@ -15,7 +15,7 @@ pub enum Border {
 
 impl Border {
     /// The place inside 0..`length` that `place` stands for.
-    pub fn inside(self, place: isize, length: usize) -> usize {
+    pub(crate) fn inside(self, place: isize, length: usize) -> usize {
         let length = length as isize;
         let inside = match self {
             Self::Nearest => place.clamp(0, length - 1),
@@ -35,7 +35,7 @@ impl Border {
 
 /// Gaussian smoothing of a plane `[H, W]`, with a standard deviation (pixels) along each axis; the kernel ends after
 /// `truncate` deviations.
-pub fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: Border, truncate: f64) -> Array2<f64> {
+pub(crate) fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: Border, truncate: f64) -> Array2<f64> {
     let along = |plane: &Array2<f64>, axis: usize, deviation: f64| {
         let radius = (truncate * deviation + 0.5) as isize;
         let weight = |offset: isize| (-0.5 * (offset as f64 / deviation).powi(2)).exp();
@@ -54,12 +54,12 @@ pub fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: Border, 
 }
 
 /// The same for each channel of an image `[H, W, 3]`.
-pub fn gaussian_channels(image: &Array3<f64>, deviation: f64) -> Array3<f64> {
+pub(crate) fn gaussian_channels(image: &Array3<f64>, deviation: f64) -> Array3<f64> {
     each_channel(image, |plane| gaussian(plane, (deviation, deviation), Border::Nearest, 4.0))
 }
 
 /// A plane `[H, W]` under a square kernel of odd side.
-pub fn convolve(plane: ArrayView2<f64>, kernel: ArrayView2<f64>) -> Array2<f64> {
+pub(crate) fn convolve(plane: ArrayView2<f64>, kernel: ArrayView2<f64>) -> Array2<f64> {
     let (height, width) = plane.dim();
     let radius = kernel.nrows() as isize / 2;
     let taps: Vec<(isize, isize, f64)> = kernel
@@ -76,7 +76,7 @@ pub fn convolve(plane: ArrayView2<f64>, kernel: ArrayView2<f64>) -> Array2<f64> 
 }
 
 /// Applies `act` to each channel.
-pub fn each_channel(image: &Array3<f64>, act: impl Fn(ArrayView2<f64>) -> Array2<f64>) -> Array3<f64> {
+pub(crate) fn each_channel(image: &Array3<f64>, act: impl Fn(ArrayView2<f64>) -> Array2<f64>) -> Array3<f64> {
     let mut out = Array3::zeros(image.dim());
     for channel in 0..image.len_of(Axis(2)) {
         out.index_axis_mut(Axis(2), channel).assign(&act(image.index_axis(Axis(2), channel)));
@@ -85,7 +85,7 @@ pub fn each_channel(image: &Array3<f64>, act: impl Fn(ArrayView2<f64>) -> Array2
 }
 
 /// The middle of a plane enlarged by `factor` ≥ 1, to about its own size, with linear interpolation between corners.
-pub fn zoomed(plane: ArrayView2<f64>, factor: f64) -> Array2<f64> {
+pub(crate) fn zoomed(plane: ArrayView2<f64>, factor: f64) -> Array2<f64> {
     let (height, width) = plane.dim();
     let part = |side: usize| (side as f64 / factor).ceil() as usize;
     let (part_height, part_width) = (part(height), part(width));
@@ -101,7 +101,7 @@ pub fn zoomed(plane: ArrayView2<f64>, factor: f64) -> Array2<f64> {
 }
 
 /// The value between four pixels, linear in both directions.
-pub fn interpolated(plane: ArrayView2<f64>, y: f64, x: f64, border: Border) -> f64 {
+pub(crate) fn interpolated(plane: ArrayView2<f64>, y: f64, x: f64, border: Border) -> f64 {
     let (height, width) = plane.dim();
     let (below, right) = (y - y.floor(), x - x.floor());
     let at = |dy: isize, dx: isize| {
@@ -113,7 +113,7 @@ pub fn interpolated(plane: ArrayView2<f64>, y: f64, x: f64, border: Border) -> f
 }
 
 /// A plane that moved in one direction, `angle` (degrees), and was seen ever more faintly.
-pub fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angle: f64) -> Array2<f64> {
+pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angle: f64) -> Array2<f64> {
     let (height, width) = plane.dim();
     let steps = 2 * radius + 1;
     let weight = |step: usize| (-((step * step) as f64) / (2.0 * deviation * deviation)).exp();
@@ -137,7 +137,7 @@ pub fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angle: f64)
 }
 
 /// A square of `side` (a power of two) of clouds, 0–1, by the diamond-square method: the rougher the smaller `decay` is.
-pub fn clouds(side: usize, decay: f64, uniform: &mut impl FnMut(f64, f64) -> f64) -> Array2<f64> {
+pub(crate) fn clouds(side: usize, decay: f64, uniform: &mut impl FnMut(f64, f64) -> f64) -> Array2<f64> {
     let mut map = Array2::<f64>::zeros((side, side));
     let (mut step, mut wobble) = (side, 100.0);
     while step >= 2 {

@@ -17,7 +17,7 @@ use super::draws::Draws;
 use crate::views::Pixels;
 
 /// An image in floating point, `[H, W, 3]`, 0–1.
-pub type Canvas = Array3<f64>;
+pub(crate) type Canvas = Array3<f64>;
 
 /// What is done to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

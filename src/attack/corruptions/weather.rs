@@ -6,7 +6,7 @@ use super::super::draws::Draws;
 use super::Canvas;
 use super::filters::{clouds, motion, zoomed};
 
-pub fn snow(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn snow(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (mean, deviation, zoom, least, radius, blur, keep) = [
         (0.1, 0.3, 3.0, 0.5, 10, 4.0, 0.8),
         (0.2, 0.3, 2.0, 0.5, 12, 4.0, 0.7),
@@ -36,7 +36,7 @@ pub fn snow(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas 
 }
 
 /// A texture of our own in place of photos: clouds folded into needles, as ice grows, lighter towards the blue.
-pub fn frost(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn frost(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (keep, ice) = [(1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)][level];
     let (height, width, _) = canvas.dim();
     let side = height.max(width).next_power_of_two().max(2);
@@ -52,7 +52,7 @@ pub fn frost(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas
     canvas
 }
 
-pub fn fog(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
+pub(crate) fn fog(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (density, decay) = [(1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)][level];
     let (height, width, _) = canvas.dim();
     let brightest = canvas.fold(0.0_f64, |brightest, &value| brightest.max(value));

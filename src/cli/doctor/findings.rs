@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
+use crate::bundle::Bundle;
+use crate::cache::{FILE_NAME, disk_usage};
+use crate::check::Drift;
+use crate::device::{Memory, Processor, Slowed};
+use crate::error::{Error, Result};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use rtpt_edge::Bundle;
-use rtpt_edge::cache::{FILE_NAME, disk_usage};
-use rtpt_edge::check::Drift;
-use rtpt_edge::device::{Memory, Processor, Slowed};
-use rtpt_edge::error::{Error, Result};
 use serde::Serialize;
 
 use super::speed::Speed;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What was looked at, a word.
     pub topic: &'static str,
     /// What it means.
@@ -28,7 +28,7 @@ pub struct Finding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is as it should be.
     Ok,
     /// It works, and could be better.
@@ -51,7 +51,7 @@ fn finding(topic: &'static str, verdict: Verdict, found: impl Into<String>, advi
     Finding { topic, verdict, found: found.into(), advice: advice.into() }
 }
 
-pub fn processor(processor: &Processor) -> Finding {
+pub(crate) fn processor(processor: &Processor) -> Finding {
     let those = |there: bool| {
         let names = processor.features.iter().filter(|(_, has)| *has == there).map(|(name, _)| *name);
         let names: Vec<&str> = names.collect();
@@ -79,7 +79,7 @@ pub fn processor(processor: &Processor) -> Finding {
     }
 }
 
-pub fn kernels(kernels: &[String]) -> Finding {
+pub(crate) fn kernels(kernels: &[String]) -> Finding {
     let found = if kernels.is_empty() { "no matrix product in this encoder".into() } else { kernels.join(", ") };
     if kernels.iter().any(|name| name.starts_with("generic")) {
         let advice =
@@ -89,7 +89,7 @@ pub fn kernels(kernels: &[String]) -> Finding {
     finding("kernels", Fine, found, NOTHING)
 }
 
-pub fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
+pub(crate) fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
     let Some(memory) = memory else {
         return finding("memory", Warning, "the system does not tell", "see that /proc is mounted");
     };
@@ -104,7 +104,7 @@ pub fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
     }
 }
 
-pub fn temperature(celsius: Option<f64>) -> Finding {
+pub(crate) fn temperature(celsius: Option<f64>) -> Finding {
     match celsius {
         None => finding("temperature", Fine, "no sensor tells", NOTHING),
         Some(celsius) if celsius >= HOT_C => {
@@ -117,7 +117,7 @@ pub fn temperature(celsius: Option<f64>) -> Finding {
 }
 
 /// `silent` says that this is a board whose firmware would know, and does not tell the kernel.
-pub fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
+pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     if reasons.is_empty() && silent {
         let advice = "ask it: vcgencmd get_throttled; throttled=0x0 is well, anything else is voltage or heat";
         return finding("throttling", Warning, "this board's firmware does not tell the kernel", advice);
@@ -147,7 +147,7 @@ pub fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     finding("throttling", Warning, found.join("\n"), advice.join("; "))
 }
 
-pub fn bundle_missing(error: &Error) -> Finding {
+pub(crate) fn bundle_missing(error: &Error) -> Finding {
     let advice = match error {
         Error::BundleNotFound { .. } | Error::BundleNotFolder { .. } => {
             "name one with --bundle or RTPT_BUNDLE; make one with rtpt bundle import"
@@ -157,7 +157,7 @@ pub fn bundle_missing(error: &Error) -> Finding {
     finding("bundle", Problem, error.to_string(), advice)
 }
 
-pub fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
+pub(crate) fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
     let head = format!("{} in {}", bundle.id(), bundle.folder.display());
     let drifts = match drifts {
         Err(error) => {
@@ -179,11 +179,11 @@ pub fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
     finding("bundle", Problem, found, advice)
 }
 
-pub fn speed_unknown(error: &Error) -> Finding {
+pub(crate) fn speed_unknown(error: &Error) -> Finding {
     finding("speed", Problem, error.to_string(), "run rtpt bundle check, and rtpt classify on a photo")
 }
 
-pub fn speed(speed: &Speed) -> Finding {
+pub(crate) fn speed(speed: &Speed) -> Finding {
     let measured: Vec<String> =
         speed.measured.iter().map(|timed| format!("{} views in {:.0} ms", timed.views, timed.total_ms)).collect();
     let forecast: Vec<String> = speed
@@ -212,7 +212,7 @@ pub fn speed(speed: &Speed) -> Finding {
 }
 
 #[cfg(feature = "daemon")]
-pub fn cameras(reports: &[rtpt_edge::source::CameraReport]) -> Vec<Finding> {
+pub(crate) fn cameras(reports: &[crate::source::CameraReport]) -> Vec<Finding> {
     if reports.is_empty() {
         let advice = "nothing to do without a camera; a USB camera shows here when it is plugged in, and a Pi's or Jetson's own is read by a \
             program, as with --source 'exec:rpicam-vid …'";
@@ -222,7 +222,7 @@ pub fn cameras(reports: &[rtpt_edge::source::CameraReport]) -> Vec<Finding> {
 }
 
 #[cfg(feature = "daemon")]
-fn camera(report: &rtpt_edge::source::CameraReport) -> Finding {
+fn camera(report: &crate::source::CameraReport) -> Finding {
     let device = report.device.display();
     let offered = match &report.found {
         Ok(offered) => offered,
@@ -258,7 +258,7 @@ fn camera(report: &rtpt_edge::source::CameraReport) -> Finding {
     }
 }
 
-pub fn cache(folder: Option<&Path>) -> Finding {
+pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     let Some(folder) = folder else {
         let advice =
             "set XDG_CACHE_HOME or HOME: without it the batch is not tuned and labels are embedded at every start";
@@ -297,7 +297,7 @@ pub fn cache(folder: Option<&Path>) -> Finding {
 
 /// `named` says that the user named the socket.
 #[cfg(feature = "daemon")]
-pub fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
+pub(crate) fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
     let shown = client.socket().display().to_string();
     if !client.socket().exists() {
         let found = format!("none: there is no {shown}");
@@ -438,7 +438,7 @@ mod tests {
     #[cfg(feature = "daemon")]
     #[test]
     fn a_camera_that_may_not_be_used_is_told_apart_from_a_broken_one() {
-        use rtpt_edge::source::CameraReport;
+        use crate::source::CameraReport;
         let report = |problem: &str| CameraReport { device: "/dev/video0".into(), found: Err(problem.into()) };
         let denied = camera(&report("cannot open /dev/video0: Permission denied (os error 13)"));
         assert!(denied.verdict == Problem && denied.advice.contains("usermod -aG video"), "{denied:?}");

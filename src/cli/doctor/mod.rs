@@ -6,18 +6,18 @@ mod speed;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::Bundle;
+use crate::check::{Drift, check_goldens, require_goldens};
+use crate::device::{Memory, Processor, Slowed, pi_firmware, rss_peak, slowed, temperature_at};
+use crate::error::Error;
+use crate::extractor::worker_pool;
 use clap::Args;
-use rtpt_edge::Bundle;
-use rtpt_edge::check::{Drift, check_goldens, require_goldens};
-use rtpt_edge::device::{Memory, Processor, Slowed, pi_firmware, rss_peak, slowed, temperature_at};
-use rtpt_edge::error::Error;
-use rtpt_edge::extractor::worker_pool;
 use serde::Serialize;
 
 #[cfg(feature = "daemon")]
 use super::client::SocketArgument;
 use super::printer::json_line;
-use super::settings::{BundleArgument, memory_folder};
+use super::settings::{BundleArgument, cache_folder};
 use super::{Completion, Outcome};
 use findings::{Finding, Verdict};
 use speed::Speed;
@@ -26,7 +26,7 @@ use speed::Speed;
 const SCHEMA: u32 = 1;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     bundle: BundleArgument,
     /// Worker threads of the timing [default: one a core]
@@ -121,7 +121,7 @@ struct FormatRecord {
     sizes: Vec<(u32, u32)>,
 }
 
-pub fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // A wrong flag is told before anything is run.
     worker_pool(arguments.threads)?;
     let root = Path::new("/");
@@ -145,7 +145,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     findings.push(findings::slowed(&reasons, is_pi && pi_firmware(root).is_none()));
     #[cfg(feature = "daemon")]
     let cameras = look_at_cameras(&arguments.cameras, &mut findings);
-    findings.push(findings::cache(arguments.cache_dir.clone().or_else(memory_folder).as_deref()));
+    findings.push(findings::cache(arguments.cache_dir.clone().or_else(cache_folder).as_deref()));
     #[cfg(feature = "daemon")]
     findings.push(findings::daemon(&arguments.socket.client()?, arguments.socket.is_named()));
 
@@ -211,7 +211,7 @@ fn examine(
 
 #[cfg(feature = "daemon")]
 fn look_at_cameras(named: &[PathBuf], findings: &mut Vec<Finding>) -> Vec<CameraRecord> {
-    use rtpt_edge::source::{look_at_camera, video_devices};
+    use crate::source::{look_at_camera, video_devices};
     let devices = video_devices().into_iter().chain(named.iter().cloned());
     let reports: Vec<_> = devices.map(|device| look_at_camera(&device)).collect();
     findings.extend(findings::cameras(&reports));
@@ -253,15 +253,15 @@ impl DriftRecord {
 }
 
 #[cfg(feature = "daemon")]
-impl From<rtpt_edge::source::OfferedFormat> for FormatRecord {
-    fn from(offered: rtpt_edge::source::OfferedFormat) -> Self {
+impl From<crate::source::OfferedFormat> for FormatRecord {
+    fn from(offered: crate::source::OfferedFormat) -> Self {
         Self { format: offered.code, understood: offered.understood, sizes: offered.sizes }
     }
 }
 
 #[cfg(feature = "daemon")]
 impl CameraRecord {
-    fn new(report: rtpt_edge::source::CameraReport) -> Self {
+    fn new(report: crate::source::CameraReport) -> Self {
         let device = report.device.display().to_string();
         match report.found {
             Ok(offered) => Self {

@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use rtpt_edge::classes::LabelSet;
-use rtpt_edge::classifier::CacheUse;
-use rtpt_edge::pulse::Pulse;
-use rtpt_edge::views::{Pixels, ViewSettings, encode_jpeg};
-use rtpt_edge::{Bundle, Classifier, ClassifierSettings, Result};
+use crate::bundle::Bundle;
+use crate::cancellation::CancellationToken;
+use crate::classifier::Classifier;
+use crate::classifier::ClassifierSettings;
+use crate::error::Result;
+use crate::extractor::CacheUse;
+use crate::label_set::LabelSet;
+use crate::views::{Pixels, ViewSettings, encode_jpeg};
 use serde::Serialize;
 
-use super::super::settings::memory_folder;
+use super::super::settings::cache_folder;
 
 /// Views that are timed; a line through the two tells of other numbers.
 const TIMED: [usize; 2] = [8, 16];
@@ -24,7 +27,7 @@ const FRAME: (usize, usize) = (640, 480);
 
 /// How fast this device is.
 #[derive(Serialize)]
-pub struct Speed {
+pub(crate) struct Speed {
     /// Worker threads.
     pub threads: usize,
     /// Views the encoder takes at once.
@@ -38,26 +41,26 @@ pub struct Speed {
 }
 
 #[derive(Serialize)]
-pub struct Timed {
+pub(crate) struct Timed {
     pub views: usize,
     pub total_ms: f64,
     pub encode_ms: f64,
 }
 
 #[derive(Serialize)]
-pub struct Forecast {
+pub(crate) struct Forecast {
     pub views: usize,
     pub frames_per_second: f64,
 }
 
 /// Times the bundle's golden image in the size of a camera's frame.
-pub fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> {
+pub(crate) fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> {
     let mut settings = ClassifierSettings::of(bundle);
     settings.extractor.threads = threads;
     settings.extractor.views.count = TIMED[1];
-    let mut classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings, memory_folder().as_deref())?;
+    let classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings, cache_folder().as_deref())?;
     let file = encode_jpeg(&tiled(&bundle.goldens.image, FRAME), 90);
-    let measured = timed(&mut classifier, &file, settings.extractor.views)?;
+    let measured = timed(&classifier, &file, settings.extractor.views)?;
     let extractor = classifier.extractor();
     let times = [measured[0].total_ms, measured[1].total_ms];
     Ok(Speed {
@@ -71,16 +74,15 @@ pub fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> {
 
 /// The medians over a few runs, after one that is not counted. The numbers of views take turns, so that what else the
 /// device does slows them alike.
-fn timed(classifier: &mut Classifier, file: &[u8], views: ViewSettings) -> Result<Vec<Timed>> {
-    let answerer = classifier.answerer().clone();
+fn timed(classifier: &Classifier, file: &[u8], views: ViewSettings) -> Result<Vec<Timed>> {
     let mut runs = TIMED.map(|_| Vec::new());
     let mut began = Instant::now();
     for run in 0..=RUNS {
         for (count, runs) in TIMED.into_iter().zip(&mut runs) {
             let views = ViewSettings { count, ..views };
-            let outcome = classifier.classify_as(file, &views, &answerer, CacheUse::Bypass, &Pulse::default())?;
+            let answer = classifier.classify_in(file, views, CacheUse::Bypass, &CancellationToken::default())?;
             if run > 0 {
-                runs.push((outcome.timings.total, outcome.timings.encode));
+                runs.push((answer.timings().total, answer.timings().encode));
             }
         }
         if run == 0 {

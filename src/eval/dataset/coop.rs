@@ -15,7 +15,7 @@ const SPLITS: [&str; 3] = ["train", "val", "test"];
 /// An image's path below the images' folder, its label's number and its class.
 type Entry = (String, usize, String);
 
-pub fn read(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
+pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
     #[derive(Deserialize)]
     struct Split<'a>(#[serde(borrow)] BTreeMap<String, Vec<&'a RawValue>>);
     let text = read_text(path)?;

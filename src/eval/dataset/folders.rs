@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::listing::is_image_name;
 use crate::views::EXTENSIONS;
 
-pub fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
+pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
     let mut items = Vec::new();
     let folders: Vec<PathBuf> = listed(root, problems).into_iter().filter(|path| path.is_dir()).collect();
     if folders.is_empty() {

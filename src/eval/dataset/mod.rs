@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::classes::{LabelList, nearest, read_labels};
 use crate::error::{Error, Result};
 use crate::files::read_up_to;
+use crate::labels::{Labels, nearest, read_labels};
 use crate::limits::{DATA_SET_FILE_BYTES_MAX, DATA_SET_PROBLEMS_SHOWN, FILES_MAX};
 
 /// Images and what they show.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DataSet {
+pub(crate) struct DataSet {
     /// The file or folder it was read from.
     pub path: PathBuf,
     /// The images, in a fixed order.
@@ -26,7 +26,7 @@ pub struct DataSet {
 
 /// One labelled image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+pub(crate) struct Item {
     /// The image file.
     pub path: PathBuf,
     /// Its path as results name it: below the data set's folder.
@@ -39,7 +39,7 @@ pub struct Item {
 
 /// How a data set is to be read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DataSetOptions {
+pub(crate) struct DataSetOptions {
     /// The folder that paths in a file are below; where the file lies if nothing is said.
     pub images: Option<PathBuf>,
     /// Which part of a CoOp split: `train`, `val` or `test`.
@@ -87,7 +87,7 @@ impl DataSet {
     /// # Errors
     /// [`Error::DataSet`], with file and line of everything that is wrong: another shape than expected, an image that is
     /// not there or is listed twice, a class without images.
-    pub fn open(path: &Path, options: &DataSetOptions) -> Result<Self> {
+    pub(crate) fn open(path: &Path, options: &DataSetOptions) -> Result<Self> {
         let mut problems = Problems::default();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let set = match extension.to_ascii_lowercase().as_str() {
@@ -130,7 +130,7 @@ impl DataSet {
     ///
     /// # Errors
     /// [`Error::DataSet`]: a class that is none of the labels.
-    pub fn truths(&self, labels: &LabelList, renamed: &ClassNames) -> Result<Vec<usize>> {
+    pub(crate) fn truths(&self, labels: &Labels, renamed: &ClassNames) -> Result<Vec<usize>> {
         let names = labels.names();
         let mut places: HashMap<String, usize> = HashMap::new();
         for (place, name) in names.iter().enumerate().rev() {
@@ -164,7 +164,7 @@ impl DataSet {
     }
 
     /// Whether every class is one of `labels`.
-    pub fn fits(&self, labels: &LabelList, renamed: &ClassNames) -> bool {
+    pub(crate) fn fits(&self, labels: &Labels, renamed: &ClassNames) -> bool {
         self.truths(labels, renamed).is_ok()
     }
 
@@ -172,7 +172,7 @@ impl DataSet {
     ///
     /// # Errors
     /// There are fewer than two, or two are called the same.
-    pub fn labels(&self, renamed: &ClassNames) -> Result<LabelList> {
+    pub(crate) fn labels(&self, renamed: &ClassNames) -> Result<Labels> {
         let as_label = |class: &String| renamed.get(class).replace('_', " ");
         let names: Vec<String> = match &self.classes {
             Some(classes) => classes.iter().map(as_label).collect(),
@@ -183,11 +183,11 @@ impl DataSet {
                 names
             }
         };
-        LabelList::new(names, None)
+        Labels::with_ids(names, None)
     }
 
     /// BLAKE3 over the images' names and truths, in order: what two parts of one evaluation must have in common.
-    pub fn digest(&self, truths: &[usize]) -> blake3::Hash {
+    pub(crate) fn digest(&self, truths: &[usize]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for (item, &truth) in self.items.iter().zip(truths) {
             hasher.update(&(item.name.len() as u64).to_le_bytes());
@@ -211,7 +211,7 @@ fn kind_of(path: &Path) -> String {
 
 /// What a data set's classes are called among the labels.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClassNames(HashMap<String, String>);
+pub(crate) struct ClassNames(HashMap<String, String>);
 
 impl ClassNames {
     /// Reads lines of a class as the data set writes it, a tab and its label; several classes may have one label. Blank
@@ -219,7 +219,7 @@ impl ClassNames {
     ///
     /// # Errors
     /// [`Error::DataSet`], with the line that is wrong.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let mut problems = Problems::default();
         let mut names = HashMap::new();
@@ -251,7 +251,7 @@ impl ClassNames {
 ///
 /// # Errors
 /// [`Error::DataSet`]: no number, one past the end, or one twice. The labels are refused as by [`read_labels`].
-pub fn read_subset(labels: &Path, subset: &Path) -> Result<LabelList> {
+pub(crate) fn read_subset(labels: &Path, subset: &Path) -> Result<Labels> {
     let all = read_labels(labels)?;
     let text = read_text(subset)?;
     let mut problems = Problems::default();
@@ -278,7 +278,7 @@ pub fn read_subset(labels: &Path, subset: &Path) -> Result<LabelList> {
     problems.none_or_error(subset)?;
     let names = places.iter().map(|&place| all.names()[place].clone()).collect();
     let ids = places.iter().map(|&place| all.id(place).map(String::from)).collect();
-    LabelList::new(names, ids)
+    Labels::with_ids(names, ids)
 }
 
 fn read_text(path: &Path) -> Result<String> {

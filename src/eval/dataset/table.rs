@@ -8,7 +8,7 @@ use super::{DataSet, DataSetOptions, Item, Problems, folder_of, push, read_text}
 use crate::error::Result;
 
 /// A CSV file with a header that has the columns `path` and `label`, in any order and among others.
-pub fn read_csv(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
+pub(crate) fn read_csv(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
     #[derive(Deserialize)]
     struct Row {
         path: String,
@@ -56,7 +56,7 @@ pub fn read_csv(path: &Path, options: &DataSetOptions, problems: &mut Problems) 
 }
 
 /// FGVC Aircraft's `images_variant_*.txt`: an image's number, a space and its variant; the images lie beside, in `images`.
-pub fn read_variants(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
+pub(crate) fn read_variants(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
     let text = read_text(path)?;
     let folder = options.images.clone().unwrap_or_else(|| folder_of(path).join("images"));
     let mut items = Vec::new();

@@ -3,6 +3,8 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
+use super::settings::MethodSettings;
+use super::{Decide, Decision, Material};
 use crate::rows::{Real, dot, length, scaled_products, softmax, weighted_sum};
 
 /// Share of a view's nearest other views that its bandwidth is made of.
@@ -16,7 +18,24 @@ const ROUNDS: usize = 5;
 /// A step ends when its result moves by less than this.
 const MOVE_MIN: f64 = 1e-6;
 
-/// Where the views' features gather.
+/// The method.
+struct Mta;
+
+/// The method; it needs nothing of the material.
+pub fn prepare<T: Real>(_: Material<T>, _: &MethodSettings) -> Box<dyn Decide<T>> {
+    Box::new(Mta)
+}
+
+impl<T: Real> Decide<T> for Mta {
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        let logits = scaled_products(scale, features, classes);
+        let mode = mean_shift(features, logits.view());
+        let prediction = mode.logits(classes, scale);
+        Decision::untuned(logits, mode.weights, prediction)
+    }
+}
+
+/// The mode of the views' features.
 pub struct Mode<T> {
     /// The mode `[D]`, of unit length.
     pub mode: Array1<T>,

@@ -9,18 +9,36 @@ use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES
 
 /// Labels that can be told apart, and their identifiers, if they have any.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelList {
+pub struct Labels {
     names: Vec<String>,
     ids: Option<Vec<String>>,
 }
 
-impl LabelList {
-    /// Checks labels, and as many identifiers if there are any.
+impl Labels {
+    /// Labels from texts, such as `["llama", "cup"]`.
     ///
     /// # Errors
-    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters; an identifier given twice, or a label
-    /// given twice without identifiers that tell the two apart (ImageNet has such labels).
-    pub fn new(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
+    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters, or is given
+    /// twice.
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+        Self::with_ids(names.into_iter().map(Into::into).collect(), None)
+    }
+
+    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start with
+    /// `#` are passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read, is too large, is no UTF-8, or its labels are refused as by [`Self::new`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        read_labels(path.as_ref())
+    }
+
+    /// Labels, and as many identifiers if there are any.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two apart
+    /// (ImageNet has such labels).
+    pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
             return Err(Error::LabelCount { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
         }
@@ -46,7 +64,7 @@ impl LabelList {
     }
 
     /// The list as a labels file.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let line = |(index, name): (usize, &String)| match self.id(index) {
             Some(id) => format!("{id}\t{name}\n"),
             None => format!("{name}\n"),
@@ -55,7 +73,7 @@ impl LabelList {
     }
 
     /// The identifiers, if labels have any.
-    pub fn ids(&self) -> Option<&[String]> {
+    pub(crate) fn ids(&self) -> Option<&[String]> {
         self.ids.as_deref()
     }
 
@@ -78,8 +96,8 @@ fn not_words(label: &str) -> Option<&'static str> {
 /// with `#` are passed over.
 ///
 /// # Errors
-/// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`LabelList::new`].
-pub fn read_labels(path: &Path) -> Result<LabelList> {
+/// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`Labels::new`].
+pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
     let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
         .map_err(|source| Error::LabelsUnreadable { path: path.into(), source })?;
     parse_labels(&bytes, path)
@@ -89,7 +107,7 @@ pub fn read_labels(path: &Path) -> Result<LabelList> {
 ///
 /// # Errors
 /// As [`read_labels`].
-pub fn parse_labels(bytes: &[u8], path: &Path) -> Result<LabelList> {
+pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
     let malformed = |problem: String| Error::LabelsMalformed { path: path.into(), problem };
     if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
         return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
@@ -117,14 +135,14 @@ pub fn parse_labels(bytes: &[u8], path: &Path) -> Result<LabelList> {
     }
     match ids.len() {
         _ if names.is_empty() => Err(malformed("holds no label".into())),
-        0 => LabelList::new(names, None),
-        count if count == names.len() => LabelList::new(names, Some(ids)),
+        0 => Labels::with_ids(names, None),
+        count if count == names.len() => Labels::with_ids(names, Some(ids)),
         count => Err(malformed(format!("has identifiers for {count} of its {} labels", names.len()))),
     }
 }
 
 /// The name most like `label`, if any is like it: equal but for case and `_`, or few edits away.
-pub fn nearest(names: &[String], label: &str) -> Option<String> {
+pub(crate) fn nearest(names: &[String], label: &str) -> Option<String> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-'], " ");
     let wanted = plain(label);
     // Words this long are no typing mistakes, and comparing them takes time.
@@ -156,17 +174,17 @@ fn edits(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<LabelList> {
+    fn parse(text: &str) -> Result<Labels> {
         parse_labels(text.as_bytes(), Path::new("x"))
     }
 
     #[test]
     fn bad_lists_are_refused_with_advice() {
-        assert!(matches!(LabelList::new(vec![], None), Err(Error::LabelCount { found: 0, .. })));
+        assert!(matches!(Labels::with_ids(vec![], None), Err(Error::LabelCount { found: 0, .. })));
         assert!(matches!(parse("watch"), Err(Error::LabelCount { found: 1, .. })));
         assert!(matches!(parse("watch\ncup\nwatch"), Err(Error::LabelDuplicate { first: 1, second: 3, .. })));
         assert!(matches!(parse("a\tcup\na\twatch"), Err(Error::LabelDuplicate { first: 1, second: 2, .. })));
-        let many = |count: usize| LabelList::new((0..count).map(|index| index.to_string()).collect(), None);
+        let many = |count: usize| Labels::new((0..count).map(|index| index.to_string()));
         assert!(many(CLASSES_MAX).is_ok());
         assert!(matches!(many(CLASSES_MAX + 1), Err(Error::LabelCount { .. })));
         for (text, problem) in [

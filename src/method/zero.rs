@@ -3,9 +3,32 @@
 
 use ndarray::{Array1, ArrayView2};
 
-use crate::rows::{Real, argmax};
+use super::settings::{MethodSettings, SELECTION};
+use super::{Decide, Decision, Material};
+use crate::rows::{Real, argmax, scaled_products};
+use crate::tuning::confident_views;
 
-/// What the confident views agreed on.
+/// The method.
+struct Zero {
+    selection: f64,
+}
+
+/// The method; it needs nothing of the material.
+pub fn prepare<T: Real>(_: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    Box::new(Zero { selection: settings.number(&SELECTION) })
+}
+
+impl<T: Real> Decide<T> for Zero {
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        let logits = scaled_products(scale, features, classes);
+        let selected = confident_views(logits.view(), self.selection);
+        let order = confident_views(logits.view(), 1.0);
+        let Vote { log_shares, weights } = vote(logits.view(), &order, selected.len());
+        Decision { selected, ..Decision::untuned(logits, weights, log_shares) }
+    }
+}
+
+/// The result of a vote.
 pub struct Vote<T> {
     /// ln of each class's share of the votes, `[C]`; -∞ where it has none.
     pub log_shares: Array1<T>,

@@ -5,11 +5,32 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::Head;
+use super::class_tuning::{ClassTuning, Head};
+use super::settings::{MethodSettings, RANK};
+use super::{Decide, Decision, Material};
 use crate::directions::Directions;
 use crate::rows::{Real, UnitRows, add_product, scaled_products, unit_rows, unit_rows_backward};
 
-/// The head for one label set.
+/// The method for one label set.
+struct Prepared<T> {
+    tuning: ClassTuning,
+    basis: Array2<T>,
+}
+
+/// The method, with the directions of the material's classes.
+pub fn prepare<T: Real>(material: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    let basis = class_basis(material.classes, settings.count(&RANK));
+    Box::new(Prepared { tuning: ClassTuning::of(settings), basis })
+}
+
+impl<T: Real> Decide<T> for Prepared<T> {
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        let basis = self.basis.view();
+        self.tuning.decide(features, classes, scale, |descent, classes| descent.run(&ClassLowrank { classes, basis }))
+    }
+}
+
+/// The head over the classes that are tuned.
 pub struct ClassLowrank<'a, T> {
     /// Class embeddings T `[C, D]`, unit rows.
     pub classes: ArrayView2<'a, T>,

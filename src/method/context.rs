@@ -6,9 +6,32 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::Head;
+use super::class_tuning::{ClassTuning, Head};
+use super::settings::MethodSettings;
+use super::{Decide, Decision, Material};
 use crate::rows::Real;
 use crate::text::{Prefix, Prompts, TextTower};
+
+/// The method for one label set.
+struct Prepared<T> {
+    tuning: ClassTuning,
+    model: Arc<ContextModel<T>>,
+}
+
+/// The method, over the material's text tower.
+pub fn prepare<T: Real>(material: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    let model = material.context.expect("a method whose row needs a text tower is given one");
+    Box::new(Prepared { tuning: ClassTuning::of(settings), model })
+}
+
+impl<T: Real> Decide<T> for Prepared<T> {
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        self.tuning.decide(features, classes, scale, |descent, classes| {
+            let chosen = descent.chosen().map(<[usize]>::to_vec);
+            descent.run(&Context::new(&self.model, classes, chosen.as_deref()))
+        })
+    }
+}
 
 /// A text tower with the prompts of one label set.
 pub struct ContextModel<T> {

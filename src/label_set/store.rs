@@ -9,14 +9,14 @@ use std::time::SystemTime;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use super::list::LabelList;
 use crate::bundle::Bundle;
 use crate::device::device_key;
 use crate::error::{Error, Result};
 use crate::files::{read_up_to, write_file};
+use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
 use crate::rows::length;
-use crate::text::{Prompting, WeightsFile};
+use crate::text::{Prompt, WeightsFile};
 
 /// What file names begin with.
 const NAME: &str = "labels-";
@@ -24,10 +24,10 @@ const NAME: &str = "labels-";
 const TENSOR: &str = "embeddings";
 
 /// Names a label set on this device: bundle, prompt and labels, in order.
-pub fn key(bundle: &Bundle, list: &LabelList, prompting: &Prompting) -> String {
+pub(crate) fn key(bundle: &Bundle, list: &Labels, prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());
-    let templates = prompting.templates();
+    let templates = prompt.templates();
     for texts in [&templates[..], list.names()] {
         hasher.update(&(texts.len() as u64).to_le_bytes());
         for text in texts {
@@ -38,8 +38,8 @@ pub fn key(bundle: &Bundle, list: &LabelList, prompting: &Prompting) -> String {
     format!("{}-{}", &hasher.finalize().to_hex()[..32], device_key())
 }
 
-/// The embeddings `[C, D]` remembered under `key`, if there are any and they are sound.
-pub fn recall(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<f32>> {
+/// The embeddings `[C, D]` stored under `key`, if there are any and they are sound.
+pub(crate) fn load(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<f32>> {
     let path = file(folder, key);
     if !path.exists() {
         return None;
@@ -47,14 +47,14 @@ pub fn recall(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<
     match read(&path, shape) {
         Ok(table) => Some(table),
         Err(error) => {
-            log::warn!("cannot use the remembered labels in {}: {error}; computing them again", path.display());
+            log::warn!("cannot use the stored label embeddings in {}: {error}; computing them again", path.display());
             None
         }
     }
 }
 
-/// Remembers embeddings under `key`, and forgets the oldest where there are too many.
-pub fn remember(folder: &Path, key: &str, table: &Array2<f32>) {
+/// Stores embeddings under `key`, and removes the oldest where there are too many.
+pub(crate) fn save(folder: &Path, key: &str, table: &Array2<f32>) {
     let path = file(folder, key);
     let bytes: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes).expect("the bytes fill the shape");
@@ -63,8 +63,8 @@ pub fn remember(folder: &Path, key: &str, table: &Array2<f32>) {
         .map_err(|source| Error::OutputUnwritable { path: folder.into(), source })
         .and_then(|()| write_file(&path, &content));
     match written {
-        Ok(()) => forget_oldest(folder),
-        Err(error) => log::warn!("cannot remember the labels' embeddings: {error}"),
+        Ok(()) => remove_oldest(folder),
+        Err(error) => log::warn!("cannot store the labels' embeddings: {error}"),
     }
 }
 
@@ -83,7 +83,7 @@ fn read(path: &Path, (classes, embedding): (usize, usize)) -> Result<Array2<f32>
     }
 }
 
-fn forget_oldest(folder: &Path) {
+fn remove_oldest(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut files: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
@@ -109,17 +109,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = &folder.path().join("deep");
         let table = array![[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]];
-        assert_eq!(recall(folder, "x", (3, 2)), None);
-        remember(folder, "x", &table);
-        assert_eq!(recall(folder, "x", (3, 2)), Some(table.clone()));
-        assert_eq!(recall(folder, "x", (2, 3)), None, "another shape");
+        assert_eq!(load(folder, "x", (3, 2)), None);
+        save(folder, "x", &table);
+        assert_eq!(load(folder, "x", (3, 2)), Some(table.clone()));
+        assert_eq!(load(folder, "x", (2, 3)), None, "another shape");
         for broken in [array![[2.0, 0.0]], array![[f32::NAN, 0.0]]] {
-            remember(folder, "y", &broken);
-            assert_eq!(recall(folder, "y", (1, 2)), None, "{broken}");
+            save(folder, "y", &broken);
+            assert_eq!(load(folder, "y", (1, 2)), None, "{broken}");
         }
         let bytes = fs::read(file(folder, "x")).unwrap();
         fs::write(file(folder, "x"), &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(recall(folder, "x", (3, 2)), None, "cut short");
+        assert_eq!(load(folder, "x", (3, 2)), None, "cut short");
     }
 
     #[test]
@@ -127,11 +127,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let table = array![[1.0, 0.0]];
         for index in 0..LABEL_SETS_REMEMBERED + 2 {
-            remember(folder.path(), &format!("{index:04}"), &table);
+            save(folder.path(), &format!("{index:04}"), &table);
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(index as u64);
             fs::File::open(file(folder.path(), &format!("{index:04}"))).unwrap().set_modified(time).unwrap();
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), LABEL_SETS_REMEMBERED);
-        assert!(recall(folder.path(), "0001", (1, 2)).is_none() && recall(folder.path(), "0002", (1, 2)).is_some());
+        assert!(load(folder.path(), "0001", (1, 2)).is_none() && load(folder.path(), "0002", (1, 2)).is_some());
     }
 }

@@ -2,10 +2,26 @@
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
-use super::Head;
+use super::class_tuning::{ClassTuning, Head};
+use super::settings::MethodSettings;
+use super::{Decide, Decision, Material};
 use crate::rows::{Real, UnitRows, unit_rows, unit_rows_backward};
 
-/// The head for one label set.
+/// The method.
+struct Prepared(ClassTuning);
+
+/// The method; it needs nothing of the material.
+pub fn prepare<T: Real>(_: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    Box::new(Prepared(ClassTuning::of(settings)))
+}
+
+impl<T: Real> Decide<T> for Prepared {
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        self.0.decide(features, classes, scale, |descent, classes| descent.run(&ClassShift { classes }))
+    }
+}
+
+/// The head over the classes that are tuned.
 pub struct ClassShift<'a, T> {
     /// Class embeddings T `[C, D]`, unit rows.
     pub classes: ArrayView2<'a, T>,

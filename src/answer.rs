@@ -1,0 +1,202 @@
+//! Answers: what a classifier says about one image.
+
+use std::sync::Arc;
+
+use ndarray::Array1;
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::{AppliedCalibration, calibrated};
+use crate::extractor::Features;
+use crate::label_set::LabelSet;
+use crate::labels::Labels;
+use crate::method::{Decision, Method, MethodSettings};
+use crate::predictor::Predictor;
+use crate::rows::{argmax, softmax, top};
+use crate::tamper::{TamperScore, tamper_score};
+use crate::timings::Timings;
+
+/// The answer about one image.
+pub struct Answer {
+    /// The labels it was chosen from.
+    pub(crate) labels: Arc<LabelSet>,
+    /// The method and its parameters.
+    pub(crate) settings: MethodSettings,
+    /// The image's features.
+    pub(crate) features: Features,
+    /// Logits, selected views, tuned embeddings, weights and prediction.
+    pub(crate) decision: Decision<f32>,
+    /// The tamper score; `None` with a single view.
+    pub(crate) tamper: Option<TamperScore>,
+    /// The calibration that holds for these settings.
+    pub(crate) calibration: AppliedCalibration,
+    /// Time spent in each stage.
+    pub(crate) timings: Timings,
+}
+
+/// A label and its probability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Prediction {
+    /// The label.
+    pub label: String,
+    /// Its identifier, where the labels have identifiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its probability (0–1).
+    pub probability: f32,
+}
+
+/// The tamper score, its parts, and the threshold it is compared with; all 0–1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Tamper {
+    /// The score and its parts.
+    #[serde(flatten)]
+    pub score: TamperScore,
+    /// Further terms by name that the method computed, which are no part of the score.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "terms")]
+    pub terms: Vec<(String, f32)>,
+    /// Whether the score is above the calibrated threshold; `None` where none was calibrated for these views.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspicious: Option<bool>,
+    /// The calibrated threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+}
+
+impl Answer {
+    /// The predictor's answer to an image's features; `tune` has the time it took added by the caller.
+    pub(crate) fn new(predictor: &Predictor, features: Features) -> Self {
+        let decision = predictor.decide(features.matrix.view());
+        let tamper = match decision.logits.nrows() {
+            // Methods that look at the clean view alone have no other views' logits.
+            1 => None,
+            _ => tamper_score(features.matrix.view(), decision.logits.view()),
+        };
+        Self {
+            labels: Arc::clone(predictor.labels()),
+            settings: *predictor.settings(),
+            calibration: predictor.calibration(&features.views),
+            timings: features.timings,
+            features,
+            decision,
+            tamper,
+        }
+    }
+
+    /// The most probable label.
+    pub fn best(&self) -> Prediction {
+        self.prediction(self.best_class(), &self.calibrated_probabilities())
+    }
+
+    /// The `count` most probable labels, most probable first.
+    pub fn top(&self, count: usize) -> Vec<Prediction> {
+        let probabilities = self.calibrated_probabilities();
+        // Read off the logits: probabilities of near-certain classes can round to the same value.
+        let classes = top(self.decision.prediction.view(), count);
+        classes.into_iter().map(|class| self.prediction(class, &probabilities)).collect()
+    }
+
+    /// The probabilities (0–1) of all labels in their order, calibrated where a temperature was fitted.
+    pub fn probabilities(&self) -> Vec<f32> {
+        self.calibrated_probabilities().to_vec()
+    }
+
+    /// The answer of zero-shot CLIP: the clean view alone, nothing tuned.
+    pub fn zero_shot(&self) -> Prediction {
+        self.prediction(self.zero_shot_class(), &self.zero_shot_probabilities())
+    }
+
+    /// The tamper score: how unlike a clean image the views behave. `None` with a single view.
+    pub fn tamper(&self) -> Option<Tamper> {
+        let score = self.tamper?;
+        let threshold = self.calibration.threshold;
+        let terms = self.decision.terms.iter().map(|&(name, value)| (name.to_string(), value)).collect();
+        Some(Tamper { score, terms, suspicious: threshold.map(|threshold| score.score > threshold), threshold })
+    }
+
+    /// The temperature that the probabilities were calibrated with; `None` where none was fitted to these settings.
+    pub fn temperature(&self) -> Option<f32> {
+        self.calibration.temperature
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.settings.method()
+    }
+
+    /// Number of views V that the image was seen in.
+    pub fn views(&self) -> usize {
+        self.features.views.count
+    }
+
+    /// The features it was made of.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Time spent in each stage.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// BLAKE3 of everything the answer consists of, to the last bit: prediction `[C]`, weights `[V]`, logits of the
+    /// clean view `[C]`.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let Decision { prediction, weights, logits, .. } = &self.decision;
+        for values in [prediction.view(), weights.view(), logits.row(0)] {
+            hasher.update(&(values.len() as u64).to_le_bytes());
+            values.iter().for_each(|value| {
+                hasher.update(&value.to_le_bytes());
+            });
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The logits of the answer, `[C]`.
+    pub(crate) fn into_prediction(self) -> Array1<f32> {
+        self.decision.prediction
+    }
+
+    /// Index of the most probable label.
+    pub(crate) fn best_class(&self) -> usize {
+        argmax(self.decision.prediction.view())
+    }
+
+    /// Index of the label that zero-shot CLIP answers.
+    pub(crate) fn zero_shot_class(&self) -> usize {
+        argmax(self.decision.logits.row(0))
+    }
+
+    /// The probabilities `[C]`, calibrated where a temperature was fitted.
+    pub(crate) fn calibrated_probabilities(&self) -> Array1<f32> {
+        calibrated(&self.decision.prediction, self.calibration.temperature.unwrap_or(1.0))
+    }
+
+    /// The probabilities `[C]` of zero-shot CLIP.
+    pub(crate) fn zero_shot_probabilities(&self) -> Array1<f32> {
+        softmax(self.decision.logits.row(0))
+    }
+
+    fn prediction(&self, class: usize, probabilities: &Array1<f32>) -> Prediction {
+        let list: &Labels = &self.labels.list;
+        let id = list.id(class).map(String::from);
+        Prediction { label: list.names()[class].clone(), id, probability: probabilities[class] }
+    }
+}
+
+/// Terms as a map of name and value.
+mod terms {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(terms: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(terms.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f32)>, D::Error> {
+        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+    }
+}

@@ -1,0 +1,39 @@
+//! Cancellation of long work, and its progress.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// A token that goes along with one piece of work: the work passes checkpoints, and stops at one where it was cancelled.
+#[derive(Clone, Debug, Default)]
+pub struct CancellationToken {
+    checkpoints: Arc<AtomicU64>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl CancellationToken {
+    /// A token whose checkpoints are counted in `checkpoints`, together with those of other work.
+    pub fn counted_in(checkpoints: &Arc<AtomicU64>) -> Self {
+        Self { checkpoints: Arc::clone(checkpoints), cancelled: Arc::default() }
+    }
+
+    /// Counts progress, and stops cancelled work.
+    ///
+    /// # Errors
+    /// The work was cancelled.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        if self.cancelled.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// Cancels the work: it stops at its next checkpoint.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Checkpoints passed so far (count).
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,75 @@
+//! A method prepared for one label set of one bundle: from features to decisions.
+
+use std::sync::Arc;
+
+use ndarray::ArrayView2;
+
+use crate::bundle::Bundle;
+use crate::calibration::{AppliedCalibration, Calibration};
+use crate::error::Result;
+use crate::label_set::LabelSet;
+use crate::method::{ContextModel, Decide, Decision, Material, MethodSettings, Needs, ViewUse};
+use crate::text::context_prompts;
+use crate::views::ViewSettings;
+
+/// Decides with one label set and one method.
+pub(crate) struct Predictor {
+    labels: Arc<LabelSet>,
+    settings: MethodSettings,
+    method: Box<dyn Decide<f32>>,
+    scale: f32,
+    calibration: Option<Calibration>,
+}
+
+impl Predictor {
+    /// Prepares a method to decide among `labels`. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// The method needs a text tower or a prompt that is not there.
+    pub(crate) fn new(bundle: &Bundle, labels: Arc<LabelSet>, settings: MethodSettings) -> Result<Self> {
+        let context = match settings.method().needs() {
+            Needs::Nothing => None,
+            Needs::TextTower => {
+                let model = bundle.text_model()?;
+                let prompts = context_prompts(&model, labels.names(), &labels.prompt)?;
+                Some(Arc::new(ContextModel::new(model.tower, prompts)))
+            }
+        };
+        let method = settings.prepare(Material { classes: labels.embeddings.view(), context });
+        Ok(Self { labels, settings, method, scale: bundle.manifest.logit_scale, calibration: Calibration::of(bundle) })
+    }
+
+    /// The decision about features F `[V, D]`. Runs on the current rayon pool.
+    pub(crate) fn decide(&self, features: ArrayView2<f32>) -> Decision<f32> {
+        self.method.decide(features, self.labels.embeddings.view(), self.scale)
+    }
+
+    /// The views that have to be encoded of those asked for: only the clean one, if the method looks at no other.
+    pub(crate) fn views(&self, asked: ViewSettings) -> ViewSettings {
+        match self.settings.method().views() {
+            ViewUse::CleanView => ViewSettings { count: 1, ..asked },
+            ViewUse::AllViews => asked,
+        }
+    }
+
+    /// The labels and their embeddings.
+    pub(crate) fn labels(&self) -> &Arc<LabelSet> {
+        &self.labels
+    }
+
+    /// The method and its parameters.
+    pub(crate) fn settings(&self) -> &MethodSettings {
+        &self.settings
+    }
+
+    /// The part of the bundle's calibration that holds for these views.
+    pub(crate) fn calibration(&self, views: &ViewSettings) -> AppliedCalibration {
+        let calibration = self.calibration.as_ref();
+        calibration.map_or_else(Default::default, |one| one.applied_to(views, &self.settings, &self.labels))
+    }
+
+    /// The logit scale s.
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
+    }
+}

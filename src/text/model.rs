@@ -1,0 +1,59 @@
+//! A text tower with its tokenizer: from labels and a prompt to class embeddings.
+
+use std::sync::Arc;
+
+use ndarray::Array2;
+
+use super::prompt::{Prompt, context_tokens, template_tokens};
+use super::prompts::Prompts;
+use super::tokenizer::Tokenizer;
+use super::tower::TextTower;
+use crate::error::{Error, Result};
+use crate::rows::unit_rows;
+
+/// A text tower and the tokenizer that belongs to it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct TextModel {
+    /// From text to tokens.
+    pub tokenizer: Arc<Tokenizer>,
+    /// From tokens to embeddings.
+    pub tower: Arc<TextTower<f32>>,
+}
+
+/// The unit embeddings `[C, D]` of labels: of one prompt each, or the unit mean over templates.
+///
+/// # Errors
+/// A label cannot be tokenised or does not fit, or the tower gives it an embedding without direction.
+pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Result<Array2<f32>> {
+    let mut sum = Array2::zeros((names.len(), model.tower.shape().embedding));
+    for template in prompt.templates() {
+        let length = model.tower.shape().context_length;
+        let tokens = template_tokens(&model.tokenizer, &template, names, length)?;
+        let prompts = Prompts::read(&model.tower, &tokens)?;
+        sum += &model.tower.encode(&model.tower.prefix(prompts.shared()), &prompts);
+    }
+    let embeddings = unit_rows(sum).rows;
+    match embeddings.rows().into_iter().zip(names).find(|(row, _)| !row.iter().all(|value| value.is_finite())) {
+        Some((_, name)) => Err(Error::EmbeddingNotFinite { label: name.clone() }),
+        None => Ok(embeddings),
+    }
+}
+
+/// The prompts of labels under a context, for the head that tunes it.
+///
+/// # Errors
+/// The prompt is an ensemble of templates, the context is empty, or a label cannot be tokenised or does not fit.
+pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prompt) -> Result<Prompts<f32>> {
+    let refused = |found: &str| Error::Setting {
+        what: "the prompt",
+        expected: "one context of at least one word, which the head context tunes; use --context, or another --head"
+            .into(),
+        found: found.into(),
+    };
+    let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates")) };
+    let tokens = context_tokens(&model.tokenizer, context, names, model.tower.shape().context_length)?;
+    if tokens.shared.len() < 2 {
+        return Err(refused("empty"));
+    }
+    Prompts::read(&model.tower, &tokens)
+}
