@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the field tests drive beside rtpt itself: ffmpeg as a camera, Chromium as a phone.
+# Installs what the tests drive beside rtpt itself: ffmpeg as a camera, Chromium as a phone, curl as the documents do.
 # setup.sh installs them from Debian's packages where it may, else says what to install;
 # setup.sh --check only says what is missing.
 set -eu
 packages=
+command -v curl >/dev/null 2>&1 || packages="$packages curl"
 command -v ffmpeg >/dev/null 2>&1 || packages="$packages ffmpeg"
 command -v chromium >/dev/null 2>&1 || packages="$packages chromium fonts-dejavu-core"
 command -v chromedriver >/dev/null 2>&1 || packages="$packages chromium-driver"
@@ -12,7 +13,7 @@ if [ -n "${RTPT_TESTS_WITHOUT:-}" ]; then
     echo "tests: going without$packages, as RTPT_TESTS_WITHOUT says; the tests that need them are passed over" >&2
     exit 0
 fi
-advice="install$packages (Debian, Ubuntu: sudo apt install$packages), or pass their tests over with RTPT_TESTS_WITHOUT='ffmpeg chromium'"
+advice="install$packages (Debian, Ubuntu: sudo apt install$packages), or pass their tests over with RTPT_TESTS_WITHOUT='curl ffmpeg chromium'"
 fail() {
     echo "tests: $1; $advice" >&2
     exit 1

@@ -13,6 +13,7 @@ mod bundles;
 mod caching;
 mod calibrating;
 mod classifying;
+mod commands;
 mod corruptions;
 mod crossing;
 mod decoding;
