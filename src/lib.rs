@@ -118,3 +118,12 @@ pub use views::Augment;
 
 #[doc(hidden)]
 pub mod internal;
+
+/// Compiles the Rust blocks of the documents.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/library.md")]
+    mod library {}
+}

@@ -4,7 +4,7 @@ use super::Error;
 
 /// Whose fault an error is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Category {
+pub(crate) enum Category {
     /// One input; others may still be classified.
     Input,
     /// The command line or the labels.

@@ -77,7 +77,7 @@ pub struct Material<'a, T> {
 }
 
 /// All methods, in the order that they are listed in.
-static TABLE: [Row; 8] = [
+static TABLE: &[Row] = &[
     Row {
         name: "zero-shot",
         summary: "The clean view alone, as plain CLIP",

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rtpt_edge::internal::method::needs_text_tower;
+use rtpt_edge::{Method, MethodSettings};
+
 use crate::goldens::root;
 
 fn files_below(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
@@ -65,4 +68,28 @@ fn links_lead_somewhere() {
         }
     }
     assert!(followed > 20, "{followed}");
+}
+
+/// The table of methods in the documents is that of the program; `RTPT_WRITE_DOCS=1` writes it anew.
+#[test]
+fn the_table_of_methods_is_the_programs() {
+    let path = root().join("docs/methods.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- methods: begin -->\n", "<!-- methods: end -->");
+    let (before, rest) = page.split_once(begin).unwrap();
+    let (table, after) = rest.split_once(end).unwrap();
+    let mut wanted = "| method | what it does | parameters and defaults | needs |\n|---|---|---|---|\n".to_string();
+    for method in Method::all() {
+        let settings = MethodSettings::of(method);
+        let parameters: Vec<String> = settings.iter().map(|(name, value)| format!("`{name}` {value}")).collect();
+        let cell = |text: String| if text.is_empty() { " ".into() } else { format!(" {text} ") };
+        let needs = if needs_text_tower(method) { "a text tower" } else { "" };
+        let (parameters, needs) = (cell(parameters.join(", ")), cell(needs.into()));
+        wanted += &format!("| `{method}` | {} |{parameters}|{needs}|\n", method.summary());
+    }
+    if std::env::var_os("RTPT_WRITE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(table, wanted, "write it with RTPT_WRITE_DOCS=1");
+    }
 }
