@@ -49,12 +49,8 @@ pub mod encoder {
 }
 
 pub mod method {
-    pub use crate::method::{
-        ClassLowrank, ClassShift, Context, ContextModel, Decide, Decision, Head, Material, Tuned, ViewShift,
-        class_basis, class_lowrank, class_shift, context, mta, none, view_basis, view_shift, zero, zero_shot,
-    };
+    pub use crate::method::*;
     use crate::method::{Needs, ViewUse};
-    use crate::{Method, MethodSettings};
 
     pub fn prepare(settings: &MethodSettings, material: Material<f32>) -> Box<dyn Decide<f32>> {
         settings.prepare(material)
