@@ -74,7 +74,7 @@ def recompute(traced, settings, bundle, manifest):
         if name in settings:
             setattr(tuning, name, kind(settings[name]))
     result = methods.run(settings["method"], features, classes, scale, tuning, context)
-    if "selection" in settings:
+    if "selection" in settings and settings["method"] != "dbd":
         count = max(1, int(len(features) * tuning.selection))
         check_selection(methods.entropy(result.logits), traced["selected"], count)
     stages |= {"logits": result.logits, "weights": result.weights, "tuned_logits": result.tuned}

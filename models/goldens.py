@@ -155,7 +155,7 @@ def other_methods():
     with safe_open(GOLDEN / "episodes.safetensors", "pt") as file:
         for case in json.loads(file.metadata()["cases"]):
             features, table = (file.get_tensor(f"{case['name']}.{part}") for part in ("features", "classes"))
-            for method in ("view-shift", "mta", "zero"):
+            for method in ("view-shift", "mta", "zero", "dbd"):
                 if case["steps"] > 1 and method != "view-shift":
                     continue
                 settings = methods.Settings.of(method)
@@ -166,6 +166,8 @@ def other_methods():
                 parts = {"weights": result.weights, "prediction": result.prediction}
                 if method == "view-shift":
                     parts["losses"] = torch.tensor(result.losses, dtype=features.dtype)
+                if method == "dbd":
+                    parts["agreement"] = result.theta[None]
                 tensors |= {f"{name}.{part}": value.contiguous().numpy() for part, value in parts.items()}
     metadata = {"made_by": f"models/goldens.py, PyTorch {torch.__version__}", "cases": json.dumps(cases)}
     save_file(tensors, GOLDEN / "methods.safetensors", metadata)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 RATES = {"class-lowrank": 2e-2, "view-shift": 1e-1}
-SELECTIONS = {"zero": 0.3, "view-shift": 1.0, "mta": 1.0}
-METHODS = ("zero-shot", "none", "class-shift", "class-lowrank", "view-shift", "context", "mta", "zero")
+SELECTIONS = {"zero": 0.3, "view-shift": 1.0, "mta": 1.0, "dbd": 0.25}
+METHODS = ("zero-shot", "none", "class-shift", "class-lowrank", "view-shift", "context", "mta", "zero", "dbd")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Result:
     tuned: torch.Tensor
     prediction: torch.Tensor
     losses: list
-    theta: torch.Tensor | None = None
+    theta: torch.Tensor | None = None  # of dbd the mean cosine s
 
 
 def entropy(logits):
@@ -150,6 +150,23 @@ def zero(features, classes, scale, settings):
     return Result(logits, voters, weights, logits, (votes / votes.sum()).log(), [])
 
 
+def dbd(features, classes, scale, settings, step=2.5, bound=0.8):
+    """f_0 moved along the mean difference of the confident other views, further where these agree (arXiv 2606.06186)."""
+    logits = scale * features @ classes.T
+    weights = torch.zeros(len(features), dtype=features.dtype)
+    if len(features) == 1:
+        weights[0] = 1
+        return Result(logits, torch.arange(0), weights, logits, logits[0], [])
+    others = entropy(logits[1:]).argsort(stable=True)
+    selected = 1 + others[: max(1, int((len(features) - 1) * settings.selection + 0.5))]
+    differences = features[selected] - features[0]
+    mean = differences.mean(0)
+    agreement = F.cosine_similarity(differences, mean[None], dim=1).mean()
+    moved = F.normalize(features[0] + (step if agreement > bound else 1.0) * mean, dim=0)
+    weights[selected] = 1 / len(selected)
+    return Result(logits, selected, weights, logits, scale * classes @ moved, [], agreement)
+
+
 def tuned_classes(features, classes, scale, settings, start, classes_of):
     """R-TPT with any parameters of the classes: `classes_of(θ)` are unit rows `[C, D]`."""
     logits, weights = scale * features @ classes.T, reliability(features)
@@ -171,8 +188,8 @@ def run(method, features, classes, scale, settings=None, context=None):
         return untuned(features[:1], classes, scale, settings)
     if method == "none":
         return untuned(features, classes, scale, settings)
-    if method in ("view-shift", "mta", "zero"):
-        return {"view-shift": view_shift, "mta": mta, "zero": zero}[method](features, classes, scale, settings)
+    if method in ("view-shift", "mta", "zero", "dbd"):
+        return {"view-shift": view_shift, "mta": mta, "zero": zero, "dbd": dbd}[method](features, classes, scale, settings)
     if method == "class-shift":
         start, classes_of = torch.zeros_like(classes), lambda theta: F.normalize(classes + theta, dim=1)
     elif method == "class-lowrank":

@@ -7,6 +7,7 @@ pub mod class_lowrank;
 pub mod class_shift;
 mod class_tuning;
 pub mod context;
+pub mod dbd;
 mod decision;
 pub mod mta;
 pub mod none;
@@ -142,6 +143,14 @@ static TABLE: &[Row] = &[
         views: ViewUse::AllViews,
         needs: Needs::Nothing,
         prepare: zero::prepare,
+    },
+    Row {
+        name: "dbd",
+        summary: "Nothing is tuned: the clean view is moved along the mean difference of the confident views (DBD)",
+        parameters: &[SELECTION.or(0.25), dbd::LAMBDA, dbd::BOUND],
+        views: ViewUse::AllViews,
+        needs: Needs::Nothing,
+        prepare: dbd::prepare,
     },
 ];
 

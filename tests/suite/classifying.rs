@@ -48,6 +48,32 @@ fn records_have_the_documented_fields() {
 }
 
 #[test]
+fn the_agreement_of_dbd_is_a_term_of_the_tamper_record_and_its_parameters_are_settings() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let record = |more: &[&str]| {
+        let run = bench.rtpt(&[&["classify", "--json", "--method", "dbd", &image], more].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.records().remove(0)
+    };
+    let first = record(&[]);
+    let agreement = first["tamper"]["terms"]["direction_agreement"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&agreement), "{first}");
+    let other = bench.rtpt(&["classify", "--json", "--method", "none", &image]).records().remove(0);
+    assert_eq!(first["tamper"]["score"], other["tamper"]["score"], "the score itself stays");
+    assert!(other["tamper"].get("terms").is_none());
+    // Whatever the views agree on, these two make the step 1 and 50.
+    let (near, far) = (record(&["--set", "bound=1"]), record(&["--set", "bound=-1", "--set", "lambda=50"]));
+    assert_ne!(near["probability"], far["probability"]);
+    bench
+        .rtpt(&["classify", "--method", "dbd", "--set", "lambda=-1", &image])
+        .fails_with(2, &["λ is -1, expected 0 to"]);
+    bench
+        .rtpt(&["classify", "--method", "dbd", "--set", "rank=1", &image])
+        .fails_with(2, &["selection, lambda, bound"]);
+}
+
+#[test]
 fn bits_are_the_same_for_any_number_of_threads() {
     let bench = Bench::new();
     let (png, jpg) = (bench.image("rgb.png"), bench.image("progressive.jpg"));

@@ -43,6 +43,7 @@ pub fn prepared<T: Real>(settings: &MethodSettings, material: Material<T>) -> Bo
         "context" => method::context::prepare(material, settings),
         "mta" => method::mta::prepare(material, settings),
         "zero" => method::zero::prepare(material, settings),
+        "dbd" => method::dbd::prepare(material, settings),
         other => panic!("{other} is not known here"),
     }
 }
@@ -208,7 +209,7 @@ fn methods_that_tune_no_classes_agree_with_pytorch() {
     }
     let (goldens, episodes) = (Goldens::open("methods.safetensors"), Goldens::open("episodes.safetensors"));
     let cases: Vec<MethodCase> = serde_json::from_str(&goldens.metadata("cases")).unwrap();
-    assert_eq!(cases.len(), 24);
+    assert_eq!(cases.len(), 30);
     for case in cases {
         let golden = |part: &str| format!("{}.{part}", case.name);
         let input = |part: &str| episodes.matrix(&format!("{}.{part}", case.episode));
@@ -220,6 +221,10 @@ fn methods_that_tune_no_classes_agree_with_pytorch() {
         let probabilities = |logits: Array1<f64>| rtpt_edge::internal::rows::softmax(logits.view());
         let expected = probabilities(goldens.vector(&golden("prediction")));
         assert_near(&probabilities(decision.prediction.clone()), &expected, 1e-7, &golden("prediction"));
+        if case.method.name() == "dbd" {
+            let found = [decision.terms[0].1];
+            assert_near(&found, &goldens.vector(&golden("agreement")), 1e-9, &golden("agreement"));
+        }
         if case.method.name() == "view-shift" {
             assert_near(&decision.losses, &goldens.vector(&golden("losses")), 1e-8, &golden("losses"));
         }

@@ -1,0 +1,137 @@
+//! `dbd`: the clean view's feature is moved along the mean difference of the confident views from it, further where they
+//! agree on the direction ("DBD", arXiv 2606.06186). Forward only: no gradient and no further views.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+
+use super::settings::{MethodSettings, Parameter, Range, SELECTION};
+use super::{Decide, Decision, Material};
+use crate::directions::residuals;
+use crate::rows::{Real, dot, length, scaled_products};
+use crate::tuning::confident_views;
+
+/// λ where the views agree on the direction; elsewhere it is 1.
+pub(super) const LAMBDA: Parameter = Parameter {
+    name: "lambda",
+    short: "",
+    what: "the step λ",
+    default: 2.5,
+    range: Range::Closed(0.0, 100.0),
+    whole: false,
+};
+
+/// Mean cosine above which the views agree on the direction.
+pub(super) const BOUND: Parameter = Parameter {
+    name: "bound",
+    short: "",
+    what: "the bound of the views' agreement",
+    default: 0.8,
+    range: Range::Closed(-1.0, 1.0),
+    whole: false,
+};
+
+/// Name of the mean cosine s among a decision's terms.
+const AGREEMENT: &str = "direction_agreement";
+
+/// The method.
+struct Dbd {
+    selection: f64,
+    lambda: f64,
+    bound: f64,
+}
+
+/// The method; it needs nothing of the material.
+pub fn prepare<T: Real>(_: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    let [selection, lambda, bound] = [&SELECTION, &LAMBDA, &BOUND].map(|parameter| settings.number(parameter));
+    Box::new(Dbd { selection, lambda, bound })
+}
+
+impl<T: Real> Decide<T> for Dbd {
+    /// With `d_i = f_i - f_0`, the mean `d̄` over the selected views and `s = mean cos(d_i, d̄)`, the answer's feature is the
+    /// unit vector along `f_0 + λ d̄`, where λ is 1 unless s is above the bound.
+    fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
+        let logits = scaled_products(scale, features, classes);
+        let mut weights = Array1::zeros(features.nrows());
+        let selected = self.select(logits.view());
+        if selected.is_empty() {
+            weights[0] = T::one();
+            let prediction = logits.row(0).to_owned();
+            return Decision::untuned(logits, weights, prediction);
+        }
+        let real = |value: f64| T::from(value).expect("settings and counts fit in any float");
+        let places: Vec<usize> = selected.iter().map(|view| view - 1).collect();
+        let differences = residuals(features).select(Axis(0), &places);
+        let share = T::one() / real(selected.len() as f64);
+        let mean = differences.sum_axis(Axis(0)) * share;
+        let agreement = mean_cosine(&differences, &mean);
+        let lambda = if agreement > real(self.bound) { real(self.lambda) } else { T::one() };
+        let moved = &features.row(0) + &(mean * lambda);
+        let unit = &moved / length(moved.view());
+        let prediction = scaled_products(scale, unit.view().insert_axis(Axis(0)), classes).remove_axis(Axis(0));
+        // The views that the direction is made of have equal shares; the clean view is only where it starts.
+        selected.iter().for_each(|&view| weights[view] = share);
+        let terms = vec![(AGREEMENT, agreement)];
+        Decision { selected, terms, ..Decision::untuned(logits, weights, prediction) }
+    }
+}
+
+impl Dbd {
+    /// The views of least entropy among all but the clean one: the fraction, rounded, and at least one if there is any.
+    fn select<T: Real>(&self, logits: ArrayView2<T>) -> Vec<usize> {
+        let others = logits.slice(s![1.., ..]);
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let count = ((others.nrows() as f64 * self.selection).round() as usize).max(1);
+        confident_views(others, 1.0).into_iter().take(count).map(|place| place + 1).collect()
+    }
+}
+
+/// Mean cosine of the rows with `mean`; a vector without direction agrees with nothing.
+fn mean_cosine<T: Real>(rows: &Array2<T>, mean: &Array1<T>) -> T {
+    let norm = length(mean.view());
+    let cosine = |row: ArrayView1<T>| {
+        let product = length(row) * norm;
+        if product > T::zero() { dot(row, mean.view()) / product } else { T::zero() }
+    };
+    let sum = rows.rows().into_iter().fold(T::zero(), |sum, row| sum + cosine(row));
+    sum / T::from(rows.nrows()).expect("a view count fits in any float")
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+    use crate::method::Method;
+
+    fn decide(features: &Array2<f64>, bound: f64) -> Decision<f64> {
+        let mut settings = MethodSettings::of(Method::named("dbd").unwrap());
+        settings.set("selection", 1.0).unwrap();
+        settings.set("bound", bound).unwrap();
+        let classes = array![[1.0, 0.0], [0.0, 1.0]];
+        let method = prepare(Material { classes: classes.view(), context: None }, &settings);
+        method.decide(features.view(), classes.view(), 10.0)
+    }
+
+    #[test]
+    fn views_that_agree_move_the_answer_further() {
+        // Two views that differ from the clean one alike, by about (-0.4, 0.8).
+        let features = array![[1.0, 0.0], [0.6, 0.8], [0.6, 0.8]];
+        let [agreed, doubted] = [0.8, 1.0].map(|bound| decide(&features, bound));
+        assert!((agreed.terms[0].1 - 1.0).abs() < 1e-12, "equal differences have cosine 1");
+        let angle = |decision: &Decision<f64>| decision.prediction[1].atan2(decision.prediction[0]);
+        assert!((angle(&agreed) - (2.0_f64).atan2(0.0)).abs() < 1e-12, "1 - 2.5 · 0.4 = 0");
+        assert!((angle(&doubted) - 0.8_f64.atan2(0.6)).abs() < 1e-12, "λ is 1 where s is not above the bound");
+        assert_eq!(agreed.weights, array![0.0, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn one_view_answers_alone_and_equal_views_agree_on_nothing() {
+        let alone = decide(&array![[0.6, 0.8]], 0.8);
+        assert_eq!((alone.prediction, alone.weights), (array![6.0, 8.0], array![1.0]));
+        assert!(alone.terms.is_empty() && alone.selected.is_empty());
+        let equal = decide(&array![[0.6, 0.8], [0.6, 0.8]], 0.8);
+        assert_eq!(equal.terms[0].1, 0.0);
+        assert!((equal.prediction[0] - 6.0).abs() < 1e-12);
+    }
+}
