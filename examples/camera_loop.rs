@@ -42,7 +42,12 @@ fn main() -> Result<(), Error> {
             Ok(answer) => {
                 let best = answer.best();
                 let timings = answer.timings();
-                println!("{} {:.0} %, {:.0} ms, {dropped} dropped", best.label, best.probability * 100.0, timings.total);
+                println!(
+                    "{} {:.0} %, {:.0} ms, {dropped} dropped",
+                    best.label,
+                    best.probability * 100.0,
+                    timings.total
+                );
             }
             // One bad frame is no reason to stop.
             Err(error) => eprintln!("a frame is left out: {error}"),
