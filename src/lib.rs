@@ -32,6 +32,7 @@
 
 mod error;
 mod limits;
+mod wording;
 
 mod cancellation;
 mod files;

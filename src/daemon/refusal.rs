@@ -39,7 +39,7 @@ impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::ImageFileTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::ImageFormatUnknown => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::ImageFormatUnknown { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Cancelled => StatusCode::GATEWAY_TIMEOUT,
             _ => match error.category() {
                 Category::Input => StatusCode::UNPROCESSABLE_ENTITY,

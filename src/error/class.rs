@@ -39,7 +39,7 @@ impl Error {
             Self::OutputExists { .. } => (Output, "output_exists"),
             Self::ImageEmpty => (Input, "image_empty"),
             Self::ImageFileTooLarge { .. } => (Input, "image_file_too_large"),
-            Self::ImageFormatUnknown => (Input, "image_format_unknown"),
+            Self::ImageFormatUnknown { .. } => (Input, "image_format_unknown"),
             Self::ImageSize { .. } => (Input, "image_size"),
             Self::ImageCorrupt { .. } => (Input, "image_corrupt"),
             Self::FeaturesNotFinite { .. } => (Input, "features_not_finite"),

@@ -4,9 +4,11 @@ mod class;
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) use class::Category;
+
+use crate::wording::counted;
 
 /// The result of everything in this crate that can fail.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -80,8 +82,13 @@ pub enum Error {
         limit: u64,
     },
     /// The content is no image format that is read.
-    #[error("the content is not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to one of these")]
-    ImageFormatUnknown,
+    #[error(
+        "the content is {found}, not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to JPEG, as with heif-convert or ImageMagick"
+    )]
+    ImageFormatUnknown {
+        /// What it is by its first bytes.
+        found: &'static str,
+    },
     /// The image claims sides that are 0 or past the limits.
     #[error(
         "the image claims {width}×{height} pixels, expected sides of 1 to {side_max} and at most {pixels_max} pixels in all; make it smaller"
@@ -281,7 +288,7 @@ pub enum Error {
     },
 
     /// The labels file could not be read.
-    #[error("cannot read the labels file {}: {source}", path.display())]
+    #[error("cannot read the labels file {}: {source}; {}", path.display(), labels_hint(path))]
     LabelsUnreadable {
         /// The file.
         path: PathBuf,
@@ -297,7 +304,7 @@ pub enum Error {
         problem: String,
     },
     /// Too few or too many labels.
-    #[error("{found} labels given, expected {min} to {max}: one label alone cannot be told from anything")]
+    #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
     LabelCount {
         /// How many were given.
         found: usize,
@@ -343,7 +350,7 @@ pub enum Error {
         problem: String,
     },
     /// A data set is not what it should be; everything that is wrong is listed, up to a bound.
-    #[error("the data set {} cannot be used, nothing was encoded; {count} problem(s):{}", path.display(), listed(shown, *count))]
+    #[error("the data set {} cannot be used, nothing was encoded; {}:{}", path.display(), counted(*count, "problem"), listed(shown, *count))]
     DataSet {
         /// The file or folder.
         path: PathBuf,
@@ -464,6 +471,16 @@ pub enum Error {
 
 fn suggest(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
+}
+
+/// What to do about a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+fn labels_hint(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    if !name.contains(',') || name.contains('/') {
+        return "a labels file is UTF-8 text, one label a line".into();
+    }
+    let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
+    format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 
 fn by(holder: &Option<String>) -> String {
