@@ -328,7 +328,7 @@ impl Shared {
             SourceState::Absent => ("none", None),
             SourceState::Opening => ("opening", None),
             SourceState::Streaming => ("streaming", None),
-            SourceState::Lost(problem) => ("lost", Some(problem)),
+            SourceState::Reopening(problem) => ("lost", Some(problem)),
         };
         let since = health.since.duration_since(std::time::SystemTime::UNIX_EPOCH);
         SourceRecord {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::jpegs::with_huffman_tables;
 use super::v4l2::{Buffers, Device, PixelFormat, code_name};
-use super::{Content, Picture, Source, Lost, Wait};
+use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::limits::CAMERA_SIDE_MAX;
 
 /// A camera and its wished settings.
@@ -79,7 +79,7 @@ struct Layout {
 }
 
 impl Camera {
-    pub(crate) fn open(spec: &CameraSpec) -> Result<Self, Lost> {
+    pub(crate) fn open(spec: &CameraSpec) -> Result<Self, SourceFailure> {
         let device = open_device(spec)?;
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
@@ -107,7 +107,7 @@ impl Layout {
 }
 
 impl Source for Camera {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         loop {
             wait.readable(self.buffers.file().as_fd())?;
             let filled = match self.buffers.dequeue() {
@@ -116,7 +116,7 @@ impl Source for Camera {
                     std::thread::yield_now();
                     continue;
                 }
-                Err(Errno::ENODEV) => return Err(Lost::Ended("the camera was unplugged".into())),
+                Err(Errno::ENODEV) => return Err(SourceFailure::Ended("the camera was unplugged".into())),
                 Err(problem) => return Err(failed("take a frame", problem)),
             };
             let content = filled.frame().map(|frame| self.layout.copy(frame));
@@ -128,28 +128,28 @@ impl Source for Camera {
     }
 }
 
-fn cannot_queue(problem: Errno) -> Lost {
+fn cannot_queue(problem: Errno) -> SourceFailure {
     failed("give it a buffer", problem)
 }
 
-fn failed(what: &str, problem: Errno) -> Lost {
-    Lost::Failed(format!("the camera cannot {what}: {}", problem.desc()))
+fn failed(what: &str, problem: Errno) -> SourceFailure {
+    SourceFailure::Failed(format!("the camera cannot {what}: {}", problem.desc()))
 }
 
-fn open_device(spec: &CameraSpec) -> Result<Device, Lost> {
+fn open_device(spec: &CameraSpec) -> Result<Device, SourceFailure> {
     let path = spec.device.display();
     let device =
-        Device::open(&spec.device).map_err(|error| Lost::Failed(format!("cannot open {path}: {error}")))?;
-    let capability = device.capability().map_err(|_| Lost::Failed(format!("{path} is no video device")))?;
+        Device::open(&spec.device).map_err(|error| SourceFailure::Failed(format!("cannot open {path}: {error}")))?;
+    let capability = device.capability().map_err(|_| SourceFailure::Failed(format!("{path} is no video device")))?;
     if !capability.gives_frames() {
         let advice = "a camera has several device files, and not all give frames; try the next";
-        return Err(Lost::Failed(format!("{path} gives no frames; {advice}")));
+        return Err(SourceFailure::Failed(format!("{path} gives no frames; {advice}")));
     }
     Ok(device)
 }
 
 /// The code of the format to ask for: the one wanted, else MJPG before YUYV.
-fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, Lost> {
+fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, SourceFailure> {
     let wanted = [CameraFormat::Mjpg, CameraFormat::Yuyv];
     let mut wanted = wanted.iter().filter(|&&format| spec.format.is_none_or(|only| only == format));
     wanted
@@ -158,11 +158,11 @@ fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, Lost> {
             let expected = spec.format.map_or("MJPG or YUYV".into(), |format| format.name().to_uppercase());
             let names: Vec<String> = offered.iter().copied().map(code_name).collect();
             let advice = "use a command such as ffmpeg as the source, which can convert";
-            Lost::Failed(format!("the camera offers {}, expected {expected}; {advice}", names.join(", ")))
+            SourceFailure::Failed(format!("the camera offers {}, expected {expected}; {advice}", names.join(", ")))
         })
 }
 
-fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFormat, PixelFormat), Lost> {
+fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFormat, PixelFormat), SourceFailure> {
     let mut pixels = device.format().map_err(|problem| failed("tell its format", problem))?;
     pixels.pixelformat = code;
     if let Some((width, height)) = spec.size {
@@ -174,7 +174,7 @@ fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFo
     let sides = 1..=CAMERA_SIDE_MAX;
     let Some(name) = name.filter(|_| sides.contains(&found.width) && sides.contains(&found.height)) else {
         let code = code_name(found.pixelformat);
-        return Err(Lost::Failed(format!("the camera insists on {}×{} {code}", found.width, found.height)));
+        return Err(SourceFailure::Failed(format!("the camera insists on {}×{} {code}", found.width, found.height)));
     };
     if spec.size.is_some_and(|size| size != (found.width, found.height)) {
         log::warn!("{} gives {}×{} instead of the size asked for", spec.device.display(), found.width, found.height);
@@ -182,9 +182,9 @@ fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFo
     Ok((name, found))
 }
 
-fn map_buffers(device: Device) -> Result<Buffers, Lost> {
+fn map_buffers(device: Device) -> Result<Buffers, SourceFailure> {
     let count = device.request_buffers(BUFFERS).map_err(|problem| match problem {
-        Errno::EBUSY => Lost::Failed("another program uses the camera".into()),
+        Errno::EBUSY => SourceFailure::Failed("another program uses the camera".into()),
         problem => failed("give buffers", problem),
     })?;
     Buffers::map(device, count.min(32)).map_err(|problem| failed("map a buffer", problem))
