@@ -173,7 +173,7 @@ impl Manifest {
 
     /// How an image becomes the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
-        Preprocessing { resolution: self.image.resolution, mean: self.image.mean, std: self.image.std }
+        self.image.preprocessing()
     }
 
     /// The settings of a method if nothing else is chosen: the bundle's for its own method, else the published ones.
@@ -214,6 +214,13 @@ impl Manifest {
         names.extend(self.classes.iter().flat_map(|classes| [classes.file.as_str(), classes.default_labels.as_str()]));
         names.extend(self.text.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
         names
+    }
+}
+
+impl ImageSection {
+    /// How an image becomes the encoder's input.
+    pub(crate) fn preprocessing(&self) -> Preprocessing {
+        Preprocessing { resolution: self.resolution, mean: self.mean, std: self.std }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::protocol::{DecisionRecord, HistoryPoint, SCHEMA, ViewRecord};
 use super::shared::{Latest, ModelInfo, Shared};
 use crate::answer::Answer;
-use crate::bundle::Bundle;
+use crate::bundle::BundleContents;
 use crate::cancellation::CancellationToken;
 use crate::classifier::Classifier;
 use crate::device::temperature;
@@ -58,7 +58,7 @@ pub(crate) enum Job {
 
 /// A loaded model with its settings.
 pub(crate) struct Model {
-    bundle: Arc<Bundle>,
+    bundle: Arc<BundleContents>,
     classifier: Classifier,
     /// Methods that requests asked for, beside the model's own.
     others: Vec<Classifier>,
@@ -71,7 +71,11 @@ impl Model {
     ///
     /// # Errors
     /// The golden image cannot be classified.
-    pub(crate) fn warmed_up(bundle: Arc<Bundle>, classifier: Classifier, token: &CancellationToken) -> Result<Self> {
+    pub(crate) fn warmed_up(
+        bundle: Arc<BundleContents>,
+        classifier: Classifier,
+        token: &CancellationToken,
+    ) -> Result<Self> {
         let golden = png_bytes(&bundle.goldens.image);
         classifier.classify_in(&golden, classifier.views(), CacheUse::Bypass, token)?;
         let (recorded, info) = describe(&bundle, &classifier);
@@ -106,7 +110,7 @@ impl Model {
     }
 }
 
-fn describe(bundle: &Arc<Bundle>, classifier: &Classifier) -> (Arc<RecordedSettings>, Arc<ModelInfo>) {
+fn describe(bundle: &Arc<BundleContents>, classifier: &Classifier) -> (Arc<RecordedSettings>, Arc<ModelInfo>) {
     let recorded = Arc::new(RecordedSettings::of(classifier, &bundle.folder, &bundle.digest));
     (recorded, Arc::new(ModelInfo::of(Arc::clone(bundle), classifier)))
 }

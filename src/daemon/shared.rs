@@ -12,7 +12,7 @@ use super::metrics::{Metrics, Sample};
 use super::protocol::{
     DecisionRecord, InfoRecord, LabelsOrigin, ModelRecord, RecordingRecord, SCHEMA, SourceRecord, StatusRecord,
 };
-use crate::bundle::Bundle;
+use crate::bundle::BundleContents;
 use crate::cache::FeatureCache;
 use crate::calibration::labels_digest;
 use crate::cancellation::CancellationToken;
@@ -59,8 +59,8 @@ impl Latest {
 
 /// What may be known of the model while the engine works with it.
 pub(crate) struct ModelInfo {
-    /// The bundle, without its encoder's bytes.
-    pub bundle: Arc<Bundle>,
+    /// The bundle, but for its encoder, which is loaded.
+    pub bundle: Arc<BundleContents>,
     /// The labels.
     pub labels: Arc<LabelSet>,
     /// The method and its parameters.
@@ -73,7 +73,7 @@ pub(crate) struct ModelInfo {
 
 impl ModelInfo {
     /// Of a classifier made with `bundle`.
-    pub(crate) fn of(bundle: Arc<Bundle>, classifier: &Classifier) -> Self {
+    pub(crate) fn of(bundle: Arc<BundleContents>, classifier: &Classifier) -> Self {
         let extractor = classifier.extractor();
         let views = classifier.views();
         let record = ModelRecord {

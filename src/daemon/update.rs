@@ -133,7 +133,7 @@ impl Updater {
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
-        let Loaded { mut bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
+        let Loaded { bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         let edited = self.edited.read().and_then(|list| {
@@ -149,8 +149,7 @@ impl Updater {
         };
         let classifier = Classifier::new(&bundle, labels, settings, self.cache_folder.as_deref())?;
         let classifier = classifier.with_cache(self.shared.cache().cloned());
-        bundle.forget_encoder();
-        let model = Model::warmed_up(Arc::new(bundle), classifier, &CancellationToken::default())?;
+        let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
         let recorder = self.new_recorder(recording.as_ref())?;
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.shared.set_labels_origin(origin);
