@@ -1,4 +1,4 @@
-//! `manifest.json`: what a bundle holds and how its model is to be used.
+//! `manifest.json`: the content of a bundle and the settings of its model.
 //!
 //! These types are the file format: after a release, a field added, renamed or given another meaning needs a new
 //! [`FORMAT`].
@@ -139,7 +139,7 @@ fn method_section<S: Serializer>(method: &MethodSettings, serializer: S) -> std:
     serialize_as(method, "default", serializer)
 }
 
-/// What a file of the bundle must be.
+/// Record of a file of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
@@ -171,7 +171,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// How an image becomes the encoder's input.
+    /// Preprocessing of the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
         self.image.preprocessing()
     }
@@ -218,7 +218,7 @@ impl Manifest {
 }
 
 impl ImageSection {
-    /// How an image becomes the encoder's input.
+    /// Preprocessing of the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
         Preprocessing { resolution: self.resolution, mean: self.mean, std: self.std }
     }

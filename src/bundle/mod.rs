@@ -125,7 +125,7 @@ impl Bundle {
         self.labels.as_ref()
     }
 
-    /// Whether it has a text tower, so that labels may be any words.
+    /// True if it has a text tower, so that labels may be any words.
     pub fn has_text_tower(&self) -> bool {
         self.manifest.text.is_some()
     }

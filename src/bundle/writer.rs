@@ -31,7 +31,7 @@ impl BundleWriter {
         Ok(Self { target: target.into(), folder, files: BTreeMap::new() })
     }
 
-    /// Where the files are until the bundle is published.
+    /// Folder of the files until the bundle is published.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

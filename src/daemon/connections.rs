@@ -27,7 +27,7 @@ use super::metrics::Metrics;
 use super::refusal::final_answer;
 use crate::limits::{CONNECTIONS_MAX, HEAD_HARD_MAX, HEAD_MS, SHUTDOWN_MS};
 
-/// How long to wait where no connection can be accepted, as when the process has no more descriptors.
+/// Wait after a connection could not be accepted, as when the process has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything a connection needs.
@@ -140,7 +140,7 @@ where
     });
 }
 
-/// Says that there is no room, where nothing of the request is read.
+/// Answers that there is no room, without reading the request.
 async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
     let message = format!("{CONNECTIONS_MAX} connections are open already; try again later");
     let answer = final_answer(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", &message, Some(1));

@@ -70,7 +70,7 @@ pub(crate) struct Engine {
     pub progress: Arc<Progress>,
     /// The model in force.
     pub model: Arc<ModelInForce>,
-    /// Source of the frames, which is told about frames that cannot be decoded.
+    /// Source of the frames, which notes those that cannot be decoded.
     pub feed: Arc<Feed>,
     /// Watchers of the decisions.
     pub events: Arc<Events>,

@@ -1,4 +1,4 @@
-//! Where clients come in: a Unix socket, TCP, or what systemd hands over.
+//! Listening sockets: a Unix socket, TCP, or those that systemd hands over.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 
-/// Who may connect to the socket: owner and group.
+/// Mode of the socket: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// A place where clients come in.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A Unix socket.
@@ -65,7 +65,7 @@ impl Listeners {
 }
 
 impl Listeners {
-    /// Where clients find them: a socket's path, a page's address.
+    /// Addresses for clients: a socket's path, a page's address.
     pub(crate) fn places(&self) -> Vec<String> {
         let place = |listener: &Listener| match listener {
             Listener::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.display().to_string()),

@@ -39,7 +39,7 @@ use crate::text::Prompt;
 pub(crate) struct Loaded {
     /// The model.
     pub bundle: Bundle,
-    /// Its settings.
+    /// Settings of the model.
     pub settings: ClassifierSettings,
     /// The labels; the bundle's if there are none.
     pub labels: Option<Labels>,
@@ -57,7 +57,7 @@ pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 /// Interval at which a source that waits for the encoder checks for a stop.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Changes what a running daemon does, one change at a time.
+/// Changes to a running daemon, one at a time.
 pub(crate) struct Updater {
     parts: Changeable,
     loader: Loader,

@@ -39,7 +39,7 @@ const GOLDENS: &str = "goldens.safetensors";
 /// Input side of OpenAI's CLIP (pixels), which its configurations leave out.
 const CLIP_RESOLUTION: usize = 224;
 
-/// What to import, and what the files do not say.
+/// The model to import, and the values that its files leave out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ImportRequest {
     /// The model's folder.
@@ -72,7 +72,7 @@ pub(crate) struct ImportRequest {
 pub(crate) struct Imported {
     /// The bundle.
     pub bundle: Bundle,
-    /// How far its check is from the goldens that were just made.
+    /// Distances of its check from the goldens that were just made.
     pub drifts: Vec<Drift>,
 }
 
@@ -302,7 +302,7 @@ fn tensor_file(name: &str, shape: &[usize], bytes: &[u8], note: Option<(&str, St
     serialize([(name, view)], metadata).expect("one tensor of the right size")
 }
 
-/// What is wrong with a file of the model.
+/// An error about a file of the model.
 fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
     Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
 }

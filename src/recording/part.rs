@@ -1,4 +1,4 @@
-//! What stands in a part's `decisions.jsonl`.
+//! The lines of a part's `decisions.jsonl`.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct RecordedSettings {
     pub format: u32,
     /// Version of the program.
     pub version: String,
-    /// What names the device: on another one the last bits may differ.
+    /// Key of the device: on another one the last bits may differ.
     pub device: String,
     /// The bundle's folder.
     pub bundle: PathBuf,
@@ -88,7 +88,7 @@ impl RecordedSettings {
         }
     }
 
-    /// What was written around a label.
+    /// The prompt around a label.
     pub fn prompt(&self) -> Prompt {
         match &self.context {
             Some(context) => Prompt::Context(context.clone()),

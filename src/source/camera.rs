@@ -69,7 +69,7 @@ pub(crate) struct Camera {
     layout: Layout,
 }
 
-/// What the bytes of a frame mean.
+/// Layout of the bytes of a frame.
 #[derive(Clone, Copy)]
 struct Layout {
     format: CameraFormat,

@@ -141,7 +141,7 @@ impl JpegSplitter {
 
 enum Found {
     Marker(u8),
-    /// What is here can be no part of a JPEG.
+    /// The bytes here can be no part of a JPEG.
     Nonsense,
     /// More bytes are needed.
     Nothing,
@@ -202,7 +202,7 @@ pub(crate) fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Where the first scan begins, if no table was defined before.
+/// Offset of the first scan, if no table was defined before.
 fn scan_without_tables(jpeg: &[u8]) -> Option<usize> {
     let mut at = 2;
     while let Some(&[0xff, code, high, low]) = jpeg.get(at..at + 4).and_then(<[u8]>::first_chunk) {

@@ -1,4 +1,4 @@
-//! Where frames come from: image files, a watched folder, MJPEG from standard input or a command, a V4L2 camera.
+//! Sources of frames: image files, a watched folder, MJPEG from standard input or a command, a V4L2 camera.
 //!
 //! A source gives one picture after another, and in the end the reason that there are no more; [`supervise`] opens it again
 //! and again. Pixels are decoded elsewhere: a picture is the bytes of an image file, or a camera's raw buffer.

@@ -1,6 +1,8 @@
-//! The kernel's interface to cameras (`linux/videodev2.h`): its structures, field for field, and calls that are safe.
+//! The kernel's interface to cameras (`linux/videodev2.h`), with calls that are safe.
 //!
 //! A test runs them against the kernel's own header.
+
+mod abi;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,7 +14,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+pub(crate) use abi::{Capability, PixelFormat};
+
 use crate::limits::FRAME_BYTES_MAX;
+use abi::*;
 
 /// An open video device.
 pub(crate) struct Device(File);
@@ -266,134 +271,6 @@ impl Drop for Mapping {
     }
 }
 
-/// `V4L2_BUF_TYPE_VIDEO_CAPTURE`.
-const CAPTURE: u32 = 1;
-/// `V4L2_FRMSIZE_TYPE_DISCRETE`; the others are ranges.
-const DISCRETE: u32 = 1;
-/// `V4L2_MEMORY_MMAP`.
-const MMAP: u32 = 1;
-/// `V4L2_BUF_FLAG_ERROR`.
-const FLAG_ERROR: u32 = 0x40;
-/// `V4L2_CAP_VIDEO_CAPTURE`.
-pub(crate) const CAN_CAPTURE: u32 = 1;
-/// `V4L2_CAP_STREAMING`.
-pub(crate) const CAN_STREAM: u32 = 0x0400_0000;
-/// `V4L2_CAP_DEVICE_CAPS`.
-pub(crate) const DEVICE_CAPABILITIES: u32 = 0x8000_0000;
-
-/// `struct v4l2_capability`.
-#[repr(C)]
-#[derive(Default)]
-pub(crate) struct Capability {
-    pub driver: [u8; 16],
-    pub card: [u8; 32],
-    bus_info: [u8; 32],
-    version: u32,
-    pub capabilities: u32,
-    pub device_caps: u32,
-    reserved: [u32; 3],
-}
-
-/// `struct v4l2_fmtdesc`.
-#[repr(C)]
-#[derive(Default)]
-pub(crate) struct FormatDescription {
-    index: u32,
-    type_: u32,
-    flags: u32,
-    description: [u8; 32],
-    pub pixelformat: u32,
-    mbus_code: u32,
-    reserved: [u32; 3],
-}
-
-/// `struct v4l2_pix_format`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct PixelFormat {
-    pub width: u32,
-    pub height: u32,
-    pub pixelformat: u32,
-    field: u32,
-    pub bytesperline: u32,
-    pub sizeimage: u32,
-    colorspace: u32,
-    priv_: u32,
-    flags: u32,
-    encoding: u32,
-    quantization: u32,
-    xfer_func: u32,
-}
-
-/// `struct v4l2_format`.
-#[repr(C)]
-struct Format {
-    type_: u32,
-    union: FormatUnion,
-}
-
-#[repr(C)]
-union FormatUnion {
-    pixels: PixelFormat,
-    raw: [u8; 200],
-    /// Another member, `struct v4l2_window`, has pointers.
-    pointer: *const u8,
-}
-
-/// `struct v4l2_streamparm`.
-#[repr(C)]
-struct StreamParameters {
-    type_: u32,
-    raw: [u8; 200],
-}
-
-/// `struct v4l2_requestbuffers`.
-#[repr(C)]
-#[derive(Default)]
-struct BufferRequest {
-    count: u32,
-    type_: u32,
-    memory: u32,
-    capabilities: u32,
-    flags: u8,
-    reserved: [u8; 3],
-}
-
-/// `struct v4l2_frmsizeenum`: one size, or the smallest, largest and step of a range, columns and rows in turn.
-#[repr(C)]
-#[derive(Default)]
-struct FrameSize {
-    index: u32,
-    pixel_format: u32,
-    type_: u32,
-    sizes: [u32; 6],
-    reserved: [u32; 2],
-}
-
-/// `struct v4l2_buffer`.
-#[repr(C)]
-struct Buffer {
-    index: u32,
-    type_: u32,
-    bytesused: u32,
-    flags: u32,
-    field: u32,
-    timestamp: nix::libc::timeval,
-    timecode: [u32; 4],
-    sequence: u32,
-    memory: u32,
-    place: Place,
-    length: u32,
-    reserved2: u32,
-    request_fd: i32,
-}
-
-#[repr(C)]
-union Place {
-    offset: u32,
-    pointer: *const u8,
-}
-
 impl Buffer {
     fn numbered(index: u32) -> Self {
         // SAFETY: the structure is numbers and a union of a number and a raw pointer; all of them may be zero.
@@ -401,16 +278,3 @@ impl Buffer {
         Self { index, type_: CAPTURE, memory: MMAP, ..empty }
     }
 }
-
-nix::ioctl_read!(vidioc_querycap, b'V', 0, Capability);
-nix::ioctl_readwrite!(vidioc_enum_fmt, b'V', 2, FormatDescription);
-nix::ioctl_readwrite!(vidioc_g_fmt, b'V', 4, Format);
-nix::ioctl_readwrite!(vidioc_s_fmt, b'V', 5, Format);
-nix::ioctl_readwrite!(vidioc_reqbufs, b'V', 8, BufferRequest);
-nix::ioctl_readwrite!(vidioc_querybuf, b'V', 9, Buffer);
-nix::ioctl_readwrite!(vidioc_qbuf, b'V', 15, Buffer);
-nix::ioctl_readwrite!(vidioc_dqbuf, b'V', 17, Buffer);
-nix::ioctl_readwrite!(vidioc_enum_framesizes, b'V', 74, FrameSize);
-nix::ioctl_write_ptr!(vidioc_streamon, b'V', 18, i32);
-nix::ioctl_write_ptr!(vidioc_streamoff, b'V', 19, i32);
-nix::ioctl_readwrite!(vidioc_s_parm, b'V', 22, StreamParameters);

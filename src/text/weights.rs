@@ -82,7 +82,7 @@ impl WeightsFile {
         }
     }
 
-    /// Whether there is a tensor of that name.
+    /// True if there is a tensor of that name.
     pub fn has(&self, tensor: &str) -> bool {
         self.tensors.info(tensor).is_some()
     }
