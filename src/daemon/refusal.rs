@@ -7,13 +7,13 @@ use axum::response::{IntoResponse, Response};
 use super::protocol::RefusalRecord;
 use crate::error::{Category, Error};
 
-/// Why a request is not answered as it was asked.
+/// Reason that a request is not answered as it was asked.
 #[derive(Debug)]
 pub(crate) struct Refused {
     status: StatusCode,
     kind: &'static str,
     message: String,
-    /// After how many seconds to try again.
+    /// Seconds after which to try again.
     retry_after: Option<u64>,
 }
 
