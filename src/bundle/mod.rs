@@ -3,6 +3,7 @@
 //! Opening a bundle reads every file once and compares size and digest with the manifest, so that a model that was
 //! copied badly is refused before it gives a wrong answer.
 
+mod error;
 #[cfg(feature = "cli")]
 mod locate;
 mod manifest;
@@ -16,6 +17,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
 pub(crate) use manifest::{
@@ -27,10 +29,11 @@ pub(crate) use text_tower::open_text_model;
 pub(crate) use writer::BundleWriter;
 
 use crate::encoder::EncoderModel;
-use crate::error::{Error, Result};
 use crate::labels::{Labels, parse_labels};
 use crate::limits::{BUNDLE_FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
+use crate::text::TensorError;
 use crate::text::{Prompt, TextModel};
+use error::Result;
 use tensors::TensorFile;
 
 /// An open, verified bundle.
@@ -154,7 +157,7 @@ impl Bundle {
 
 fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) -> Result<Labels> {
     // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
-    let contradiction = |found: String| Error::Tensor {
+    let contradiction = |found: String| TensorError {
         file: section.default_labels.clone(),
         what: "the list of default labels".into(),
         expected: format!("names from {}", section.file),
@@ -162,13 +165,13 @@ fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) ->
     };
     let list = parse_labels(bytes, Path::new(&section.default_labels)).map_err(|e| contradiction(e.to_string()))?;
     match list.names().iter().find(|&name| !table.names.contains(name)) {
-        Some(unknown) => Err(contradiction(format!("a list with {unknown:?}"))),
+        Some(unknown) => Err(contradiction(format!("a list with {unknown:?}")).into()),
         None => Ok(list),
     }
 }
 
 fn open_manifest(folder: &Path) -> Result<(Manifest, blake3::Hash)> {
-    let not_folder = |reason: &str| Error::BundleNotFolder { path: folder.into(), reason: reason.into() };
+    let not_folder = |reason: &str| BundleError::NotFolder { path: folder.into(), reason: reason.into() };
     match folder.metadata() {
         Ok(found) if !found.is_dir() => return Err(not_folder("it is a file")),
         Err(error) => return Err(not_folder(&error.to_string())),
@@ -193,7 +196,7 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     }
     let found = size.max(bytes.len() as u64);
     if found > limit {
-        return Err(Error::BundleFileTooLarge { path: path.into(), found, limit });
+        return Err(BundleError::FileTooLarge { path: path.into(), found, limit });
     }
     Ok(bytes)
 }
@@ -232,13 +235,13 @@ fn check_digest(path: &Path, record: &FileRecord, found: blake3::Hash) -> Result
     Ok(())
 }
 
-fn differs(path: &Path, what: &'static str, expected: String, found: String) -> Error {
-    Error::BundleFileDiffers { path: path.into(), what, expected, found }
+fn differs(path: &Path, what: &'static str, expected: String, found: String) -> BundleError {
+    BundleError::FileDiffers { path: path.into(), what, expected, found }
 }
 
-fn file_error(path: &Path, source: std::io::Error) -> Error {
+fn file_error(path: &Path, source: std::io::Error) -> BundleError {
     match source.kind() {
-        ErrorKind::NotFound => Error::BundleFileMissing { path: path.into() },
-        _ => Error::BundleFileUnreadable { path: path.into(), source },
+        ErrorKind::NotFound => BundleError::FileMissing { path: path.into() },
+        _ => BundleError::FileUnreadable { path: path.into(), source },
     }
 }

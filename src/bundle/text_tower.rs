@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::{BundleError, Result};
 use super::manifest::{Manifest, TextSection};
-use crate::error::{Error, Result};
 use crate::files::read_up_to;
 use crate::limits::TOKENIZER_BYTES_MAX;
 use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
@@ -15,12 +15,12 @@ use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
 /// The bundle has none, or a file is not what the manifest says.
 pub(crate) fn open_text_model(folder: &Path, manifest: &Manifest) -> Result<TextModel> {
     let Some(section) = &manifest.text else {
-        return Err(Error::NoTextTower { bundle: manifest.name.clone() });
+        return Err(BundleError::NoTextTower { bundle: manifest.name.clone() });
     };
     let weights = WeightsFile::open(&folder.join(&section.file))?;
     let path = folder.join(&section.tokenizer);
     let bytes = read_up_to(&path, TOKENIZER_BYTES_MAX)
-        .map_err(|source| Error::BundleFileUnreadable { path: path.clone(), source })?;
+        .map_err(|source| BundleError::FileUnreadable { path: path.clone(), source })?;
     Ok(TextModel {
         tokenizer: Arc::new(Tokenizer::parse(&section.tokenizer, &bytes, section.vocabulary)?),
         tower: Arc::new(TextTower::load(weights, tower_shape(section, manifest.embedding))?),

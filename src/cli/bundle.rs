@@ -41,7 +41,7 @@ struct Folder {
 
 impl Folder {
     fn open(&self) -> crate::error::Result<Bundle> {
-        Bundle::open(&locate_bundle(self.folder.as_deref())?)
+        Ok(Bundle::open(&locate_bundle(self.folder.as_deref())?)?)
     }
 }
 

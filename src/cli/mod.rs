@@ -40,7 +40,15 @@ mod watch;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use crate::bundle::BundleError;
+use crate::cancellation::Cancelled;
+use crate::encoder::EncoderError;
 use crate::error::{Category, Error};
+use crate::files::FileError;
+use crate::labels::LabelsError;
+use crate::setting::SettingError;
+use crate::text::{TensorError, TextError};
+use crate::views::ImageError;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -127,11 +135,28 @@ enum Failure {
     Output(io::Error),
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
+macro_rules! failures {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Error(error.into())
+            }
+        }
+    )+};
 }
+
+failures!(
+    Error,
+    BundleError,
+    Cancelled,
+    EncoderError,
+    FileError,
+    ImageError,
+    LabelsError,
+    SettingError,
+    TensorError,
+    TextError,
+);
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {

@@ -27,10 +27,10 @@ use super::shared::{Event, Shared};
 use super::update::Updater;
 use super::{Access, edited_labels::labels_of};
 use crate::cancellation::CancellationToken;
-use crate::error::Error;
 use crate::labels::{Labels, parse_labels};
 use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX, WATCHERS_MAX};
 use crate::report::view_sheet;
+use crate::setting::SettingError;
 
 /// Answers listed if nothing is said, as in `rtpt classify --json` (count).
 const TOP: usize = 5;
@@ -228,7 +228,7 @@ fn check_query(query: &ClassifyQuery, shared: &Shared) -> Result<(), Refused> {
     let own = shared.model().map_or(0, |model| model.record.views);
     let within = |what: &'static str, found: Option<u64>, most: u64| match found {
         Some(found) if !(1..=most).contains(&found) => {
-            Err(Refused::from(Error::Setting { what, expected: format!("1 to {most}"), found: found.to_string() }))
+            Err(Refused::from(SettingError { what, expected: format!("1 to {most}"), found: found.to_string() }))
         }
         _ => Ok(()),
     };

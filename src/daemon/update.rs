@@ -18,6 +18,7 @@ use super::refusal::Refused;
 use super::shared::Shared;
 use crate::bundle::Bundle;
 use crate::cancellation::CancellationToken;
+use crate::cancellation::Cancelled;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::{Error, Result};
 use crate::extractor::worker_pool;
@@ -176,7 +177,7 @@ impl Updater {
     }
 
     fn relabel(&self, list: Option<Labels>) -> Result<()> {
-        let Some(model) = self.shared.model() else { return Err(Error::Cancelled) };
+        let Some(model) = self.shared.model() else { return Err(Cancelled.into()) };
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
@@ -207,8 +208,8 @@ impl Updater {
     /// Gives the engine something new and waits until it has it.
     fn hand_over(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> Result<()> {
         let (done, taken) = oneshot::channel();
-        self.shared.inbox.push_own(job(done)).map_err(|_| Error::Cancelled)?;
-        taken.blocking_recv().map_err(|_| Error::Cancelled)
+        self.shared.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
+        Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
     }
 
     /// Has frames come from another source, unless it is the same.
