@@ -49,10 +49,10 @@ fi
 needs() {
     command -v "$1" >/dev/null 2>&1 || fail "$1 is missing; $2"
 }
-[ "$(uname -sm)" = "Linux x86_64" ] || fail "this is $(uname -sm), expected Linux x86_64; use rustup targets here (README)"
+[ "$(uname -sm)" = "Linux x86_64" ] || fail "this is $(uname -sm), expected Linux x86_64; use rustup targets here (docs/arm.md)"
 needs cargo "install Rust $rust_minimum or newer from https://rustup.rs"
 for tool in apt-get apt-cache dpkg-deb; do
-    needs "$tool" "this needs Debian or Ubuntu; elsewhere use rustup targets (README)"
+    needs "$tool" "this needs Debian or Ubuntu; elsewhere use rustup targets (docs/arm.md)"
 done
 needs python3 "run: apt install python3 python3-pip"
 python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing; run: apt install python3-pip"
@@ -130,7 +130,7 @@ for package in libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64 rust-web-src;
         fail "rustc-web has version ${rustc:-none} and $package ${found:-none}, expected equal ones; the mirror is being updated: try again later"
 done
 older=$(printf '%s\n%s\n' "$rust_minimum" "${rustc%%+*}" | sort -V | head -n 1)
-[ "$older" = "$rust_minimum" ] || fail "rustc-web has version $rustc, expected $rust_minimum or newer; use rustup targets instead (README)"
+[ "$older" = "$rust_minimum" ] || fail "rustc-web has version $rustc, expected $rust_minimum or newer; use rustup targets instead (docs/arm.md)"
 
 # What is wanted, with all it needs; then without what every system has, and without foreign libraries.
 wanted="rustc-web libstd-rust-web-dev libstd-rust-web-dev:arm64 rust-web-src

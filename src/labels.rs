@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
 use crate::setting::SettingError;
+use crate::wording::counted;
 
 type Result<T> = std::result::Result<T, LabelsError>;
 
@@ -15,7 +16,7 @@ type Result<T> = std::result::Result<T, LabelsError>;
 #[non_exhaustive]
 pub enum LabelsError {
     /// The labels file could not be read.
-    #[error("cannot read the labels file {}: {source}", path.display())]
+    #[error("cannot read the labels file {}: {source}; {}", path.display(), labels_hint(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -31,7 +32,7 @@ pub enum LabelsError {
         problem: String,
     },
     /// Too few or too many labels.
-    #[error("{found} labels given, expected {min} to {max}: one label alone cannot be told from anything")]
+    #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
     Count {
         /// How many were given.
         found: usize,
@@ -61,6 +62,16 @@ pub enum LabelsError {
     /// A label is too long, or there are not as many identifiers as labels.
     #[error(transparent)]
     Setting(#[from] SettingError),
+}
+
+/// What to do about a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+fn labels_hint(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    if !name.contains(',') || name.contains('/') {
+        return "a labels file is UTF-8 text, one label a line".into();
+    }
+    let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
+    format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 
 /// Labels that can be told apart, and their identifiers, if they have any.

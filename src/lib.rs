@@ -33,6 +33,7 @@
 mod cause;
 mod limits;
 mod setting;
+mod wording;
 
 mod cancellation;
 mod files;

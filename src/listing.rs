@@ -8,6 +8,72 @@ use crate::error::{Error, Result};
 use crate::files::FileError;
 use crate::limits::FOLDER_DEPTH_MAX;
 use crate::views::EXTENSIONS;
+use crate::wording::counted;
+
+/// Kinds of images that are not read, and how the names of their files end (lower case).
+const UNREAD: [(&str, &[&str]); 7] = [
+    ("HEIC", &["heic", "heif", "hif"]),
+    ("AVIF", &["avif"]),
+    ("GIF", &["gif"]),
+    ("TIFF", &["tif", "tiff"]),
+    ("JPEG XL", &["jxl"]),
+    ("JPEG 2000", &["jp2", "j2k"]),
+    ("raw", &["dng", "cr2", "cr3", "nef", "arw", "orf", "rw2"]),
+];
+
+/// Files of kinds that are not read, counted by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOut([usize; UNREAD.len()]);
+
+impl LeftOut {
+    /// Counts a file if it is of such a kind by its name.
+    pub(crate) fn count(&mut self, path: &Path) {
+        let extension = extension_of(path);
+        let kind = UNREAD.iter().position(|(_, endings)| endings.contains(&extension.as_str()));
+        if let Some(kind) = kind.filter(|_| !is_hidden(path)) {
+            self.0[kind] += 1;
+        }
+    }
+
+    /// What was left out and what to do, if anything was.
+    pub(crate) fn message(&self) -> Option<String> {
+        let kinds: Vec<String> = UNREAD
+            .iter()
+            .zip(self.0)
+            .filter(|(_, count)| *count > 0)
+            .map(|((kind, _), count)| format!("{count} {kind}"))
+            .collect();
+        let total: usize = self.0.iter().sum();
+        let files = counted(total, "file");
+        (total > 0).then(|| {
+            let were = if total == 1 { "of a kind that is not read was" } else { "of kinds that are not read were" };
+            format!("{files} {were} left out: {}; {CONVERT}", kinds.join(", "))
+        })
+    }
+}
+
+/// What to do with images that are not read.
+const CONVERT: &str = "convert them to JPEG, as with heif-convert or ImageMagick";
+
+/// Counts the files of a folder and the folders in it that are of kinds that are not read.
+pub(crate) fn left_out(folder: &Path) -> LeftOut {
+    let mut counts = LeftOut::default();
+    count_unread(folder, 0, &mut counts);
+    counts
+}
+
+fn count_unread(folder: &Path, depth: usize, counts: &mut LeftOut) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()).filter(|path| !is_hidden(path)) {
+        if path.is_dir() && !path.is_symlink() {
+            if depth < FOLDER_DEPTH_MAX {
+                count_unread(&path, depth + 1, counts);
+            }
+        } else {
+            counts.count(&path);
+        }
+    }
+}
 
 /// Lists the images of a folder and the folders in it, in order of name, at most `most`; what is hidden is left out.
 ///
@@ -23,8 +89,11 @@ pub(crate) fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
 
 /// Whether a file is an image by its name: it has a known extension and is not hidden.
 pub(crate) fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    !is_hidden(path) && EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
+    !is_hidden(path) && EXTENSIONS.contains(&extension_of(path).as_str())
+}
+
+fn extension_of(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }
 
 fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf>>) {

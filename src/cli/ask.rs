@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         failed += usize::from(result.is_err());
         printer.print(&input.path, &result)?;
     }
-    printer.summary(inputs.len(), failed, began.elapsed().as_secs_f64())?;
+    printer.summary(inputs.len(), failed, &format!("{:.1} s", began.elapsed().as_secs_f64()))?;
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 

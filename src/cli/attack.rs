@@ -1,5 +1,6 @@
 //! `rtpt attack`: altered copies of labelled images, and how often they mislead.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::report::{success_curve, write_png};
 use crate::rows::argmax;
 use crate::setting::SettingError;
 use crate::views::{Pixels, Sampler, clean_view_pixels, decode};
+use crate::wording::counted;
 use clap::{Args, Subcommand};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -26,6 +28,17 @@ use serde::Serialize;
 use super::datasets::DataSetArguments;
 use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser};
 use super::{Completion, Outcome, progress_bar};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt attack square photos/ --queries 200 --out attacked       photos/ has one folder per class
+  rtpt attack noise photos/ --eps 8/255 --out noisy
+  rtpt attack spsa photos/ --target view-shift --views 16 --queries 100 --count 4 --out stronger
+  rtpt attack corruptions photos/ --kinds fog,jpeg-compression --severities 1,3 --out corrupted
+
+How long: images × queries × the time of one classification, which `rtpt bench --views N` tells. An
+image that is misled, or wrong from the start, needs no more queries. Against zero-shot of the demo
+model 1000 queries take some 10 to 30 seconds an image, against 64 views many minutes.";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -79,9 +92,10 @@ struct Queries {
     /// Largest change of a value, as a fraction of its range
     #[arg(long, value_name = "EPS", default_value = "4/255")]
     eps: String,
-    /// Answers that the attacker may ask for, an image
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    queries: usize,
+    /// Answers that the attacker may ask for, an image; each takes as long as classifying the image once, and the attack of
+    /// an image ends when it succeeds [default: 1000; 50 for noise, which is no search]
+    #[arg(long, value_name = "N")]
+    queries: Option<usize>,
 }
 
 #[derive(Args)]
@@ -110,6 +124,14 @@ impl Attack {
             Self::Square => "square",
             Self::Spsa => "spsa",
             Self::Noise => "noise",
+        }
+    }
+
+    /// Queries an image if nothing is said. Each draw of noise is as good as any other: more of them find little more.
+    fn queries(self) -> usize {
+        match self {
+            Self::Square | Self::Spsa => 1000,
+            Self::Noise => 50,
         }
     }
 }
@@ -182,12 +204,22 @@ impl Scene {
         Sampler::new(blake3::hash(image.bytes()).as_bytes(), self.seed, stream)
     }
 
-    /// Runs `act` on every image, on all threads; failures are printed and counted.
-    fn each<T: Send>(&self, act: impl Fn(usize, &Item) -> Result<T> + Sync) -> (Vec<T>, usize) {
-        let bar = progress_bar(self.items.len());
+    /// Runs `act` on every image, on all threads; failures are printed and counted. An image moves the bar by `steps`: those
+    /// that `act` does not count itself are counted when it is done.
+    fn each<T: Send>(
+        &self,
+        steps: usize,
+        act: impl Fn(usize, &Item, &dyn Fn()) -> Result<T> + Sync,
+    ) -> (Vec<T>, usize) {
+        let bar = progress_bar(self.items.len() * steps);
         let one = |(place, item): (usize, &Item)| {
-            let result = act(place, item);
-            bar.inc(1);
+            let made = Cell::new(0);
+            let step = || {
+                made.set(made.get() + 1);
+                bar.inc(1);
+            };
+            let result = act(place, item, &step);
+            bar.inc((steps - made.get().min(steps)) as u64);
             result.map_err(|error| bar.suspend(|| eprintln!("rtpt: {}: {error}", item.path.display()))).ok()
         };
         let results: Vec<Option<T>> =
@@ -217,16 +249,23 @@ struct Report<'a> {
 
 fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let levels = parse_eps(&arguments.eps)? * 255.0;
-    if arguments.queries == 0 {
+    let queries = arguments.queries.unwrap_or(attack.queries());
+    if queries == 0 {
         let found = "0".to_string();
         return Err(SettingError { what: "--queries", expected: "at least 1".into(), found }.into());
     }
     let common = &arguments.common;
     let scene = common.open()?;
-    let budget = Budget { levels, queries: arguments.queries };
-    let (outcomes, failed) = scene.each(|place, item| {
+    let budget = Budget { levels, queries };
+    let (images, views) = (counted(scene.items.len(), "image"), counted(scene.target.views().count, "view"));
+    eprintln!("rtpt: {images}, at most {} each; a query encodes {views}", queries_of(queries));
+    let (outcomes, failed) = scene.each(queries, |place, item, step| {
         let image = scene.image(item)?;
-        let mut query = Query::new(&image, scene.truths[place], budget, |image| target_answer(&scene.target, image))?;
+        let ask = |image: &Pixels| {
+            step();
+            target_answer(&scene.target, image)
+        };
+        let mut query = Query::new(&image, scene.truths[place], budget, ask)?;
         let mut draws = scene.draws(&image, 0);
         match attack {
             Attack::Square => square(&mut query, &mut draws)?,
@@ -244,7 +283,7 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
         target: common.target.name(),
         bundle: scene.target.extractor().bundle_id(),
         eps: &arguments.eps,
-        queries: arguments.queries,
+        queries,
         images: outcomes.len(),
         failed,
         right_before: outcomes.iter().filter(|outcome| !outcome.wrong_before).count(),
@@ -254,11 +293,15 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let mut json = serde_json::to_string(&report).expect("a report is always JSON");
     json.push('\n');
     write_file(&common.out.join("attack.json"), json.as_bytes())?;
-    let plot = success_curve(&report.queries_to_success, arguments.queries);
+    let plot = success_curve(&report.queries_to_success, queries);
     write_file(&common.out.join("success.svg"), plot.as_bytes())?;
     print_success(&report)?;
     writeln!(io::stdout(), "images, attack.json and success.svg: {}", common.out.display())?;
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
+}
+
+fn queries_of(count: usize) -> String {
+    if count == 1 { "1 query".into() } else { format!("{count} queries") }
 }
 
 fn print_success(report: &Report) -> io::Result<()> {
@@ -269,7 +312,8 @@ fn print_success(report: &Report) -> io::Result<()> {
         let of = percent(count as f64 / report.images.max(1) as f64);
         format!("{of:.1} % ({:.1}–{:.1})", percent(low), percent(high))
     };
-    writeln!(out, "{} against {}, eps {}, {} images", report.attack, report.target, report.eps, report.images)?;
+    let images = counted(report.images, "image");
+    writeln!(out, "{} against {}, eps {}, {images}", report.attack, report.target, report.eps)?;
     writeln!(out, "right before: {}", share(report.right_before))?;
     writeln!(out, "right after:  {}", share(report.right_after))?;
     writeln!(out, "{:>10} {:>10}", "queries", "misled")?;
@@ -295,7 +339,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
     }
     let common = &arguments.common;
     let scene = common.open()?;
-    let (right, failed) = scene.each(|place, item| {
+    let (right, failed) = scene.each(1, |place, item, _| {
         let image = scene.image(item)?;
         let mut right = Vec::new();
         for (number, kind) in Corruption::ALL.into_iter().enumerate().filter(|(_, kind)| kinds.contains(kind)) {
@@ -309,7 +353,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
         Ok(right)
     });
     let mut out = io::stdout().lock();
-    writeln!(out, "right answers (%) of {} to {} images, by severity", common.target, right.len())?;
+    writeln!(out, "right answers (%) of {} to {}, by severity", common.target, counted(right.len(), "image"))?;
     let heading: String = arguments.severities.iter().map(|severity| format!("{severity:>8}")).collect();
     writeln!(out, "{:18}{heading}{:>8}", "corruption", "mean")?;
     let mut table = Vec::new();

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::device::{rss_now, rss_peak};
 use crate::setting::SettingError;
 use crate::timings::Timings;
+use crate::wording::counted;
 use clap::Args;
 use serde::Serialize;
 
@@ -110,8 +111,14 @@ fn spread(stage: &'static str, mut values: Vec<f64>) -> Spread {
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(
         out,
-        "{}: {} views, {} classes, method {}, {} threads, batch {}, {} runs",
-        report.bundle, report.views, report.classes, report.method, report.threads, report.batch, report.runs
+        "{}: {}, {}, method {}, {}, batch {}, {}",
+        report.bundle,
+        counted(report.views, "view"),
+        counted(report.classes, "label"),
+        report.method,
+        counted(report.threads, "thread"),
+        report.batch,
+        counted(report.runs, "run")
     )?;
     writeln!(out, "{:8} {:>10} {:>10} {:>10}", "ms", "min", "median", "max")?;
     for Spread { stage, min_ms, median_ms, max_ms } in &report.stages {

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use crate::bundle::Bundle;
 use crate::bundle::locate_bundle;
 use crate::check::{Drift, check_goldens, require_goldens};
+use crate::wording::counted;
 use clap::{Args, Subcommand};
 
+use super::settings::BundleArgument;
 use super::{Completion, Outcome, import};
 
 #[derive(Args)]
@@ -21,6 +23,7 @@ enum Command {
     /// Verify every file and run the bundle's own goldens on this device
     Check(Folder),
     /// Make a bundle of a published CLIP model
+    #[command(after_help = import::EXAMPLES)]
     Import(Box<import::Arguments>),
     /// Show what the bundle holds
     Info {
@@ -34,14 +37,17 @@ enum Command {
 
 #[derive(Args)]
 struct Folder {
-    /// The bundle [default: the demo bundle]
-    #[arg(env = "RTPT_BUNDLE", value_name = "DIR")]
+    /// The bundle's folder, as --bundle names it too [default: the demo bundle]
+    #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
+    #[command(flatten)]
+    bundle: BundleArgument,
 }
 
 impl Folder {
     fn open(&self) -> crate::error::Result<Bundle> {
-        Ok(Bundle::open(&locate_bundle(self.folder.as_deref())?)?)
+        // What stands on the command line is meant before what stands in the environment.
+        Ok(Bundle::open(&locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?)?)
     }
 }
 
@@ -56,7 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 
 fn check(bundle: &Bundle) -> Outcome {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}: {} files, sizes and digests as recorded", bundle.id(), bundle.manifest.files.len())?;
+    let files = counted(bundle.manifest.files.len(), "file");
+    writeln!(out, "{}: {files}, sizes and digests as recorded", bundle.id())?;
     let drifts = check_goldens(bundle)?;
     print_drifts(&mut out, &drifts)?;
     require_goldens(&drifts)?;
@@ -95,7 +102,8 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
     )?;
     match &manifest.text {
         Some(text) => {
-            let shape = format!("{} layers of width {}, {} heads", text.layers, text.width, text.heads);
+            let shape =
+                format!("{} of width {}, {}", counted(text.layers, "layer"), text.width, counted(text.heads, "head"));
             line("text tower", format!("{}, {shape}, {} tokens at most", text.file, text.context_length))?;
         }
         None => line("text tower", "none".into())?,
@@ -110,7 +118,10 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
     }
     let views = &manifest.views;
     line("views", format!("{} ({:?})", views.count, views.augment).to_lowercase())?;
-    line("method", manifest.method.to_string())?;
+    line("method", manifest.method.method().to_string())?;
+    for (name, value) in manifest.method.iter() {
+        line("", format!("{} = {value}", name.replace('_', " ")))?;
+    }
     for (name, record) in &manifest.files {
         line("file", format!("{name}, {} bytes, BLAKE3 {}", record.size, record.blake3))?;
     }

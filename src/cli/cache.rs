@@ -7,6 +7,7 @@ use crate::cache::{FILE_NAME, clear, disk_usage};
 use crate::error::Error;
 use crate::files::FileError;
 use crate::setting::SettingError;
+use crate::wording::counted;
 use clap::{Args, Subcommand};
 
 use super::settings::cache_folder;
@@ -58,14 +59,15 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
                     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
                     let (held, file) = (mebibytes(usage.bytes), mebibytes(usage.file_bytes));
                     writeln!(out, "{}", folder.join(FILE_NAME).display())?;
-                    writeln!(out, "{} images, {held:.1} MiB of features in a file of {file:.1} MiB", usage.entries)?;
+                    let images = counted(usage.entries as usize, "image");
+                    writeln!(out, "{images}, {held:.1} MiB of features in a file of {file:.1} MiB")?;
                 }
             }
         }
         Command::Clear(folder) => {
             let folder = folder.path()?;
             let bytes = clear(&folder).map_err(|problem| unusable(&folder, problem))?;
-            writeln!(out, "{bytes} bytes freed in {}", folder.display())?;
+            writeln!(out, "{} freed in {}", counted(bytes as usize, "byte"), folder.display())?;
         }
     }
     Ok(Completion::All)

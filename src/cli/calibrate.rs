@@ -11,22 +11,33 @@ use crate::error::Result;
 use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
 use crate::metrics::calibration_error;
 use crate::setting::SettingError;
+use crate::wording::counted;
 use clap::Args;
 
 use super::datasets::DataSetArguments;
 use super::inputs::Input;
-use super::settings::{CacheArguments, SettingsArguments};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Fewer images than this say nothing about a rate.
 const IMAGES_MIN: usize = 20;
 
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt calibrate --dry-run photos/              photos/ has one folder per class
+  rtpt calibrate photos/
+  rtpt calibrate --unlabelled --views 16 frames/
+  rtpt calibrate --labels my.txt --fpr 0.01 photos/
+
+The labels are chosen as for rtpt eval: those of --labels, else the bundle's, else the names of the
+folders where one of them is no label of the bundle.";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    settings: SettingsArguments,
-    #[command(flatten)]
     cache: CacheArguments,
+    #[command(flatten)]
+    settings: SettingsArguments,
     /// Share of clean images (0 to 0.5) that may be called suspicious
     #[arg(long, value_name = "RATE", default_value_t = 0.05)]
     fpr: f64,
@@ -63,9 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let (measured, target, classifier) = if arguments.unlabelled {
         measure_unlabelled(arguments, &bundle, &settings)?
     } else {
-        let classifier = arguments.settings.classifier_of(&bundle)?.with_cache(cache());
         let set = arguments.data.open(&arguments.dataset, "train")?;
-        let truths = set.truths(&classifier.labels().list, &arguments.data.class_names()?)?;
+        let renamed = arguments.data.class_names()?;
+        let list = arguments.settings.labels.list_for(&bundle, &[&set], &renamed)?;
+        let truths = set.truths(&list, &renamed)?;
+        let classifier = arguments.settings.classifier_among(&bundle, Some(list))?.with_cache(cache());
         let inputs = set.items.iter().map(|item| Input::file(&item.path)).collect();
         let measured = measure(&classifier, inputs, |place, _| Some(truths[place]))?;
         (measured, Target::Truth, classifier)
@@ -105,7 +118,8 @@ fn measure_unlabelled(
         let mut reference = *settings;
         reference.extractor.views.count = full;
         let labels = classifier.labels().clone();
-        let reference = Classifier::new(bundle, labels, reference, None)?.with_cache(arguments.cache.open(true));
+        let reference = Classifier::new(bundle, labels, reference, cache_folder().as_deref())?
+            .with_cache(arguments.cache.open(true));
         // An image's answer at all views, by the order of the images; what fails here fails below as well.
         let mut wanted = Vec::new();
         for mut input in list() {
@@ -176,15 +190,20 @@ fn print(calibration: &Calibration) -> io::Result<()> {
         let rate = tamper.false_positive_rate * 100.0;
         writeln!(
             out,
-            "tamper score: above {:.3} an image is suspicious, as at most {rate} % of {} clean images are",
-            tamper.threshold, tamper.images
+            "tamper score: above {:.3} an image is suspicious, as at most {rate} % of {} are",
+            tamper.threshold,
+            counted(tamper.images, "clean image")
         )?;
     }
     if let Some(fitted) = &calibration.temperature {
         writeln!(
             out,
-            "temperature: {:.3} ({}), fitted to {} images; ECE {:.3} before, {:.3} after (cross-validated in two halves)",
-            fitted.temperature, fitted.method, fitted.images, fitted.ece_before, fitted.ece_after
+            "temperature: {:.3} ({}), fitted to {}; ECE {:.3} before, {:.3} after (cross-validated in two halves)",
+            fitted.temperature,
+            fitted.method,
+            counted(fitted.images, "image"),
+            fitted.ece_before,
+            fitted.ece_after
         )?;
     }
     Ok(())

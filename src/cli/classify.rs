@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use crate::answer::Answer;
 use crate::classifier::Classifier;
+use crate::encoder::BatchOrigin;
 use crate::error::Result;
 use crate::files::write_file;
 use crate::limits::TOP_MAX;
 use crate::report::{ImageRecord, explain, png_bytes};
 use crate::setting::SettingError;
 use crate::views::{Pixels, decode};
+use crate::wording::counted;
 use clap::Args;
 
 use super::Completion;
@@ -19,19 +21,26 @@ use super::printer::Printer;
 use super::progress_bar;
 use super::settings::{CacheArguments, SettingsArguments};
 
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt classify photo.jpg
+  rtpt classify --top 3 --views 16 photos/
+  rtpt classify --labels my.txt --explain why.png photo.jpg
+  rtpt classify --json photos/";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    settings: SettingsArguments,
-    #[command(flatten)]
     cache: CacheArguments,
-    /// List the K most probable answers [default: 1 in the table, 5 in JSON]
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// Number of answers listed, the most probable first [default: 1 in the table, 5 in JSON]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
     /// One JSON object a line instead of a table
     #[arg(long)]
     json: bool,
-    /// Write a picture that shows why; for one image only
+    /// Picture to write that shows why; for one image only
     #[arg(long, value_name = "OUT.png")]
     explain: Option<PathBuf>,
     /// Images (JPEG, PNG, BMP, WebP), folders of images, or - for standard input
@@ -47,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     let mut inputs = inputs::list(&arguments.paths);
     if arguments.explain.is_some() && inputs.len() != 1 {
         let expected = "one image, whose picture is written".to_string();
-        let found = format!("asked for with {} images", inputs.len());
+        let found = format!("asked for with {}", counted(inputs.len(), "image"));
         return Err(SettingError { what: "--explain", expected, found }.into());
     }
     let cache = arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir()));
@@ -65,7 +74,12 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    printer.summary(inputs.len(), failed, began.elapsed().as_secs_f64())?;
+    let seconds = began.elapsed().as_secs_f64();
+    let once = match classifier.extractor().batch().origin {
+        BatchOrigin::Measured { ms } => format!(", and {:.1} s to choose the encoder's batch, once", ms as f64 / 1e3),
+        _ => String::new(),
+    };
+    printer.summary(inputs.len(), failed, &format!("{seconds:.1} s{once}"))?;
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 

@@ -29,17 +29,26 @@ const SOCKET_NAME: &str = "rtpt.sock";
 /// Which daemon.
 #[derive(Args)]
 pub(crate) struct SocketArgument {
-    /// The daemon's Unix socket [default: the first there is of rtpt.sock in $XDG_RUNTIME_DIR,
-    /// /run/rtpt/rtpt.sock and /run/rtpt.sock]
+    /// The daemon's Unix socket [default: the first there is of rtpt.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR and
+    /// /run/rtpt, and /run/rtpt.sock]
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
-/// Where a daemon listens if nothing is said.
+/// Where a daemon of this user listens if nothing is said.
 pub(crate) fn default_socket() -> Option<PathBuf> {
+    own_sockets().next().or_else(|| Uid::effective().is_root().then(|| SYSTEM_SOCKET.into()))
+}
+
+/// Where sockets are if nothing is said, in order: clients and the doctor take the first that is there.
+fn usual_sockets() -> impl Iterator<Item = PathBuf> {
+    own_sockets().chain([SYSTEM_SOCKET.into(), ACTIVATION_SOCKET.into()])
+}
+
+/// Sockets in the folders that the environment names for this user.
+fn own_sockets() -> impl Iterator<Item = PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let own = folder("RUNTIME_DIRECTORY").or_else(|| folder("XDG_RUNTIME_DIR")).map(|path| path.join(SOCKET_NAME));
-    own.or_else(|| Uid::effective().is_root().then(|| SYSTEM_SOCKET.into()))
+    ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().filter_map(folder).map(|folder| folder.join(SOCKET_NAME))
 }
 
 /// A client of one daemon.
@@ -69,8 +78,8 @@ impl SocketArgument {
     /// # Errors
     /// The system cannot wait for sockets.
     pub(crate) fn client(&self) -> Result<Client> {
-        let mut usual = default_socket().into_iter().chain([SYSTEM_SOCKET.into(), ACTIVATION_SOCKET.into()]);
-        let found = || usual.find(|path: &PathBuf| path.exists());
+        // Where none is, the one that a daemon of this user would make is named.
+        let found = || usual_sockets().find(|path| path.exists()).or_else(default_socket);
         let socket = self.socket.clone().or_else(found).unwrap_or_else(|| SYSTEM_SOCKET.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Listen { address: "a socket".into(), source })?;

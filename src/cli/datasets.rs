@@ -8,19 +8,22 @@ use crate::eval::dataset::{ClassNames, DataSet, DataSetOptions};
 use crate::labels::{Labels, read_labels};
 use clap::Args;
 
-use super::settings::LabelArguments;
+use super::settings::{LabelArguments, headings};
+
+/// Most labels of a data set that are named.
+const LABELS_SHOWN: usize = 8;
 
 /// How labelled images are read.
 #[derive(Args)]
 pub(crate) struct DataSetArguments {
-    /// What the data set's classes are called among the labels: lines of a class, a tab and a label
-    #[arg(long, value_name = "FILE")]
+    /// File that says what the data set's classes are called among the labels: lines of a class, a tab and a label
+    #[arg(long, value_name = "FILE", help_heading = headings::DATA)]
     class_names: Option<PathBuf>,
     /// Folder that the paths in a data set's file are below [default: where the file is]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = headings::DATA)]
     images: Option<PathBuf>,
     /// Part of a CoOp split file: train, val or test [default: test; train to calibrate]
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", help_heading = headings::DATA)]
     split: Option<String>,
 }
 
@@ -39,7 +42,7 @@ impl DataSetArguments {
 
 impl LabelArguments {
     /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
-    /// set's own classes.
+    /// set's own classes. Whoever reads the results is told when they are not the bundle's.
     pub(crate) fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<Labels> {
         if let Some(path) = &self.labels {
             return Ok(read_labels(path)?);
@@ -51,7 +54,21 @@ impl LabelArguments {
             {
                 Ok(list.clone())
             }
-            _ => sets[0].labels(renamed),
+            _ => {
+                let labels = sets[0].labels(renamed)?;
+                eprintln!("rtpt: {}", origin_of(&labels, sets[0]));
+                Ok(labels)
+            }
         }
     }
+}
+
+/// Says that labels are a data set's own classes.
+fn origin_of(labels: &Labels, set: &DataSet) -> String {
+    let names = labels.names();
+    let shown = names.iter().take(LABELS_SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > LABELS_SHOWN { ", …" } else { "" };
+    let whose = if set.path.is_dir() { "the names of the folders in" } else { "the classes of" };
+    let count = names.len();
+    format!("the {count} labels are {whose} {}: {shown}{more}; choose others with --labels FILE", set.path.display())
 }

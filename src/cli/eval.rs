@@ -20,16 +20,30 @@ use crate::method::{Method, MethodSettings, Needs};
 use crate::predictor::Predictor;
 use crate::report::{evaluation_html, features_bytes};
 use crate::setting::SettingError;
+use crate::wording::counted;
 use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
 use super::settings::{
-    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, method_parser,
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser,
 };
 use super::{Completion, Outcome, progress_bar};
 
 /// What the names of a folder's result files end in.
 const RESULTS: &str = "jsonl";
+
+/// Heading of `--help`.
+const PARTS: &str = "Parts and more output";
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt eval photos/ --views 16 --report out     photos/ has one folder per class
+  rtpt eval clean=photos/ attacked=attacked/ --report out --methods zero-shot,view-shift
+  rtpt eval list.csv --shard 1/2 --report part-1
+  rtpt eval merge part-1 part-2 --report out
+
+The labels are those of --labels, else the bundle's, else the names of the folders where one of them is
+no label of the bundle.";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -70,24 +84,24 @@ pub(crate) struct Measure {
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = method_parser())]
     methods: Vec<Method>,
     /// A parameter of one method, as in class-shift.lr=0.01
-    #[arg(long = "set", value_name = "METHOD.NAME=VALUE")]
+    #[arg(long = "set", value_name = "METHOD.NAME=VALUE", help_heading = headings::TUNING)]
     settings: Vec<String>,
-    /// Fewer views at which right answers are counted as well, as in 4,8,16,32
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    /// Smaller numbers of views at which right answers are counted as well, as in 4,8,16,32
+    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = PARTS)]
     curve: Vec<usize>,
     /// Folder for results and report; an interrupted evaluation goes on from what is there
     #[arg(long, value_name = "DIR", required = true)]
     report: Option<PathBuf>,
-    /// Measure only part I of N, as in 2/4
-    #[arg(long, value_name = "I/N")]
+    /// Part of the images to measure, I of N, as in 2/4
+    #[arg(long, value_name = "I/N", help_heading = PARTS)]
     shard: Option<String>,
     #[command(flatten)]
     data: DataSetArguments,
     /// The places in --labels, from 0, that a variant of ImageNet uses
-    #[arg(long, value_name = "FILE", requires = "labels")]
+    #[arg(long, value_name = "FILE", requires = "labels", help_heading = headings::DATA)]
     subset: Option<PathBuf>,
     /// Also write each data set's features and truths to NAME.safetensors in the report's folder
-    #[arg(long)]
+    #[arg(long, help_heading = PARTS)]
     save_features: bool,
     /// Data sets, each with a name for its row if you like (clean=photos/): a folder with one folder a class, a CoOp
     /// split (.json), a table with the columns path and label (.csv), FGVC Aircraft's list (.txt)
@@ -223,7 +237,7 @@ fn measure_one(
     let bar = progress_bar(places.len());
     let done = places.iter().filter(|place| journal.results.records.contains_key(place)).count();
     if done > 0 {
-        eprintln!("{name}: {done} of {} images were measured before", places.len());
+        eprintln!("{name}: {done} of {} measured before", counted(places.len(), "image"));
         bar.set_position(done as u64);
         bar.reset_eta();
     }

@@ -11,6 +11,16 @@ use super::bundle::{print_drifts, print_info};
 use super::inputs::Input;
 use super::{Completion, Outcome};
 
+/// Headings of `--help`.
+const PARTS: &str = "Files elsewhere";
+const ABOUT: &str = "About the model";
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt bundle import clip-vit-base-patch32/ --output clip
+  rtpt bundle import clip/ -o bundle --labels my.txt --context 'a blurry photo of a'
+  rtpt bundle import vision/ -o bundle --classes classes.npy --names names.txt --resolution 224";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The model's folder: config.json, model.safetensors, tokenizer files, onnx/vision_model.onnx
@@ -20,13 +30,13 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// The vision model [default: onnx/vision_model.onnx or vision_model.onnx in SRC]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = PARTS)]
     image_onnx: Option<PathBuf>,
     /// Class embeddings computed elsewhere (safetensors or npy); then no text tower is taken
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = PARTS)]
     classes: Option<PathBuf>,
     /// Names of those embeddings, one a line, if the file has none
-    #[arg(long, value_name = "FILE", requires = "classes")]
+    #[arg(long, value_name = "FILE", requires = "classes", help_heading = PARTS)]
     names: Option<PathBuf>,
     /// The bundle's default labels, one a line
     #[arg(long, value_name = "FILE")]
@@ -38,19 +48,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PHOTO")]
     image: Option<PathBuf>,
     /// Name of the bundle [default: the folder's]
-    #[arg(long)]
+    #[arg(long, help_heading = ABOUT)]
     name: Option<String>,
     /// One sentence about the model
-    #[arg(long)]
+    #[arg(long, help_heading = ABOUT)]
     description: Option<String>,
     /// Licence of the weights
-    #[arg(long)]
+    #[arg(long, help_heading = ABOUT)]
     license: Option<String>,
     /// Input side in pixels, if no file says it
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", help_heading = ABOUT)]
     resolution: Option<usize>,
     /// Logit scale, already exponentiated, if no file says it
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", help_heading = ABOUT)]
     logit_scale: Option<f32>,
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::FileError;
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
-use crate::listing::image_files;
+use crate::listing::{image_files, left_out};
 
 /// One thing to classify, or why there is nothing.
 pub(crate) struct Input {
@@ -45,6 +45,9 @@ pub(crate) fn list(paths: &[PathBuf]) -> Vec<Input> {
     let mut inputs = Vec::new();
     for path in paths {
         if path.is_dir() {
+            if let Some(message) = left_out(path).message() {
+                eprintln!("rtpt: {}: {message}", path.display());
+            }
             let most = FILES_MAX.saturating_sub(inputs.len());
             inputs.extend(image_files(path, most).into_iter().map(|found| match found {
                 Ok(file) => Input::file(&file),

@@ -9,6 +9,7 @@ use crate::files::read_up_to;
 use crate::labels::LabelsError;
 use crate::labels::parse_labels;
 use crate::limits::LABELS_FILE_BYTES_MAX;
+use crate::wording::counted;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde::Deserialize;
@@ -16,6 +17,12 @@ use serde::Deserialize;
 use super::client::SocketArgument;
 use super::printer::json_line;
 use super::{Completion, Outcome};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt labels show
+  rtpt labels set my.txt
+  rtpt labels reset";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -71,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
             }
         }
     } else {
-        writeln!(out, "{} labels are in force", record.labels.len())?;
+        writeln!(out, "{} are in force", counted(record.labels.len(), "label"))?;
     }
     Ok(Completion::All)
 }

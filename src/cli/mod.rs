@@ -42,6 +42,7 @@ use std::process::ExitCode;
 
 use crate::bundle::BundleError;
 use crate::cancellation::Cancelled;
+use crate::encoder::BATCH_LOG_TARGET;
 use crate::encoder::EncoderError;
 use crate::error::{Category, Error};
 use crate::files::FileError;
@@ -78,53 +79,61 @@ pub(crate) struct Cli {
     command: Command,
 }
 
+/// In the order of `--help`: what is used every day, what measures, what looks after bundles and devices.
 #[derive(Subcommand)]
 enum Command {
-    /// Classify photos: R-TPT's answer beside zero-shot's
+    /// Classify photos: the method's answer beside zero-shot's
+    #[command(after_help = classify::EXAMPLES)]
     Classify(classify::Arguments),
-    /// Write every intermediate of one photo as named tensors
-    Trace(trace::Arguments),
-    /// Time each stage on this device
-    Bench(bench::Arguments),
-    /// Measure methods on labelled images: accuracy, calibration, robustness, time
-    #[cfg(feature = "eval")]
-    Eval(Box<eval::Arguments>),
-    /// Make altered copies of labelled images: attacks by queries, and common corruptions
-    #[cfg(feature = "eval")]
-    Attack(Box<attack::Arguments>),
-    /// Fit the tamper score's threshold and the probabilities' temperature to your own images
-    #[cfg(feature = "eval")]
-    Calibrate(calibrate::Arguments),
-    /// Look at a model bundle
-    Bundle(bundle::Arguments),
-    /// Look at the features remembered on disk, or forget them
-    Cache(cache::Arguments),
     /// Classify the demo photos, clean and attacked
     Demo(demo::Arguments),
-    /// Write the manual pages
-    Manual(manual::ManualArguments),
-    /// Print what completes commands in a shell, to be sourced or put where it looks
-    Completions(manual::CompletionsArguments),
-    /// Say what this device can do, what is wrong with it, and what to do about it
-    Doctor(doctor::Arguments),
-    /// Run as a daemon: classify a camera's frames and clients' images, and show a live page
+    /// Run a daemon: classify a camera's frames and clients' images, and show a live page
     #[cfg(feature = "daemon")]
+    #[command(after_help = serve::EXAMPLES)]
     Serve(Box<serve::Arguments>),
     /// Have a running daemon classify images
     #[cfg(feature = "daemon")]
     Ask(ask::Arguments),
+    /// Follow a running daemon's decisions, one per line
+    #[cfg(feature = "daemon")]
+    Watch(watch::Arguments),
     /// Show how a running daemon is
     #[cfg(feature = "daemon")]
     Status(status::Arguments),
     /// Show or change the labels of a running daemon
     #[cfg(feature = "daemon")]
+    #[command(after_help = labels::EXAMPLES)]
     Labels(labels::Arguments),
-    /// Follow a running daemon's decisions, a line each
-    #[cfg(feature = "daemon")]
-    Watch(watch::Arguments),
     /// Decide a recording's frames again, and say which decisions differ
     #[cfg(feature = "daemon")]
+    #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
+    /// Measure methods on labelled images: accuracy, calibration, robustness, time
+    #[cfg(feature = "eval")]
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(Box<eval::Arguments>),
+    /// Fit the tamper score's threshold and the probabilities' temperature to your own images
+    #[cfg(feature = "eval")]
+    #[command(after_help = calibrate::EXAMPLES)]
+    Calibrate(calibrate::Arguments),
+    /// Make altered copies of labelled images: attacks by queries, and common corruptions
+    #[cfg(feature = "eval")]
+    #[command(after_help = attack::EXAMPLES)]
+    Attack(Box<attack::Arguments>),
+    /// Time each stage on this device
+    Bench(bench::Arguments),
+    /// Write every intermediate of one photo as named tensors
+    Trace(trace::Arguments),
+    /// Look at a model bundle, check it, or import a model as one
+    Bundle(bundle::Arguments),
+    /// Look at the features remembered on disk, or forget them
+    Cache(cache::Arguments),
+    /// Say what this device can do, what is wrong with it, and what to do about it
+    Doctor(doctor::Arguments),
+    /// Print the script that completes commands in a shell, to be sourced or put where the shell looks
+    Completions(manual::CompletionsArguments),
+    /// Write the manual pages
+    Manual(manual::ManualArguments),
 }
 
 /// Why a command stopped before its end.
@@ -179,7 +188,11 @@ pub fn run() -> ExitCode {
         Ok(program) => program,
         Err(code) => return code,
     };
-    let levels = env_logger::Env::default().default_filter_or(program.log_level());
+    let mut levels = program.log_level().to_string();
+    if io::stderr().is_terminal() {
+        levels += &format!(",{BATCH_LOG_TARGET}=info");
+    }
+    let levels = env_logger::Env::default().default_filter_or(levels);
     env_logger::Builder::from_env(levels).format_timestamp(None).init();
     execute(&program)
 }
@@ -272,4 +285,34 @@ fn progress_bar(count: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {per_sec}, {eta} left")
         .expect("the template is a constant and valid");
     ProgressBar::new(count as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The examples that a command's help and its subcommands' end in.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines = own.lines().filter(|line| line.starts_with("  rtpt "));
+        // What an example says beside is parted by many spaces.
+        let lines = lines.map(|line| line.trim().split("   ").next().unwrap_or_default().to_string());
+        lines.chain(command.get_subcommands().flat_map(examples)).collect()
+    }
+
+    #[cfg(all(feature = "daemon", feature = "eval"))]
+    #[test]
+    fn examples_in_the_help_can_be_run() {
+        let examples = examples(&Cli::command());
+        for command in ["classify", "eval", "attack", "calibrate", "serve", "bundle import", "replay", "labels"] {
+            let count = examples.iter().filter(|line| line.starts_with(&format!("rtpt {command} "))).count();
+            assert!((2..=4).contains(&count), "{count} examples of {command}");
+        }
+        for example in examples {
+            let words = shlex::split(&example).unwrap();
+            assert!(Cli::try_parse_from(&words).is_ok(), "{example}");
+        }
+    }
 }

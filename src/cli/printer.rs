@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::report::{ErrorRecord, ImageRecord};
+use crate::wording::counted;
 
 use super::inputs::Input;
 
@@ -49,26 +50,24 @@ impl Printer {
             let answer_width = label_width + 8;
             writeln!(
                 out,
-                "{:path_width$}  {:answer_width$}    {:answer_width$}       time",
+                "{:path_width$}  {:answer_width$}  {:answer_width$}       time  note",
                 "image",
                 record.method.name(),
                 "zero-shot"
             )?;
             self.headed = true;
         }
-        let mark = if record.best.label == record.zero_shot.label { ' ' } else { '≠' };
+        let tampered = record.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true));
+        let notes = [(record.best.label != record.zero_shot.label, "answers differ"), (tampered, "tampered?")];
+        let notes: Vec<&str> = notes.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect();
         writeln!(
             out,
-            "{:path_width$}  {}  {mark} {}  {:6.0} ms{}",
+            "{:path_width$}  {}  {}  {:6.0} ms  {}",
             clipped(&shown(Path::new(&record.path)), path_width),
             answer(&record.best.label, record.best.probability, label_width),
             answer(&record.zero_shot.label, record.zero_shot.probability, label_width),
             record.timings_ms.total,
-            if record.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)) {
-                "  tampered?"
-            } else {
-                ""
-            },
+            notes.join(", ")
         )?;
         for (rank, next) in record.top.iter().enumerate().skip(1) {
             let rank = format!("{}.", rank + 1);
@@ -78,10 +77,10 @@ impl Printer {
     }
 
     /// Prints how many there were.
-    pub(crate) fn summary(&self, count: usize, failed: usize, seconds: f64) -> io::Result<()> {
+    pub(crate) fn summary(&self, count: usize, failed: usize, time: &str) -> io::Result<()> {
         if !self.json && count > 1 {
             let failures = if failed == 0 { String::new() } else { format!(", {failed} not classified") };
-            writeln!(io::stdout(), "{count} images in {seconds:.1} s{failures}")?;
+            writeln!(io::stdout(), "{} in {time}{failures}", counted(count, "image"))?;
         }
         io::stdout().flush()
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::labels::read_labels;
 use crate::method::Method;
 use crate::recording::{RecordedFrame, Recording, RecordingPart, Replayed, WhatIf, replayer};
+use crate::wording::counted;
 use clap::Args;
 use serde::Serialize;
 
@@ -19,6 +20,12 @@ use super::{Completion, Outcome};
 
 /// Width of a label (characters).
 const LABEL_WIDTH: usize = 20;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt replay field
+  rtpt replay --method zero-shot field
+  rtpt replay --labels my.txt --json field";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -31,7 +38,7 @@ pub(crate) struct Arguments {
     /// What if these labels had been used?
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Worker threads; the results do not depend on it [default: one a core]
+    /// Number of worker threads; results do not depend on it [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// One JSON object a frame, then a summary
@@ -170,13 +177,11 @@ fn conclude(json: bool, summary: &Summary, as_it_was: bool) -> io::Result<()> {
     if json {
         return json_line(&mut out, summary);
     }
-    let Summary { frames, same_bits, same_label, failed, .. } = summary;
+    let Summary { same_bits, same_label, failed, .. } = summary;
+    let frames = counted(summary.frames, "frame");
     if as_it_was {
-        writeln!(
-            out,
-            "{frames} frames: {same_bits} reproduced to the bit, {same_label} with the same answer, {failed} failed"
-        )
+        writeln!(out, "{frames}: {same_bits} reproduced to the bit, {same_label} with the same answer, {failed} failed")
     } else {
-        writeln!(out, "{frames} frames: {same_label} would have had the same answer, {failed} failed")
+        writeln!(out, "{frames}: {same_label} would have had the same answer, {failed} failed")
     }
 }

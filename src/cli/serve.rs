@@ -22,44 +22,55 @@ use super::{Cli, Command, Completion, Outcome, config};
 /// Room for a recording if nothing is said (MiB).
 const RECORD_MAX_MB: u64 = 256;
 
+/// Headings of `--help`.
+const LISTENING: &str = "Listening";
+const RECORDING: &str = "Source, recording and state";
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  rtpt serve --source models/demo/photos --listen 127.0.0.1:8080
+  rtpt serve --source /dev/video0 --views 16 --record field
+  rtpt serve --source 'exec:ffmpeg -loglevel error -i rtsp://camera/1 -c:v mjpeg -f mjpeg -'
+  rtpt serve --config /etc/rtpt/rtpt.toml";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// TOML file with any of these settings under their long names; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Unix socket to listen on [default: rtpt.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR, or /run/rtpt for root]
-    #[arg(long, env = "RTPT_SOCKET", value_name = "PATH")]
+    #[arg(long, env = "RTPT_SOCKET", value_name = "PATH", help_heading = LISTENING)]
     socket: Option<PathBuf>,
     /// TCP address to listen on as well; another than a loopback address needs a token
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// File with the token that clients over TCP must send
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = LISTENING)]
     token_file: Option<PathBuf>,
     /// Where frames come from: /dev/video0, v4l2:DEVICE?size=640x480&fps=15&format=mjpg, exec:COMMAND that prints MJPEG,
     /// - for MJPEG on standard input, watch:FOLDER, or an image or folder, with ?every=SECONDS
     #[arg(long, value_name = "SPEC")]
     source: Option<String>,
-    /// How long a camera or command may give no frame before it is opened again
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    /// Time without a frame after which a camera or command is opened again
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = RECORDING)]
     source_timeout: f64,
-    /// Requests that may wait; further ones are refused with 503
-    #[arg(long, value_name = "N", default_value_t = QUEUE.0)]
+    /// Number of requests that may wait; further ones are refused with 503
+    #[arg(long, value_name = "N", default_value_t = QUEUE.0, help_heading = LISTENING)]
     queue: usize,
     /// Folder for what must outlast the daemon, such as edited labels
     /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/rtpt or ~/.local/state/rtpt]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = RECORDING)]
     state: Option<PathBuf>,
-    /// Record frames and decisions in a folder
-    #[arg(long, value_name = "DIR")]
+    /// Folder to record frames and decisions in
+    #[arg(long, value_name = "DIR", help_heading = RECORDING)]
     record: Option<PathBuf>,
     /// Most room for the recording (MiB); the oldest frames make room
-    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB)]
+    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, help_heading = RECORDING)]
     record_max_mb: u64,
     #[command(flatten)]
-    settings: SettingsArguments,
-    #[command(flatten)]
     cache: CacheArguments,
+    #[command(flatten)]
+    settings: SettingsArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {

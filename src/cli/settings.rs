@@ -21,6 +21,16 @@ use crate::views::Augment;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
+/// Headings of `--help`, after the flags of every day.
+pub(crate) mod headings {
+    pub(crate) const PROMPTS: &str = "Words around the labels";
+    pub(crate) const VIEWS: &str = "Views and encoder";
+    pub(crate) const CACHE: &str = "Cache";
+    pub(crate) const TUNING: &str = "Tuning (for experiments)";
+    #[cfg(feature = "eval")]
+    pub(crate) const DATA: &str = "Reading data sets";
+}
+
 /// Which bundle.
 #[derive(Args)]
 pub(crate) struct BundleArgument {
@@ -39,61 +49,62 @@ impl BundleArgument {
 /// What to choose from.
 #[derive(Args)]
 pub(crate) struct LabelArguments {
-    /// Labels to choose from, one a line, or an identifier, a tab and a label [default: the bundle's]
+    /// File of the labels to choose from: one a line, or an identifier, a tab and a label [default: the bundle's labels]
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// Words before a label, as in "a photo of a"; a full stop is written after it [default: the bundle's]
-    #[arg(long, value_name = "WORDS", conflicts_with = "templates")]
+    /// Words before a label, as in "a photo of a"; a full stop is written after the label [default: the bundle's]
+    #[arg(long, value_name = "WORDS", help_heading = headings::PROMPTS, conflicts_with = "templates")]
     context: Option<String>,
     /// A prompt with {} for the label, instead of a context; several are averaged
-    #[arg(long = "template", value_name = "TEXT")]
+    #[arg(long = "template", value_name = "TEXT", help_heading = headings::PROMPTS)]
     templates: Vec<String>,
 }
 
 /// How features are made.
 #[derive(Args)]
 pub(crate) struct ExtractorArguments {
-    /// Views of the image, the clean one included [default: the bundle's]
+    /// Number of views of an image, the clean one included: more are slower and steadier [default: the bundle's]
     #[arg(long, value_name = "N")]
     pub views: Option<usize>,
-    /// What the views undergo after cropping [default: the bundle's]
-    #[arg(long, value_enum)]
+    /// What is done to the views after cropping [default: the bundle's]
+    #[arg(long, value_enum, help_heading = headings::VIEWS)]
     augment: Option<AugmentChoice>,
     /// Seed of the views, mixed with the image's digest
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = headings::VIEWS)]
     seed: u64,
-    /// Worker threads; the results do not depend on it [default: one a core]
-    #[arg(long, value_name = "N")]
+    /// Number of worker threads; results do not depend on it [default: one per core]
+    #[arg(long, value_name = "N", help_heading = headings::VIEWS)]
     threads: Option<usize>,
-    /// Views the encoder takes at once; may change the last bits [default: measured once per bundle and device]
-    #[arg(long, value_name = "N")]
+    /// Number of views that the encoder takes at once; may change the last bits [default: measured once per bundle and
+    /// device]
+    #[arg(long, value_name = "N", help_heading = headings::VIEWS)]
     batch: Option<usize>,
 }
 
 /// The method and its parameters.
 #[derive(Args)]
 pub(crate) struct MethodArguments {
-    /// Method [default: the bundle's]
+    /// Method that makes an answer of the views [default: the bundle's]
     #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
     method: Option<Method>,
-    /// Steps of test-time adaptation [default: the bundle's, R-TPT's 1]
-    #[arg(long, value_name = "N")]
+    /// Steps of test-time adaptation [default: the bundle's, or R-TPT's 1]
+    #[arg(long, value_name = "N", help_heading = headings::TUNING)]
     tta_steps: Option<usize>,
     /// Learning rate of the tuning [default: the bundle's for its own method, else the method's]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", help_heading = headings::TUNING)]
     lr: Option<f64>,
-    /// Fraction of the views, those of least entropy, that the method looks at [default: the bundle's for its own method,
+    /// Share of the views, those of least entropy, that the method looks at [default: the bundle's for its own method,
     /// else the method's]
-    #[arg(long, value_name = "FRACTION")]
+    #[arg(long, value_name = "FRACTION", help_heading = headings::TUNING)]
     selection: Option<f64>,
-    /// Directions that class-lowrank shifts classes in [default: 32]
-    #[arg(long, value_name = "N")]
+    /// Number of directions in which class-lowrank shifts classes [default: 32]
+    #[arg(long, value_name = "N", help_heading = headings::TUNING)]
     rank: Option<usize>,
-    /// Leave classes out of the tuning whose probability is below P in every view; 0 is exact [default: 0]
-    #[arg(long, value_name = "P")]
+    /// Probability below which, in every view, a class is left out of the tuning; 0 is exact [default: 0]
+    #[arg(long, value_name = "P", help_heading = headings::TUNING)]
     class_cutoff: Option<f64>,
-    /// A parameter of the method by name, as in selection=0.2
-    #[arg(long = "set", value_name = "NAME=VALUE")]
+    /// Any parameter of the method by name, as in selection=0.2
+    #[arg(long = "set", value_name = "NAME=VALUE", help_heading = headings::TUNING)]
     parameters: Vec<String>,
 }
 
@@ -107,13 +118,13 @@ pub(crate) fn method_parser() -> impl TypedValueParser<Value = Method> {
 #[derive(Args)]
 pub(crate) struct CacheArguments {
     /// Where features are remembered [default: on disk for folders and evaluations, else nowhere]
-    #[arg(long, value_enum, value_name = "WHERE")]
+    #[arg(long, value_enum, value_name = "WHERE", help_heading = headings::CACHE)]
     cache: Option<CacheChoice>,
     /// Folder of the features on disk [default: the cache folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = headings::CACHE)]
     pub cache_dir: Option<PathBuf>,
-    /// Most features on disk (MiB); the oldest make room
-    #[arg(long, value_name = "N", default_value_t = CACHE_DISK_BYTES >> 20)]
+    /// Most room for features on disk (MiB); the oldest make room
+    #[arg(long, value_name = "N", help_heading = headings::CACHE, default_value_t = CACHE_DISK_BYTES >> 20)]
     cache_max_mb: u64,
 }
 
@@ -173,9 +184,9 @@ pub(crate) struct SettingsArguments {
     #[command(flatten)]
     pub labels: LabelArguments,
     #[command(flatten)]
-    method: MethodArguments,
-    #[command(flatten)]
     pub extractor: ExtractorArguments,
+    #[command(flatten)]
+    method: MethodArguments,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -195,10 +206,16 @@ impl SettingsArguments {
 
     /// Prepares to classify with an open bundle.
     pub(crate) fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
+        self.settings(bundle)?.extractor.check()?;
+        let list = self.labels.list(bundle)?;
+        self.classifier_among(bundle, list)
+    }
+
+    /// As [`Self::classifier_of`], with labels that are chosen already.
+    pub(crate) fn classifier_among(&self, bundle: &Bundle, list: Option<Labels>) -> Result<Classifier> {
         let settings = self.settings(bundle)?;
         settings.extractor.check()?;
         let cache_folder = cache_folder();
-        let list = self.labels.list(bundle)?;
         let labels = self.labels.embed(bundle, list, settings.extractor.threads)?;
         if settings.extractor.views.count == 1 {
             log::warn!(

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
+use crate::wording::counted;
 use clap::Args;
 
 use super::client::SocketArgument;
@@ -38,8 +39,13 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
     if let Some(model) = &info.model {
         writeln!(
             out,
-            "model      {}, {} labels, method {}, {} views, {} threads, batch {}",
-            model.bundle, model.labels, model.method, model.views, model.threads, model.batch
+            "model      {}, {}, method {}, {}, {}, batch {}",
+            model.bundle,
+            counted(model.labels, "label"),
+            model.method,
+            counted(model.views, "view"),
+            counted(model.threads, "thread"),
+            model.batch
         )?;
     }
     let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, .. } = &status.source;

@@ -124,7 +124,7 @@ fn take_in(token: &str) -> Response {
 }
 
 async fn unknown(uri: Uri) -> Refused {
-    let message = format!("there is nothing at {:?}; see the README for what there is", uri.path());
+    let message = format!("there is nothing at {:?}; docs/daemon.md lists what there is", uri.path());
     Refused::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
@@ -334,17 +334,19 @@ async fn frame(State(context): State<Context>) -> Answer {
     Ok(([(CONTENT_TYPE, kind)], latest.file.as_ref().clone()).into_response())
 }
 
-/// The views of the latest frame as one picture, made anew: they follow from the frame's digest and the settings.
+/// The views of the latest frame as one picture, made anew: they follow from the frame's digest and the settings. The tag
+/// is the digest, which says whose views they are when the latest frame has become another meanwhile.
 async fn views(State(context): State<Context>) -> Answer {
     let latest = context.shared.latest().ok_or_else(no_frame)?;
     let model = context.shared.model().ok_or_else(no_frame)?;
+    let tag = format!("\"{}\"", latest.digest);
     let drawn = tokio::task::spawn_blocking(move || {
         view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views)
     });
     let sheet = drawn
         .await
         .map_err(|_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "views", "the views cannot be drawn"))??;
-    Ok(([(CONTENT_TYPE, "image/jpeg")], sheet).into_response())
+    Ok(([(CONTENT_TYPE, "image/jpeg".to_string()), (ETAG, tag)], sheet).into_response())
 }
 
 async fn events(State(context): State<Context>) -> Answer {

@@ -41,7 +41,7 @@ impl<E: Into<Error>> From<E> for Refused {
         let error = error.into();
         let status = match &error {
             Error::Image(ImageError::FileTooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::Image(ImageError::FormatUnknown) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::Image(ImageError::FormatUnknown { .. }) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Cancelled(_) => StatusCode::GATEWAY_TIMEOUT,
             _ => match error.category() {
                 Category::Input => StatusCode::UNPROCESSABLE_ENTITY,

@@ -23,6 +23,11 @@ const TRIALS: usize = 3;
 /// What is used when nothing can be stored: a measured choice could differ from run to run.
 const UNMEASURED: usize = 1;
 
+/// How long measuring takes.
+const USUALLY: &str = "usually 1 to 15 s";
+/// What its messages are logged under: the program shows them to whoever sits and waits.
+pub(crate) const LOG_TARGET: &str = "batch";
+
 /// The batch and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchChoice {
@@ -38,7 +43,10 @@ pub(crate) enum BatchOrigin {
     /// Asked for.
     Given,
     /// Measured on this device now.
-    Measured,
+    Measured {
+        /// How long that took (milliseconds).
+        ms: u64,
+    },
     /// Measured on this device before.
     Remembered,
     /// Nothing could be stored, so the fixed fallback was taken.
@@ -67,9 +75,13 @@ pub(crate) fn choose_batch(
     if let Some(batch) = remembered(&path) {
         return Ok(BatchChoice { batch, origin: BatchOrigin::Remembered });
     }
+    let began = Instant::now();
+    log::info!(target: LOG_TARGET, "measuring which batch the encoder is fastest with, once per bundle and device; {USUALLY}");
     let measured = measure(model, shape)?;
+    let ms = began.elapsed().as_millis() as u64;
+    log::info!(target: LOG_TARGET, "batch {measured}, measured in {:.1} s", ms as f64 / 1e3);
     Ok(match remember(&path, measured) {
-        Ok(batch) => BatchChoice { batch, origin: BatchOrigin::Measured },
+        Ok(batch) => BatchChoice { batch, origin: BatchOrigin::Measured { ms } },
         Err(error) => {
             log::warn!("cannot remember the encoder's batch in {}: {error}; using {UNMEASURED}", path.display());
             fallback

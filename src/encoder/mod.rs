@@ -18,7 +18,7 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
 use tract_onnx::tract_hir::infer::Factoid;
 
-pub(crate) use batch::{BatchChoice, BatchOrigin, choose_batch};
+pub(crate) use batch::{BatchChoice, BatchOrigin, LOG_TARGET as BATCH_LOG_TARGET, choose_batch};
 pub use error::EncoderError;
 #[cfg(feature = "cli")]
 pub(crate) use onnx::{OnnxFile, OnnxValue};

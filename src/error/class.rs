@@ -80,7 +80,7 @@ fn of_image(error: &ImageError) -> (Category, &'static str) {
     match error {
         ImageError::Empty => (Category::Input, "image_empty"),
         ImageError::FileTooLarge { .. } => (Category::Input, "image_file_too_large"),
-        ImageError::FormatUnknown => (Category::Input, "image_format_unknown"),
+        ImageError::FormatUnknown { .. } => (Category::Input, "image_format_unknown"),
         ImageError::Size { .. } => (Category::Input, "image_size"),
         ImageError::Corrupt { .. } => (Category::Input, "image_corrupt"),
     }

@@ -15,6 +15,7 @@ use crate::labels::LabelsError;
 use crate::setting::SettingError;
 use crate::text::{TensorError, TextError};
 use crate::views::ImageError;
+use crate::wording::counted;
 
 /// The result of everything in this crate that can fail.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -96,7 +97,7 @@ pub enum Error {
         tolerance: f32,
     },
     /// A data set is not what it should be; everything that is wrong is listed, up to a bound.
-    #[error("the data set {} cannot be used, nothing was encoded; {count} problem(s):{}", path.display(), listed(shown, *count))]
+    #[error("the data set {} cannot be used, nothing was encoded; {}:{}", path.display(), counted(*count, "problem"), listed(shown, *count))]
     DataSet {
         /// The file or folder.
         path: PathBuf,

@@ -6,6 +6,7 @@ use super::journal::Results;
 use super::record::{Measured, MethodResult, Record};
 use crate::method::ViewUse;
 use crate::metrics::{auroc, calibration_error, mcnemar, quantile, wilson};
+use crate::wording::counted;
 
 /// Version of the summary's JSON.
 pub(crate) const SUMMARY_SCHEMA: u32 = 1;
@@ -103,11 +104,16 @@ impl Summary {
         }
     }
 
+    fn heading(&self) -> String {
+        format!("{}, {}, {}\n", self.bundle, counted(self.classes, "label"), counted(self.views, "view"))
+    }
+
     /// The table in Markdown.
     pub(crate) fn to_markdown(&self) -> String {
-        let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
+        let mut text = self.heading();
         for condition in &self.conditions {
-            text += &format!("\n### {}: {} images{}\n\n", condition.name, condition.images, condition.notes());
+            text +=
+                &format!("\n### {}: {}{}\n\n", condition.name, counted(condition.images, "image"), condition.notes());
             text += &format!("| {} |\n|{}\n", HEADINGS.join(" | "), "---|".repeat(HEADINGS.len()));
             for method in &condition.methods {
                 text += &format!("| {} |\n", method.cells().join(" | "));
@@ -118,9 +124,9 @@ impl Summary {
 
     /// The table for a terminal.
     pub(crate) fn to_text(&self) -> String {
-        let mut text = format!("{}, {} classes, {} views\n", self.bundle, self.classes, self.views);
+        let mut text = self.heading();
         for condition in &self.conditions {
-            text += &format!("\n{}: {} images{}\n", condition.name, condition.images, condition.notes());
+            text += &format!("\n{}: {}{}\n", condition.name, counted(condition.images, "image"), condition.notes());
             let mut rows = vec![HEADINGS.map(String::from)];
             rows.extend(condition.methods.iter().map(MethodSummary::cells));
             let widths: Vec<usize> = (0..HEADINGS.len())
@@ -158,6 +164,8 @@ impl MethodSummary {
     /// The row of a table.
     pub(crate) fn cells(&self) -> [String; 9] {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
+        // What rounds to zero has no sign.
+        let hundredths = |value: f64| format!("{:.2}", if value.abs() < 0.005 { 0.0 } else { value });
         let gap = self.against_zero_shot.map_or(String::new(), |gap| {
             let p = if gap.p < 0.001 { "p < 0.001".into() } else { format!("p = {:.3}", gap.p) };
             format!("{:+.1}, {p}", gap.difference * 100.0)
@@ -172,9 +180,9 @@ impl MethodSummary {
             format!("{}–{}", percent(self.interval.0), percent(self.interval.1)),
             format!("{} %", percent(self.top5)),
             gap,
-            format!("{:.2}", self.entropy),
+            hundredths(self.entropy),
             ece,
-            format!("{:.2}", self.nll),
+            hundredths(self.nll),
             format!("{:.2}, {:.2}", self.ms.0, self.ms.1),
         ]
     }

@@ -12,6 +12,7 @@ use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::metrics::{bins, calibration_error};
 use crate::views::{Filter, decode, encode_png, resize};
+use crate::wording::counted;
 
 /// Mistakes shown of each condition (count).
 const MISTAKES: usize = 12;
@@ -28,10 +29,10 @@ figure img{max-width:100%}h2{margin-top:2.5rem}.note{color:#666}.scroll{overflow
 /// The report of `summary` over `conditions`; the diagrams and mistakes are those of the method `shown`.
 pub(crate) fn evaluation_html(summary: &Summary, conditions: &[Results], shown: &str) -> String {
     let mut body = format!(
-        "<h1>Evaluation of {}</h1><p>{} classes, {} views.</p>",
+        "<h1>Evaluation of {}</h1><p>{}, {}.</p>",
         escape_text(&summary.bundle),
-        summary.classes,
-        summary.views
+        counted(summary.classes, "label"),
+        counted(summary.views, "view")
     );
     body += "<h2>Right answers</h2>";
     let methods: Vec<String> = summary.conditions[0].methods.iter().map(|method| method.name.clone()).collect();
@@ -83,9 +84,9 @@ fn table(condition: &ConditionSummary) -> String {
     }
     let headings: String = HEADINGS.iter().map(|heading| format!("<th>{heading}</th>")).collect();
     format!(
-        "<h3>{}: {} images{}</h3><div class=\"scroll\"><table><tr>{headings}</tr>{rows}</table></div>",
+        "<h3>{}: {}{}</h3><div class=\"scroll\"><table><tr>{headings}</tr>{rows}</table></div>",
         escape_text(&condition.name),
-        condition.images,
+        counted(condition.images, "image"),
         escape_text(condition.notes())
     )
 }

@@ -12,6 +12,7 @@ use crate::files::FileError;
 use crate::files::write_file;
 use crate::rows::{argmax, softmax, top};
 use crate::views::{Pixels, Preprocessing, encode_png, view_pixels};
+use crate::wording::counted;
 
 const WIDTH: usize = 1480;
 const MARGIN: usize = 28;
@@ -88,11 +89,11 @@ fn draw_header(canvas: &mut Canvas, name: &str, answer: &Answer) {
     canvas.text(&verdict, MARGIN, 18, 34, INK);
     let views = answer.features.views;
     let line = format!(
-        "{name}   ·   method {}   ·   {} views   ·   seed {}   ·   {} classes   ·   bundle {}",
+        "{name}   ·   method {}   ·   {}   ·   seed {}   ·   {}   ·   bundle {}",
         answer.method(),
-        views.count,
+        counted(views.count, "view"),
         views.seed,
-        names.len(),
+        counted(names.len(), "label"),
         answer.features.bundle,
     );
     let line = canvas.fitted(&line, WIDTH - 2 * MARGIN, 17);

@@ -31,7 +31,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
         .with_guessed_format()
         .map_err(|source| ImageError::Corrupt { source: source.into() })?;
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
-        return Err(ImageError::FormatUnknown);
+        return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
     }
     if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(bytes) {
         return Err(ImageError::Corrupt { source: "the JPEG has no end".into() });
@@ -44,6 +44,27 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
     image.apply_orientation(orientation);
     Ok(to_pixels(image))
+}
+
+/// What a file that is not read is, by its first bytes.
+fn kind_of(bytes: &[u8]) -> &'static str {
+    let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
+    let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));
+    match bytes {
+        [b'G', b'I', b'F', b'8', ..] => "a GIF image",
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF or raw image",
+        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => "a JPEG XL image",
+        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => "a JPEG 2000 image",
+        [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => "an AVIF image",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..]
+            if has_brand(&[b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"]) =>
+        {
+            "a HEIC image"
+        }
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a film",
+        _ => "of no known kind",
+    }
 }
 
 fn decoder_limits() -> Limits {

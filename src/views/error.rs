@@ -18,8 +18,13 @@ pub enum ImageError {
         limit: u64,
     },
     /// The content is no image format that is read.
-    #[error("the content is not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to one of these")]
-    FormatUnknown,
+    #[error(
+        "the content is {found}, not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to JPEG, as with heif-convert or ImageMagick"
+    )]
+    FormatUnknown {
+        /// Kind of file by its first bytes.
+        found: &'static str,
+    },
     /// The image claims sides that are 0 or past the limits.
     #[error(
         "the image claims {width}×{height} pixels, expected sides of 1 to {side_max} and at most {pixels_max} pixels in all; make it smaller"

@@ -144,6 +144,17 @@ fn corruptions_are_written_by_kind_and_severity() {
 }
 
 #[test]
+fn noise_asks_less_than_a_search_and_says_how_much() {
+    let bench = Bench::new();
+    let photos = believed(&bench);
+    let out = bench.path("out").to_str().unwrap().to_string();
+    let run = bench.rtpt(&["attack", "noise", &photos, "--out", &out, "--eps", "1/255", "--count", "2"]);
+    run.fails_with(0, &["2 images, at most 50 queries each; a query encodes 1 view\n"]);
+    assert_eq!(json(&bench, "out/attack.json")["queries"], 50);
+    assert!(bench.rtpt(&["attack", "noise", "--help"]).stdout.contains("50 for noise"));
+}
+
+#[test]
 fn a_split_file_brings_its_own_labels() {
     let bench = Bench::new();
     photos(&bench);

@@ -249,3 +249,20 @@ fn the_demo_runs_and_resists() {
     assert!(attacked_zero_shot * 4 <= all && attacked_rtpt * 2 > all, "{totals}");
     assert!(picture.is_file());
 }
+
+#[test]
+fn a_bundle_is_named_by_place_or_by_flag() {
+    let bench = Bench::new();
+    let bundle = bench.bundle().folder().to_string();
+    for command in ["check", "info"] {
+        let [by_place, by_flag] = [&["bundle", command, &bundle][..], &["bundle", command, "--bundle", &bundle]]
+            .map(|arguments| bench.rtpt_without_bundle(arguments));
+        assert_eq!((by_flag.code, &by_flag.stdout), (0, &by_place.stdout), "{}", by_flag.stderr);
+        // What is named on the command line goes before the environment.
+        let mut named = bench.command(&["bundle", command, &bundle]);
+        let output = named.env("RTPT_BUNDLE", "/nowhere").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command}");
+    }
+    let info = bench.rtpt(&["bundle", "info"]).stdout;
+    assert!(info.contains("learning rate = "), "a parameter a line: {info}");
+}

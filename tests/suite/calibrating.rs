@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::evaluating::photos;
 use crate::goldens::Goldens;
-use crate::program::{Bench, Run};
+use crate::program::{Bench, Run, demo};
 use rtpt_edge::internal::views::{Pixels, encode_png};
 
 /// Thirty different images in folders of the tiny bundle's classes.
@@ -106,11 +106,35 @@ fn without_labels_fewer_views_are_fitted_to_all() {
     let it = Calibrated::new();
     let run = it.rtpt("calibrate", &["--unlabelled", "--views", "6", &it.images]);
     assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(!run.stderr.contains("XDG_CACHE_HOME"), "the reference has the same cache folder: {}", run.stderr);
     assert_eq!(it.stored()["temperature"]["target"], "full-views");
     assert_eq!((&it.stored()["views"], &it.stored()["temperature"]["images"]), (&6.into(), &30.into()));
     let run = it.rtpt("calibrate", &["--unlabelled", &it.images]);
     run.fails_with(0, &["no temperature is fitted"]);
     assert_eq!(it.stored()["temperature"], Value::Null);
+}
+
+#[test]
+fn folders_name_the_labels_here_as_in_an_evaluation() {
+    let bench = Bench::new();
+    let photos = fs::read_dir(demo().join("../photos")).unwrap().map(|entry| entry.unwrap().path());
+    let mut photos: Vec<_> =
+        photos.filter(|path| path.extension().is_some_and(|end| end != "tsv" && end != "md")).collect();
+    photos.sort();
+    for (place, photo) in photos.iter().take(20).enumerate() {
+        let class = ["quiet_things", "loud_things"][place % 2];
+        let name = photo.file_name().unwrap().to_string_lossy();
+        bench.write(&format!("own/{class}/{name}"), &fs::read(photo).unwrap());
+    }
+    let own = bench.path("own").to_str().unwrap().to_string();
+    let out = bench.path("out").to_str().unwrap().to_string();
+    let demo = demo().to_str().unwrap().to_string();
+    let said = r#"the 2 labels are the names of the folders in"#;
+    let names = r#""loud things", "quiet things"; choose others with --labels FILE"#;
+    let common = ["--bundle", &demo, "--views", "2", &own];
+    bench.rtpt(&[&["calibrate", "--dry-run"], &common[..]].concat()).fails_with(0, &[said, names]);
+    let eval = ["eval", "--report", &out, "--methods", "zero-shot"];
+    bench.rtpt(&[&eval[..], &common].concat()).fails_with(0, &[said, names]);
 }
 
 #[test]

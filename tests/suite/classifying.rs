@@ -236,3 +236,30 @@ fn help_tells_the_exit_codes() {
         assert!(help.stdout.contains(code), "{}", help.stdout);
     }
 }
+
+#[test]
+fn the_table_says_in_words_where_answers_differ_and_what_was_done_once() {
+    let bench = Bench::new();
+    let photos = crate::evaluating::photos(&bench);
+    let records = bench.rtpt(&["classify", "--json", &photos]).records();
+    let differ = records.iter().filter(|record| record["label"] != record["zero_shot"]["label"]).count();
+    // The flag stands for a bundle and a device whose batch is known: nothing was measured.
+    let known = bench.rtpt(&["classify", "--method", "none", &photos]).stdout;
+    assert!(known.lines().next().unwrap().ends_with("note") && !known.contains('≠'), "{known}");
+    let table = bench.rtpt(&["classify", &photos]).stdout;
+    assert_eq!(table.matches("answers differ").count(), differ, "{table}");
+    assert!(table.contains("7 images in ") && !table.contains("once"), "{table}");
+    let fresh = Bench::new();
+    let mut command = fresh.command(&["classify", &photos]);
+    let output = command.env("RTPT_BUNDLE", crate::program::tiny()).env("RUST_LOG", "info").output().unwrap();
+    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains(" s to choose the encoder's batch, once"), "{table}");
+    assert!(log.contains("measuring which batch") && log.contains("once per bundle and device"), "{log}");
+}
+
+#[test]
+fn one_of_a_thing_is_no_plural() {
+    let bench = Bench::new();
+    let run = bench.rtpt(&["bench", "--repeat", "1", "--views", "1", "--threads", "1", "--method", "none"]);
+    assert!(run.stdout.contains(": 1 view, ") && run.stdout.contains(" 1 thread, ") && run.stdout.contains(" 1 run\n"));
+}

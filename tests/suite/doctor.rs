@@ -176,3 +176,19 @@ fn the_demo_bundle_is_examined_with_its_text_tower() {
     let stages: Vec<&str> = goldens.as_array().unwrap().iter().map(|drift| drift["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["view", "features", "logits", "tokens", "texts"]);
 }
+
+#[test]
+fn a_daemon_is_looked_for_where_it_would_listen() {
+    let bench = Bench::new();
+    let folder = bench.path("run");
+    std::fs::create_dir(&folder).unwrap();
+    let mut command = bench.command(&["doctor", "--no-timing", "--json"]);
+    command.env("RTPT_BUNDLE", demo()).env("XDG_RUNTIME_DIR", &folder).env_remove("RUNTIME_DIRECTORY");
+    let output = command.env_remove("RTPT_SOCKET").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = finding(&report, "daemon")["found"].as_str().unwrap().to_string();
+    // A daemon of the whole device may run here.
+    if !std::path::Path::new("/run/rtpt/rtpt.sock").exists() && !std::path::Path::new("/run/rtpt.sock").exists() {
+        assert_eq!(found, format!("none: there is no {}", folder.join("rtpt.sock").display()));
+    }
+}

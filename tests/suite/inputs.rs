@@ -86,6 +86,37 @@ fn text_named_as_an_image() {
 }
 
 #[test]
+fn images_of_other_kinds_are_named_by_their_content() {
+    for (kind, bytes) in [
+        ("a GIF image", &b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"[..]),
+        ("a HEIC image", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("a HEIC image", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
+        ("an AVIF image", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif"),
+        ("a TIFF or raw image", b"II*\0\x08\0\0\0"),
+        ("a JPEG XL image", b"\xff\x0a\0\0"),
+        ("of no known kind", b"these are my notes, not a photo"),
+    ] {
+        assert_refused("photo.jpg", bytes, "image_format_unknown", &format!("the content is {kind}, not a JPEG"));
+    }
+}
+
+#[test]
+fn files_of_kinds_that_are_not_read_are_counted() {
+    let bench = Bench::new();
+    for name in ["a/1.HEIC", "a/deep/2.heif", "a/3.gif", "a/.4.gif", "a/notes.txt"] {
+        bench.write(&format!("photos/{name}"), b"anything");
+    }
+    bench.write("photos/a/red.png", &image_bytes("rgb.png"));
+    let said = "photos: 3 files of kinds that are not read were left out: 2 HEIC, 1 GIF; convert them to JPEG, as with heif-convert";
+    bench.rtpt(&["classify", "photos"]).fails_with(0, &[said]);
+    // A data set has its images in the folders of classes alone.
+    bench.write("set/red/1.avif", b"anything");
+    bench.write("set/red/2.png", &image_bytes("rgb.png"));
+    let run = bench.rtpt(&["eval", "set", "--report", "out", "--methods", "zero-shot"]);
+    run.fails_with(0, &["set: 1 file of a kind that is not read was left out: 1 AVIF"]);
+}
+
+#[test]
 fn a_file_over_the_limit() {
     let bytes = vec![0xff; (64 << 20) + 1];
     assert_refused("large.jpg", &bytes, "image_file_too_large", "67108864 bytes");

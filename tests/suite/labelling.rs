@@ -215,3 +215,13 @@ fn without_a_text_tower_only_the_bundles_own_prompt_works() {
     let same = bench.rtpt(&["classify", "--context", "a photo of a", &image]);
     assert_eq!(same.code, 0, "{}", same.stderr);
 }
+
+#[test]
+fn labels_instead_of_a_file_of_them_are_told_how_to_make_one() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    bench
+        .rtpt(&["classify", "--labels", "cup, dog's bowl", &image])
+        .fails_with(2, &["one label a line", r"printf 'cup\ndog'\''s bowl\n' > my.txt"]);
+    bench.rtpt(&["classify", "--labels", "none.txt", &image]).fails_with(2, &["UTF-8 text, one label a line"]);
+}

@@ -1,5 +1,6 @@
 //! The live page in a real browser, on a phone's width and a desk's.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use nix::sys::signal::Signal;
@@ -71,11 +72,39 @@ fn the_page_shows_what_the_camera_sees_on_a_phone_and_on_a_desk() {
         browser.wait_for("document.getElementById('tamper').classList.contains('suspicious')");
         assert!(browser.text("total-now").contains("ms") && browser.text("memory").contains("MiB"));
         browser.run("document.getElementById('show-views').click()");
-        browser.wait_for("document.querySelectorAll('.thumb[data-drawn]').length === 64");
+        browser.wait_for("document.querySelectorAll('.thumb canvas').length === 64");
+        assert_eq!(shown("document.getElementById('method').textContent"), "view-shift");
         browser.wait_for("document.getElementById('about').textContent.includes('demo@')");
         keep(&browser, &format!("page-{width}.png"));
         no_complaints(&browser);
     }
+}
+
+#[test]
+fn pictures_of_views_stand_over_their_own_labels() {
+    let bench = Bench::new();
+    let Some((_daemon, address, browser)) = stage(&bench, "16") else { return };
+    browser.open(&address, 1280, 900);
+    browser.wait_for("state.decision");
+    browser.run("document.getElementById('show-views').click()");
+    // What stands under the pictures, which photo it is of, and the first picture itself.
+    let shown = "const text = [...document.querySelectorAll('#tiles .name, #tiles .share')].map(node => node.textContent).join(); \
+        const canvas = document.querySelector('.thumb canvas'); return canvas ? [text, canvas.toDataURL()] : null";
+    let mut pictures: BTreeMap<String, String> = BTreeMap::new();
+    until("three photos were shown", || {
+        let pair = browser.run(shown);
+        let (text, picture) = (pair[0].as_str()?.to_string(), pair[1].as_str()?.to_string());
+        let first = pictures.entry(text).or_insert_with(|| picture.clone());
+        assert_eq!(*first, picture, "the same labels and weights, so the same photo");
+        (pictures.len() >= 3).then_some(())
+    });
+    let mut different: Vec<&String> = pictures.values().collect();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), pictures.len(), "another photo has other pictures");
+    browser.run("document.getElementById('show-views').click()");
+    assert_eq!(browser.run("return document.querySelectorAll('.thumb canvas').length"), 0);
+    no_complaints(&browser);
 }
 
 #[test]
@@ -107,7 +136,7 @@ fn labels_are_edited_by_keyboard_and_mistakes_are_told() {
 
     browser.run("document.getElementById('text').value = 'one'; document.getElementById('save').click()");
     browser.wait_for("document.getElementById('saved').classList.contains('wrong')");
-    assert!(browser.text("saved").contains("1 labels given"), "{}", browser.text("saved"));
+    assert!(browser.text("saved").contains("1 label given"), "{}", browser.text("saved"));
     assert_eq!(browser.run("return document.getElementById('text').value"), "one", "what was typed stays");
     browser.run("document.getElementById('revert').click()");
     assert_eq!(browser.run("return document.getElementById('text').value"), "a red accordion\nchair\n");

@@ -540,6 +540,8 @@ fn watchers_see_decisions_and_the_rest_of_the_interface_fits_them() {
     assert_eq!(daemon.get("/v1/frame.jpg").body, image_bytes("rgb.png"));
     assert_eq!(daemon.get("/v1/frame.jpg").header("content-type"), Some("image/png"));
     let sheet = daemon.get("/v1/views.jpg");
+    let digest = second["image"]["digest"].as_str().unwrap();
+    assert_eq!(sheet.header("etag"), Some(&*format!("\"{digest}\"")), "it says whose views they are");
     assert_eq!((sheet.status, sheet.header("content-type")), (200, Some("image/jpeg")));
     let sheet = rtpt_edge::internal::views::decode(&sheet.body).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (8 * 96, 2 * 96));

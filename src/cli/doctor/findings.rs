@@ -8,6 +8,7 @@ use crate::cache::{FILE_NAME, disk_usage};
 use crate::check::Drift;
 use crate::device::{Memory, Processor, Slowed};
 use crate::error::{Error, Result};
+use crate::wording::counted;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
@@ -60,7 +61,8 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
     };
     let board = processor.board.as_ref().map_or_else(String::new, |board| format!(" ({board})"));
     let Processor { model, cores, architecture, .. } = processor;
-    let found = format!("{model}{board}, {cores} cores, {architecture}; has {}; lacks {}", those(true), those(false));
+    let cores = counted(*cores, "core");
+    let found = format!("{model}{board}, {cores}, {architecture}; has {}; lacks {}", those(true), those(false));
     let has = |name: &str| processor.features.contains(&(name, true));
     let lacks = |name: &str| processor.features.contains(&(name, false));
     if lacks("neon") {
@@ -193,9 +195,9 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
         .map(|forecast| format!("{} at {} views", in_words(forecast.frames_per_second), forecast.views))
         .collect();
     let found = format!(
-        "{} (640×480, {} threads, batch {})\nforecast, frames a second: {}",
+        "{} (640×480, {}, batch {})\nforecast, frames a second: {}",
         measured.join(", "),
-        speed.threads,
+        counted(speed.threads, "thread"),
         speed.batch,
         forecast.join(", ")
     );
@@ -285,7 +287,8 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     match disk_usage(folder) {
         Ok(None) => finding("cache", Fine, format!("{shown}: no features are remembered{room}"), NOTHING),
         Ok(Some(usage)) => {
-            let found = format!("{shown}: {} images, {}{room}", usage.entries, mebibytes(usage.file_bytes));
+            let images = counted(usage.entries as usize, "image");
+            let found = format!("{shown}: {images}, {}{room}", mebibytes(usage.file_bytes));
             finding("cache", Fine, found, NOTHING)
         }
         Err(problem) => {

@@ -5,11 +5,17 @@ const $ = id => document.getElementById(id);
 const COLUMNS = 8;          // of the sheet that /v1/views.jpg draws
 const MINUTES = 5;          // of the plots
 const TOP = 5;
+const PICTURES_MS = 1000;   // at least, from one sheet of views to the next: each is made for the asking
+const RECENT = 32;          // decisions that a sheet may still belong to
 
-const state = { decision: null, points: [], tag: null, savedText: '', sheet: null, lastStatus: null, frameBusy: false };
+const state = {
+  decision: null, recent: [], points: [], tag: null, savedText: '', lastStatus: null, frameBusy: false,
+  pictures: false, sheetBusy: false, sheetStale: false,
+};
 
 const percent = p => (100 * p).toFixed(p < 0.9995 ? 1 : 0) + ' %';
 const ms = t => t < 10 ? t.toFixed(1) + ' ms' : Math.round(t) + ' ms';
+const counted = (count, noun) => count + ' ' + noun + (count === 1 ? '' : 's');
 const text = (id, value) => { const node = $(id); if (node.textContent !== value) node.textContent = value; };
 
 async function ask(path, options) {
@@ -36,9 +42,11 @@ function track(kind, share) {
 
 function showDecision(decision) {
   state.decision = decision;
+  state.recent = [decision, ...state.recent].slice(0, RECENT);
   const image = decision.image;
   text('label', image.label);
   text('probability', percent(image.probability));
+  text('method', image.method);
   showTamper(image.tamper);
   const zero = image.zero_shot;
   const rows = image.top.slice(0, TOP).map((answer, index) => [answer.label, answer.probability, decision.zero_shot[index]]);
@@ -55,10 +63,11 @@ function showDecision(decision) {
     row.append(head, cell);
     return row;
   }));
-  text('frame-note', image.path + ' · ' + new Date(decision.unix_ms).toLocaleTimeString() + ' · ' + ms(image.timings_ms.total) + ' · ' + image.views + ' views, head ' + image.head);
+  text('frame-note', image.path + ' · ' + new Date(decision.unix_ms).toLocaleTimeString() + ' · ' + ms(image.timings_ms.total) + ' · ' + counted(image.views, 'view') + ', method ' + image.method);
   text('dropped', String(decision.dropped));
   showFrame(decision);
-  showViews(decision);
+  if (state.pictures) refreshPictures();
+  else showViews(decision);
 }
 
 function showTamper(tamper) {
@@ -86,6 +95,7 @@ function showFrame(decision) {
 }
 
 function showViews(decision) {
+  text('views-note', 'The views of ' + decision.image.path + ', ' + new Date(decision.unix_ms).toLocaleTimeString());
   const largest = Math.max(...decision.views.map(view => view.weight), 1e-9);
   const list = $('tiles');
   while (list.children.length > decision.views.length) list.lastChild.remove();
@@ -107,30 +117,57 @@ function showViews(decision) {
   });
 }
 
-// The pictures belong to one frame, and stay until the next are asked for.
-async function showPictures() {
-  const button = $('show-views');
-  button.disabled = true;
+function drawPictures(sheet) {
+  [...$('tiles').children].forEach((tile, index) => {
+    const thumb = tile.querySelector('.thumb');
+    const canvas = thumb.firstChild || thumb.appendChild(document.createElement('canvas'));
+    const side = sheet.width / COLUMNS;
+    canvas.width = canvas.height = side;
+    const x = index % COLUMNS, y = Math.floor(index / COLUMNS);
+    canvas.getContext('2d').drawImage(sheet, x * side, y * side, side, side, 0, 0, side, side);
+  });
+}
+
+// A sheet takes time to make, and frames go on meanwhile: the sheet's tag says whose views it shows, and the tiles are drawn
+// together with it.
+async function refreshPictures() {
+  if (state.sheetBusy) { state.sheetStale = true; return; }
+  state.sheetBusy = true;
+  state.sheetStale = false;
   try {
-    const image = new Image();
-    image.src = '/v1/views.jpg?' + Date.now();
-    await image.decode();
-    const tiles = [...$('tiles').children];
-    const rows = Math.ceil(tiles.length / COLUMNS);
-    tiles.forEach((tile, index) => {
-      const thumb = tile.querySelector('.thumb');
-      thumb.dataset.drawn = '';
-      thumb.style.backgroundImage = 'url("' + image.src + '")';
-      thumb.style.backgroundSize = 100 * COLUMNS + '% ' + 100 * rows + '%';
-      const x = index % COLUMNS, y = Math.floor(index / COLUMNS);
-      thumb.style.backgroundPosition = 100 * x / (COLUMNS - 1) + '% ' + (rows > 1 ? 100 * y / (rows - 1) : 0) + '%';
-    });
-    button.setAttribute('aria-expanded', 'true');
-    button.textContent = 'Show pictures of the latest frame\'s views';
+    const response = await ask('/v1/views.jpg');
+    const digest = (response.headers.get('etag') || '').replaceAll('"', '');
+    const sheet = await createImageBitmap(await response.blob());
+    const decision = state.recent.find(decision => decision.image.digest === digest);
+    if (decision && state.pictures) {
+      showViews(decision);
+      drawPictures(sheet);
+    }
+    sheet.close();
   } catch (error) {
-    button.textContent = 'The views cannot be drawn; try again';
+    hidePictures();
+    text('show-views', 'The views cannot be drawn; try again');
   }
-  button.disabled = false;
+  setTimeout(() => {
+    state.sheetBusy = false;
+    if (state.pictures && state.sheetStale) refreshPictures();
+  }, PICTURES_MS);
+}
+
+function hidePictures() {
+  state.pictures = false;
+  $('show-views').setAttribute('aria-expanded', 'false');
+  text('show-views', 'Show pictures');
+  document.querySelectorAll('.thumb canvas').forEach(canvas => canvas.remove());
+  if (state.decision) showViews(state.decision);
+}
+
+function togglePictures() {
+  if (state.pictures) return hidePictures();
+  state.pictures = true;
+  $('show-views').setAttribute('aria-expanded', 'true');
+  text('show-views', 'Hide pictures');
+  refreshPictures();
 }
 
 function showStatus(status) {
@@ -227,7 +264,7 @@ async function changeLabels(method, body) {
     const record = await response.json();
     $('text').value = state.savedText;
     takeLabels(record, response.headers.get('etag'));
-    said(record.labels.length + ' labels are in force.');
+    said(counted(record.labels.length, 'label') + ' are in force.');
   } catch (error) {
     said(error.message, true);
   }
@@ -258,7 +295,7 @@ async function about() {
   try {
     const info = await (await ask('/v1/info')).json();
     const model = info.model;
-    text('about', 'rtpt ' + info.version + (model ? ' · ' + model.bundle + ' · ' + model.labels + ' labels · ' + model.views + ' views · ' + model.threads + ' threads' : ''));
+    text('about', 'rtpt ' + info.version + (model ? ' · ' + model.bundle + ' · ' + counted(model.labels, 'label') + ' · ' + counted(model.views, 'view') + ' · ' + counted(model.threads, 'thread') : ''));
   } catch (error) {
     text('about', error.message);
   }
@@ -267,5 +304,5 @@ async function about() {
 $('editor').addEventListener('submit', event => { event.preventDefault(); changeLabels('PUT', $('text').value); });
 $('revert').addEventListener('click', () => { $('text').value = state.savedText; said(''); });
 $('reset').addEventListener('click', () => changeLabels('DELETE'));
-$('show-views').addEventListener('click', showPictures);
+$('show-views').addEventListener('click', togglePictures);
 ask('/v1/history').then(response => response.json()).then(points => points.forEach(addPoint)).catch(() => {}).finally(listen);

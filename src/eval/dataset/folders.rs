@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DataSet, Item, Problems, push};
 use crate::error::Result;
-use crate::listing::is_image_name;
+use crate::listing::{LeftOut, is_image_name};
 use crate::views::EXTENSIONS;
 
 pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
@@ -15,10 +15,13 @@ pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
     if folders.is_empty() {
         problems.add(root, None, "expected one folder of images a class, found no folder");
     }
+    let mut left_out = LeftOut::default();
     for folder in folders {
         let class = name_of(&folder);
+        let files = listed(&folder, problems);
+        files.iter().for_each(|path| left_out.count(path));
         let before = items.len();
-        for path in listed(&folder, problems).into_iter().filter(|path| is_image_name(path)) {
+        for path in files.into_iter().filter(|path| is_image_name(path)) {
             let item = Item { name: format!("{class}/{}", name_of(&path)), path, class: class.clone(), line: None };
             push(&mut items, item, root, problems);
         }
@@ -26,6 +29,9 @@ pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
             let endings = EXTENSIONS.join(", .");
             problems.add(&folder, None, format!("the class has no image; expected files ending in .{endings}"));
         }
+    }
+    if let Some(message) = left_out.message() {
+        log::warn!("{}: {message}", root.display());
     }
     Ok(DataSet { path: root.into(), items, classes: None })
 }
