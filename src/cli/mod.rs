@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, thin over the library.
 
+mod advice;
 #[cfg(feature = "daemon")]
 mod ask;
 #[cfg(feature = "eval")]
@@ -50,6 +51,7 @@ use crate::labels::LabelsError;
 use crate::setting::SettingError;
 use crate::text::{TensorError, TextError};
 use crate::views::ImageError;
+use advice::advice;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -257,7 +259,10 @@ fn finish(outcome: Outcome) -> ExitCode {
         Ok(Completion::All) => ExitCode::SUCCESS,
         Ok(Completion::SomeFailed) => ExitCode::from(1),
         Err(Failure::Error(error)) => {
-            eprintln!("rtpt: {error}");
+            match advice(&error) {
+                Some(advice) => eprintln!("rtpt: {error}; {advice}"),
+                None => eprintln!("rtpt: {error}"),
+            }
             ExitCode::from(match error.category() {
                 Category::Input | Category::Output => 1,
                 Category::Usage => 2,
