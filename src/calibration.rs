@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ndarray::Array1;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::Bundle;
+use crate::bundle::BundleContents;
 use crate::error::Result;
 use crate::files::{read_up_to, write_file};
 use crate::label_set::LabelSet;
@@ -90,7 +90,7 @@ pub(crate) struct AppliedCalibration {
 
 impl Calibration {
     /// An empty calibration of a bundle, for these views.
-    pub(crate) fn new(bundle: &Bundle, views: &ViewSettings) -> Self {
+    pub(crate) fn new(bundle: &BundleContents, views: &ViewSettings) -> Self {
         Self {
             format: FORMAT,
             bundle: bundle.digest.to_hex().to_string(),
@@ -101,12 +101,12 @@ impl Calibration {
     }
 
     /// The file of a bundle.
-    pub(crate) fn path(bundle: &Bundle) -> PathBuf {
+    pub(crate) fn path(bundle: &BundleContents) -> PathBuf {
         bundle.folder.join(FILE_NAME)
     }
 
     /// The calibration kept with a bundle, if there is one; one that cannot be used is a warning.
-    pub(crate) fn of(bundle: &Bundle) -> Option<Self> {
+    pub(crate) fn of(bundle: &BundleContents) -> Option<Self> {
         let path = Self::path(bundle);
         if !path.exists() {
             return None;
@@ -129,7 +129,7 @@ impl Calibration {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn write(&self, bundle: &Bundle) -> Result<()> {
+    pub(crate) fn write(&self, bundle: &BundleContents) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).expect("a calibration is always JSON");
         text.push('\n');
         Ok(write_file(&Self::path(bundle), text.as_bytes())?)

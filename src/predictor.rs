@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayView2;
 
-use crate::bundle::Bundle;
+use crate::bundle::BundleContents;
 use crate::calibration::{AppliedCalibration, Calibration};
 use crate::error::Result;
 use crate::label_set::LabelSet;
@@ -26,7 +26,7 @@ impl Predictor {
     ///
     /// # Errors
     /// The method needs a text tower or a prompt that is not there.
-    pub(crate) fn new(bundle: &Bundle, labels: Arc<LabelSet>, settings: MethodSettings) -> Result<Self> {
+    pub(crate) fn new(bundle: &BundleContents, labels: Arc<LabelSet>, settings: MethodSettings) -> Result<Self> {
         let context = match settings.method().needs() {
             Needs::Nothing => None,
             Needs::TextTower => {

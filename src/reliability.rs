@@ -1,8 +1,8 @@
 //! How far each view can be trusted: R-TPT's reliability weights.
 
-use ndarray::{Array1, Array2, ArrayView2, NdFloat};
+use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::rows::{scaled_products, softmax};
+use crate::rows::{Real, scaled_products, softmax};
 
 /// How reliabilities become weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl ReliabilitySettings {
 ///
 /// The view itself is left out by its index. R-TPT's reference code leaves out cosines ≥ 1.0 instead, which depends
 /// on how the cosine of a vector with itself happens to round; the paper's text means the other views.
-pub fn reliability_weights<T: NdFloat>(features: ArrayView2<T>, settings: ReliabilitySettings) -> Array1<T> {
+pub fn reliability_weights<T: Real>(features: ArrayView2<T>, settings: ReliabilitySettings) -> Array1<T> {
     let views = features.nrows();
     if views == 1 {
         return Array1::ones(1);
@@ -39,7 +39,7 @@ pub fn reliability_weights<T: NdFloat>(features: ArrayView2<T>, settings: Reliab
     softmax(scores.view())
 }
 
-fn mean_of_nearest<T: NdFloat>(cosines: &Array2<T>, view: usize, neighbours: usize) -> T {
+fn mean_of_nearest<T: Real>(cosines: &Array2<T>, view: usize, neighbours: usize) -> T {
     let others = cosines.row(view).into_iter().enumerate().filter(|&(other, _)| other != view);
     let mut others: Vec<T> = others.map(|(_, &cosine)| cosine).collect();
     others.sort_by(|a, b| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    fn weights_of<T: NdFloat>(features: ArrayView2<T>) -> Array1<T> {
+    fn weights_of<T: Real>(features: ArrayView2<T>) -> Array1<T> {
         reliability_weights(features, ReliabilitySettings::RTPT)
     }
 

@@ -3,10 +3,20 @@
 use gemm::{Parallelism, gemm};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, NdFloat, Zip};
 
-/// A float that everything can be computed in: f32 on the device, f64 where a test wants to look closely.
-pub trait Real: NdFloat {
+/// Float of the computations: f32 on the device, f64 in tests that need more digits.
+///
+/// Sealed, because [`add_product`] hands values of this type to unsafe code that knows f32 and f64.
+pub trait Real: NdFloat + sealed::Sealed {
     /// The error function.
     fn erf(self) -> Self;
+}
+
+mod sealed {
+    /// Bound that no other crate can meet, so that no other type is a [`Real`](super::Real).
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
 }
 
 impl Real for f32 {
@@ -142,7 +152,7 @@ pub(crate) fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<
 }
 
 /// `scale · a · bᵀ`: `[N, K]` and `[M, K]` to `[N, M]`.
-pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
+pub fn scaled_products<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
     let mut out = Array2::zeros((a.nrows(), b.nrows()));
     add_product(scale, a, b.t(), T::zero(), out.view_mut());
     out
@@ -151,19 +161,14 @@ pub fn scaled_products<T: NdFloat>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>)
 /// `out = scale · a · b + keep · out`: `[N, K]` and `[K, M]` to `[N, M]`, each with any strides, on one thread.
 ///
 /// With `keep` 0 the old content of `out` is not looked at.
-pub(crate) fn add_product<T: NdFloat>(
-    scale: T,
-    a: ArrayView2<T>,
-    b: ArrayView2<T>,
-    keep: T,
-    mut out: ArrayViewMut2<T>,
-) {
+pub(crate) fn add_product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>) {
     let ((rows, depth), columns) = (a.dim(), b.ncols());
     assert_eq!((depth, out.dim()), (b.nrows(), (rows, columns)), "the shapes of a product fit");
     let [row_stride, column_stride] = [out.strides()[0], out.strides()[1]];
     let (destination, read_destination) = (out.as_mut_ptr(), keep != T::zero());
-    // SAFETY: pointers, sizes and strides are those of live views; `out` is borrowed mutably, so it overlaps neither.
-    // T is f32 or f64, the only floats that are `NdFloat`, and `gemm` knows both.
+    // SAFETY: each pointer comes from a live view, and sizes and strides are that view's own; the assertion above makes
+    // the three agree. `out` is borrowed mutably, so it overlaps neither `a` nor `b`. T is f32 or f64, since `Real` is
+    // sealed, and `gemm` has kernels for both.
     unsafe {
         gemm(
             rows,

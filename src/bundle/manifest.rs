@@ -1,4 +1,4 @@
-//! `manifest.json`: what a bundle holds and how its model is to be used.
+//! `manifest.json`: the content of a bundle and the settings of its model.
 //!
 //! These types are the file format: after a release, a field added, renamed or given another meaning needs a new
 //! [`FORMAT`].
@@ -139,7 +139,7 @@ fn method_section<S: Serializer>(method: &MethodSettings, serializer: S) -> std:
     serialize_as(method, "default", serializer)
 }
 
-/// What a file of the bundle must be.
+/// Record of a file of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
@@ -171,9 +171,9 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// How an image becomes the encoder's input.
+    /// Preprocessing of the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
-        Preprocessing { resolution: self.image.resolution, mean: self.image.mean, std: self.image.std }
+        self.image.preprocessing()
     }
 
     /// The settings of a method if nothing else is chosen: the bundle's for its own method, else the published ones.
@@ -214,6 +214,13 @@ impl Manifest {
         names.extend(self.classes.iter().flat_map(|classes| [classes.file.as_str(), classes.default_labels.as_str()]));
         names.extend(self.text.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
         names
+    }
+}
+
+impl ImageSection {
+    /// Preprocessing of the encoder's input.
+    pub(crate) fn preprocessing(&self) -> Preprocessing {
+        Preprocessing { resolution: self.resolution, mean: self.mean, std: self.std }
     }
 }
 

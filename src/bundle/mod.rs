@@ -9,50 +9,65 @@ mod locate;
 mod manifest;
 mod tensors;
 mod text_tower;
+mod verified;
 #[cfg(feature = "cli")]
 mod writer;
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
-pub(crate) use manifest::{
-    ClassesSection, FORMAT, FileRecord, ImageSection, Interpolation, Manifest, PromptSection, TextSection,
-};
+pub(crate) use manifest::{ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection};
 pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens};
-pub(crate) use text_tower::open_text_model;
+pub(crate) use text_tower::TextFiles;
 #[cfg(feature = "cli")]
 pub(crate) use writer::BundleWriter;
 
 use crate::encoder::EncoderModel;
 use crate::labels::{Labels, parse_labels};
-use crate::limits::{BUNDLE_FILE_BYTES_MAX, MANIFEST_BYTES_MAX};
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::text::TensorError;
 use crate::text::{Prompt, TextModel};
 use error::Result;
 use tensors::TensorFile;
+use verified::{VerifiedFile, read_bounded, read_verified};
 
 /// An open, verified bundle.
 pub struct Bundle {
-    /// Its folder.
+    /// The image encoder. Its bytes are as large as the encoder that is loaded from them.
+    pub(crate) encoder: EncoderModel,
+    contents: Arc<BundleContents>,
+}
+
+/// Everything of a bundle but its image encoder: what is needed for other labels and methods once an encoder is loaded.
+///
+/// A bundle is one of these with an encoder, and is used like one.
+pub struct BundleContents {
+    /// Folder it was opened in.
     pub(crate) folder: PathBuf,
     /// BLAKE3 of `manifest.json`; since that holds the digest of every other file, it identifies the whole bundle.
     pub(crate) digest: blake3::Hash,
     /// The manifest.
     pub(crate) manifest: Manifest,
-    /// The classes it has embeddings of.
+    /// Classes with stored embeddings.
     pub(crate) classes: Option<ClassTable>,
     /// The default labels, all of them among the classes.
     pub(crate) labels: Option<Labels>,
-    /// The image, the texts and the results it checks itself with.
+    /// Image, texts and results that it checks itself with.
     pub(crate) goldens: Goldens,
-    /// The image encoder.
-    pub(crate) encoder: EncoderModel,
-    text: OnceLock<TextModel>,
+    text: Option<TextFiles>,
+    text_model: OnceLock<TextModel>,
+}
+
+impl Deref for Bundle {
+    type Target = BundleContents;
+
+    fn deref(&self) -> &BundleContents {
+        &self.contents
+    }
 }
 
 impl Bundle {
@@ -75,8 +90,11 @@ impl Bundle {
         let section = manifest.classes.as_ref();
         let class_bytes = section.map(|section| read(&section.file)).transpose()?;
         let label_bytes = section.map(|section| read(&section.default_labels)).transpose()?;
+        let text = manifest.text.as_ref();
+        loaded.extend(text.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
+        let text = text.map(|section| TextFiles::open(folder, section, &manifest.files)).transpose()?;
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
-            verify(folder, name, record)?;
+            VerifiedFile::open(folder, name, record)?;
         }
         let mut classes = None;
         let mut labels = None;
@@ -95,8 +113,9 @@ impl Bundle {
                 .map(|bytes| TensorFile::parse("the projection", &bytes)?.projection(manifest.embedding))
                 .transpose()?,
         };
-        let text = OnceLock::new();
-        Ok(Self { folder: folder.into(), digest, manifest, classes, labels, goldens, encoder, text })
+        let (folder, text_model) = (folder.into(), OnceLock::new());
+        let contents = BundleContents { folder, digest, manifest, classes, labels, goldens, text, text_model };
+        Ok(Self { encoder, contents: Arc::new(contents) })
     }
 
     /// The short name of the model.
@@ -109,31 +128,19 @@ impl Bundle {
         self.labels.as_ref()
     }
 
-    /// Whether it has a text tower, so that labels may be any words.
+    /// True if it has a text tower, so that labels may be any words.
     pub fn has_text_tower(&self) -> bool {
         self.manifest.text.is_some()
     }
 
     /// The prompt that its classes were embedded with.
     pub fn prompt(&self) -> Prompt {
-        Prompt::Context(self.manifest.prompt.context.clone())
+        self.contents.prompt()
     }
 
-    /// Its text tower, read when it is first asked for.
-    ///
-    /// # Errors
-    /// It has none, or a file is not what the manifest says.
-    pub(crate) fn text_model(&self) -> Result<TextModel> {
-        if let Some(model) = self.text.get() {
-            return Ok(model.clone());
-        }
-        let model = open_text_model(&self.folder, &self.manifest)?;
-        Ok(self.text.get_or_init(|| model).clone())
-    }
-
-    /// Lets go of the encoder's bytes, once an encoder is loaded: they are as large as the encoder.
-    pub(crate) fn forget_encoder(&mut self) {
-        self.encoder.onnx = Vec::new();
+    /// All of it but the encoder, whose bytes are freed with this value.
+    pub(crate) fn into_contents(self) -> Arc<BundleContents> {
+        self.contents
     }
 
     /// BLAKE3 of everything that decides an image's features: preprocessing, and the files of the encoder.
@@ -152,6 +159,28 @@ impl Bundle {
     /// The name in results: `name@` and the first 16 hex digits of the digest.
     pub fn id(&self) -> String {
         format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
+    }
+}
+
+impl BundleContents {
+    /// The prompt that the classes were embedded with.
+    pub(crate) fn prompt(&self) -> Prompt {
+        Prompt::Context(self.manifest.prompt.context.clone())
+    }
+
+    /// The text tower, loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// There is none, or a file is not what the manifest says.
+    pub(crate) fn text_model(&self) -> Result<TextModel> {
+        let Some(files) = &self.text else {
+            return Err(BundleError::NoTextTower { bundle: self.manifest.name.clone() });
+        };
+        if let Some(model) = self.text_model.get() {
+            return Ok(model.clone());
+        }
+        let model = files.load(self.manifest.embedding)?;
+        Ok(self.text_model.get_or_init(|| model).clone())
     }
 }
 
@@ -183,65 +212,4 @@ fn open_manifest(folder: &Path) -> Result<(Manifest, blake3::Hash)> {
     }
     let bytes = read_bounded(&path, MANIFEST_BYTES_MAX)?;
     Ok((Manifest::parse(&bytes, &path)?, blake3::hash(&bytes)))
-}
-
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let failed = |source| file_error(path, source);
-    let file = File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
-    let mut bytes = Vec::new();
-    if size <= limit {
-        bytes.reserve_exact(size as usize + 1);
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    }
-    let found = size.max(bytes.len() as u64);
-    if found > limit {
-        return Err(BundleError::FileTooLarge { path: path.into(), found, limit });
-    }
-    Ok(bytes)
-}
-
-fn read_verified(folder: &Path, name: &str, record: &FileRecord) -> Result<Vec<u8>> {
-    let path = folder.join(name);
-    check_size(&path, record)?;
-    let bytes = read_bounded(&path, BUNDLE_FILE_BYTES_MAX)?;
-    check_digest(&path, record, blake3::hash(&bytes))?;
-    Ok(bytes)
-}
-
-/// Like [`read_verified`] without keeping the bytes.
-fn verify(folder: &Path, name: &str, record: &FileRecord) -> Result<()> {
-    let path = folder.join(name);
-    check_size(&path, record)?;
-    let mut hasher = blake3::Hasher::new();
-    let file = File::open(&path).map_err(|source| file_error(&path, source))?;
-    hasher.update_reader(file.take(BUNDLE_FILE_BYTES_MAX)).map_err(|source| file_error(&path, source))?;
-    check_digest(&path, record, hasher.finalize())
-}
-
-fn check_size(path: &Path, record: &FileRecord) -> Result<()> {
-    let found = path.metadata().map_err(|source| file_error(path, source))?.len();
-    if found != record.size {
-        return Err(differs(path, "size", record.size.to_string(), found.to_string()));
-    }
-    Ok(())
-}
-
-fn check_digest(path: &Path, record: &FileRecord, found: blake3::Hash) -> Result<()> {
-    let found = found.to_hex().to_string();
-    if found != record.blake3 {
-        return Err(differs(path, "BLAKE3 digest", record.blake3.clone(), found));
-    }
-    Ok(())
-}
-
-fn differs(path: &Path, what: &'static str, expected: String, found: String) -> BundleError {
-    BundleError::FileDiffers { path: path.into(), what, expected, found }
-}
-
-fn file_error(path: &Path, source: std::io::Error) -> BundleError {
-    match source.kind() {
-        ErrorKind::NotFound => BundleError::FileMissing { path: path.into() },
-        _ => BundleError::FileUnreadable { path: path.into(), source },
-    }
 }

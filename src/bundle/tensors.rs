@@ -32,13 +32,13 @@ pub(crate) struct ClassTable {
 pub(crate) struct Goldens {
     /// The image.
     pub image: Pixels,
-    /// Its clean view `[3, R, R]`.
+    /// Clean view `[3, R, R]`.
     pub view: ArrayD<f32>,
-    /// Its features `[1, D]`, a unit row.
+    /// Features `[1, D]`, a unit row.
     pub features: ArrayD<f32>,
-    /// Its logits `[1, C]` for the default labels, if there are any.
+    /// Logits `[1, C]` for the default labels, if there are any.
     pub logits: Option<ArrayD<f32>>,
-    /// What the text tower makes of some texts, if there is one.
+    /// Results of the text tower for some texts, if there is one.
     pub texts: Option<GoldenTexts>,
 }
 

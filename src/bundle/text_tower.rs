@@ -1,30 +1,48 @@
-//! The bundle's text tower, opened when it is needed: many uses get by with stored class embeddings.
+//! The bundle's text tower, loaded when it is needed: many uses get by with stored class embeddings.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{BundleError, Result};
-use super::manifest::{Manifest, TextSection};
-use crate::files::read_up_to;
+use super::error::Result;
+use super::manifest::{FileRecord, TextSection};
+use super::verified::VerifiedFile;
 use crate::limits::TOKENIZER_BYTES_MAX;
 use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
 
-/// Opens the text tower of the bundle in `folder`, whose files were verified when the bundle was opened.
-///
-/// # Errors
-/// The bundle has none, or a file is not what the manifest says.
-pub(crate) fn open_text_model(folder: &Path, manifest: &Manifest) -> Result<TextModel> {
-    let Some(section) = &manifest.text else {
-        return Err(BundleError::NoTextTower { bundle: manifest.name.clone() });
-    };
-    let weights = WeightsFile::open(&folder.join(&section.file))?;
-    let path = folder.join(&section.tokenizer);
-    let bytes = read_up_to(&path, TOKENIZER_BYTES_MAX)
-        .map_err(|source| BundleError::FileUnreadable { path: path.clone(), source })?;
-    Ok(TextModel {
-        tokenizer: Arc::new(Tokenizer::parse(&section.tokenizer, &bytes, section.vocabulary)?),
-        tower: Arc::new(TextTower::load(weights, tower_shape(section, manifest.embedding))?),
-    })
+/// The files of a text tower, open since they were verified.
+#[derive(Debug)]
+pub(crate) struct TextFiles {
+    section: TextSection,
+    weights: VerifiedFile,
+    tokenizer: VerifiedFile,
+}
+
+impl TextFiles {
+    /// Opens and verifies the files that a section names, which have records among `files`.
+    ///
+    /// # Errors
+    /// A file is missing, or differs from its record.
+    pub(crate) fn open(folder: &Path, section: &TextSection, files: &BTreeMap<String, FileRecord>) -> Result<Self> {
+        let verified = |name: &String| VerifiedFile::open(folder, name, &files[name]);
+        Ok(Self {
+            section: section.clone(),
+            weights: verified(&section.file)?,
+            tokenizer: verified(&section.tokenizer)?,
+        })
+    }
+
+    /// The text model in them, with embeddings of this width.
+    ///
+    /// # Errors
+    /// A file was changed since it was opened, or is not what the section says.
+    pub(crate) fn load(&self, embedding: usize) -> Result<TextModel> {
+        let weights = WeightsFile::map(self.weights.path(), self.weights.file()?)?;
+        let bytes = self.tokenizer.read_up_to(TOKENIZER_BYTES_MAX)?;
+        let tokenizer = Tokenizer::parse(&self.section.tokenizer, &bytes, self.section.vocabulary)?;
+        let tower = TextTower::load(weights, tower_shape(&self.section, embedding))?;
+        Ok(TextModel { tokenizer: Arc::new(tokenizer), tower: Arc::new(tower) })
+    }
 }
 
 /// The tower's sizes as the manifest has them.

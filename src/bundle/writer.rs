@@ -32,7 +32,7 @@ impl BundleWriter {
         Ok(Self { target: target.into(), folder, files: BTreeMap::new() })
     }
 
-    /// Where the files are until the bundle is published.
+    /// Folder of the files until the bundle is published.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -62,12 +62,16 @@ impl BundleWriter {
         Ok(())
     }
 
-    /// Writes the manifest, with a record of every file.
+    /// A record of every file so far.
+    pub(crate) fn files(&self) -> &BTreeMap<String, FileRecord> {
+        &self.files
+    }
+
+    /// Writes the manifest, which ends the list of files.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn seal(&mut self, manifest: &mut Manifest) -> Result<()> {
-        manifest.files = self.files.clone();
+    pub(crate) fn seal(&self, manifest: &Manifest) -> Result<()> {
         let mut text = serde_json::to_string_pretty(manifest).expect("a manifest is always JSON");
         text.push('\n');
         Ok(write_file(&self.folder.join("manifest.json"), text.as_bytes())?)

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::queue::Queue;
 use super::refusal::Refused;
-use super::shared::Shared;
 use crate::limits::{BODIES_BYTES_MAX, BODY_MS};
 
 /// Memory is handed out in pieces of this size (bytes).
@@ -26,9 +26,9 @@ impl Default for BodyBudget {
     }
 }
 
-/// A body, and the memory it was given.
+/// A body, with its share of the memory.
 pub(crate) struct Body {
-    /// Its bytes.
+    /// The content.
     pub bytes: Vec<u8>,
     _room: Vec<OwnedSemaphorePermit>,
 }
@@ -41,7 +41,7 @@ pub(crate) async fn read_body(
     request: Request,
     limit: u64,
     budget: &BodyBudget,
-    shared: &Shared,
+    queue: &Queue,
 ) -> Result<Body, Refused> {
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes");
@@ -69,7 +69,7 @@ pub(crate) async fn read_body(
                 let pieces = (length - room).div_ceil(PIECE);
                 let permit = Arc::clone(&budget.0).try_acquire_many_owned(pieces as u32).map_err(|_| {
                     let message = "other requests' bodies take all the memory there is for them; try again later";
-                    Refused::for_now("busy", message, shared.retry_after_s())
+                    Refused::for_now("busy", message, queue.retry_after_s())
                 })?;
                 room += pieces * PIECE;
                 body._room.push(permit);
@@ -82,4 +82,22 @@ pub(crate) async fn read_body(
         let message = format!("the body did not come within {} s", BODY_MS / 1000);
         Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message))
     })
+}
+
+/// The content type of a request, if it has one; without one the content decides.
+///
+/// # Errors
+/// It is of another kind than `fits`; `expected` is used in the message.
+pub(crate) fn expect_type(
+    headers: &HeaderMap,
+    fits: impl Fn(&str) -> bool,
+    expected: &str,
+) -> Result<Option<String>, Refused> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if fits(&kind) {
+        return Ok(Some(kind));
+    }
+    let message = format!("the content type is {kind:?}, expected {expected}");
+    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message))
 }

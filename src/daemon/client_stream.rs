@@ -1,4 +1,4 @@
-//! A client's connection, with an end to patience and a voice for refusals.
+//! A client's connection, with a timeout for writes and a reason in every refusal.
 
 use std::future::Future;
 use std::io;
@@ -13,14 +13,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::refusal::final_answer;
 use crate::limits::WRITE_STALL_MS;
 
-/// A stream on which a client that takes nothing for too long is given up.
+/// A stream that ends with an error when its client takes nothing for too long.
 ///
-/// What the HTTP library refuses by itself, such as a head that is no HTTP or too long, it refuses without a body; such
-/// an answer gets its reason in JSON here, as all others have theirs.
+/// Refusals that the HTTP library makes by itself, such as that of a head that is no HTTP or too long, have no body; here
+/// they get their reason in JSON, as all others have theirs.
 pub(crate) struct ClientStream<S> {
     inner: S,
     stall: Option<Pin<Box<Sleep>>>,
-    /// What is written instead of the library's own refusal, and how much of it was.
+    /// Bytes to write instead of the library's own refusal, and the number of those written.
     refusal: Option<(Vec<u8>, usize)>,
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client receives of what is written in these pieces, through a pipe of `room` bytes.
+    /// The bytes that a client receives when these pieces are written, through a pipe of `room` bytes.
     async fn received(pieces: &[&[u8]], room: usize) -> String {
         let (near, mut far) = tokio::io::duplex(room);
         let mut stream = ClientStream::new(near);

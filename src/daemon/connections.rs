@@ -23,18 +23,18 @@ use tokio::time::{sleep, timeout};
 use super::client_stream::ClientStream;
 use super::guard::Peer;
 use super::listen::Listener;
+use super::metrics::Metrics;
 use super::refusal::final_answer;
-use super::shared::Shared;
 use crate::limits::{CONNECTIONS_MAX, HEAD_HARD_MAX, HEAD_MS, SHUTDOWN_MS};
 
-/// How long to wait where no connection can be accepted, as when the process has no more descriptors.
+/// Wait after a connection could not be accepted, as when the process has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything a connection needs.
 #[derive(Clone)]
 struct Serving {
     app: Router,
-    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     room: Arc<Semaphore>,
 }
 
@@ -45,10 +45,10 @@ struct Serving {
 pub(crate) async fn serve(
     listeners: Vec<Listener>,
     app: Router,
-    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let serving = Serving { app, shared, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let serving = Serving { app, metrics, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
     let graceful = Arc::new(GracefulShutdown::new());
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -129,18 +129,18 @@ where
         .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(ClientStream::new(stream)), service);
     let connection = graceful.watch(connection);
-    let shared = Arc::clone(&serving.shared);
+    let metrics = Arc::clone(&serving.metrics);
     tokio::spawn(async move {
-        shared.metrics.connections.inc();
+        metrics.connections.inc();
         if let Err(error) = pin!(connection).await {
             log::debug!("a connection ended: {error}");
         }
-        shared.metrics.connections.dec();
+        metrics.connections.dec();
         drop(place);
     });
 }
 
-/// Says that there is no room, where nothing of the request is read.
+/// Answers that there is no room, without reading the request.
 async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
     let message = format!("{CONNECTIONS_MAX} connections are open already; try again later");
     let answer = final_answer(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", &message, Some(1));

@@ -28,7 +28,7 @@ pub(crate) fn labels_of(request: LabelsRequest) -> Result<Labels> {
     Ok(Labels::with_ids(trimmed(labels), ids.map(trimmed))?)
 }
 
-/// Where edited labels are kept.
+/// The file of the edited labels.
 #[derive(Clone, Debug)]
 pub(crate) struct EditedLabels {
     path: PathBuf,

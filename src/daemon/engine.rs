@@ -2,35 +2,41 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::archive::Archive;
+use super::events::{Events, Latest};
+use super::feed::Feed;
+use super::history::History;
+use super::metrics::Metrics;
+use super::model::Model;
+use super::model_in_force::ModelInForce;
+use super::progress::Progress;
 use super::protocol::{DecisionRecord, HistoryPoint, SCHEMA, ViewRecord};
-use super::shared::{Latest, ModelInfo, Shared};
+use super::queue::Queue;
 use crate::answer::Answer;
-use crate::bundle::Bundle;
+use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
-use crate::classifier::Classifier;
 use crate::device::temperature;
 use crate::error::Result;
 use crate::extractor::CacheUse;
 use crate::limits::CACHE_FLUSH_MS;
 use crate::method::Method;
 use crate::predictor::Predictor;
-use crate::recording::{RecordedFrame, RecordedSettings};
-use crate::report::{ImageRecord, png_bytes};
+use crate::recording::RecordedDecision;
+use crate::report::ImageRecord;
 use crate::rows::{argmax, softmax, top};
 use crate::stream::{Decision, Frame, Taken, decide};
 
 /// Answers listed for a frame (count).
 const TOP_OF_FRAMES: usize = 5;
-/// How often an idle engine shows that it lives (milliseconds).
+/// Interval at which an idle engine shows that it lives (milliseconds).
 const IDLE_MS: u64 = 500;
 
-/// What a client wants.
+/// A client's request.
 pub(crate) struct Request {
     /// The image file.
     pub bytes: Vec<u8>,
@@ -42,11 +48,11 @@ pub(crate) struct Request {
     pub top: usize,
     /// Cancelled when the client is gone or its deadline has passed.
     pub token: CancellationToken,
-    /// Where the answer goes.
+    /// The way back to the client.
     pub reply: oneshot::Sender<Result<ImageRecord>>,
 }
 
-/// What the engine does besides looking at frames.
+/// Work for the engine besides frames.
 pub(crate) enum Job {
     /// Classifies a client's image.
     Classify(Box<Request>),
@@ -56,169 +62,139 @@ pub(crate) enum Job {
     Relabel(Arc<Predictor>, oneshot::Sender<()>),
 }
 
-/// A loaded model with its settings.
-pub(crate) struct Model {
-    bundle: Arc<Bundle>,
-    classifier: Classifier,
-    /// Methods that requests asked for, beside the model's own.
-    others: Vec<Classifier>,
-    recorded: Arc<RecordedSettings>,
-    info: Arc<ModelInfo>,
+/// The engine: the parts of the daemon that it works with.
+pub(crate) struct Engine {
+    /// Requests and frames.
+    pub queue: Arc<Queue>,
+    /// Progress for the watchdog.
+    pub progress: Arc<Progress>,
+    /// The model in force.
+    pub model: Arc<ModelInForce>,
+    /// Source of the frames, which notes those that cannot be decoded.
+    pub feed: Arc<Feed>,
+    /// Watchers of the decisions.
+    pub events: Arc<Events>,
+    /// Recording of the decisions.
+    pub archive: Arc<Archive>,
+    /// Counters and measurements.
+    pub metrics: Arc<Metrics>,
+    /// Measurements of the last minutes.
+    pub history: Arc<History>,
+    /// Cache of features, if there is one.
+    pub cache: Option<Arc<FeatureCache>>,
 }
 
-impl Model {
-    /// A model that has classified the bundle's golden image once, so that the first request is as fast as the next.
-    ///
-    /// # Errors
-    /// The golden image cannot be classified.
-    pub(crate) fn warmed_up(bundle: Arc<Bundle>, classifier: Classifier, token: &CancellationToken) -> Result<Self> {
-        let golden = png_bytes(&bundle.goldens.image);
-        classifier.classify_in(&golden, classifier.views(), CacheUse::Bypass, token)?;
-        let (recorded, info) = describe(&bundle, &classifier);
-        Ok(Self { bundle, classifier, others: Vec::new(), recorded, info })
-    }
-
-    /// What others may know of it.
-    pub(crate) fn info(&self) -> &Arc<ModelInfo> {
-        &self.info
-    }
-
-    /// Answers with other labels from now on.
-    fn relabel(&mut self, predictor: Arc<Predictor>) {
-        self.classifier = self.classifier.with_predictor(predictor);
-        self.others.clear();
-        (self.recorded, self.info) = describe(&self.bundle, &self.classifier);
-    }
-
-    /// The classifier with this method, made when it is first asked for.
-    fn classifier(&mut self, method: Option<Method>) -> Result<Classifier> {
-        let own = &self.classifier;
-        let Some(method) = method.filter(|&method| method != own.method().method()) else { return Ok(own.clone()) };
-        if let Some(other) = self.others.iter().find(|other| other.method().method() == method) {
-            return Ok(other.clone());
-        }
-        let (labels, settings) = (Arc::clone(own.predictor().labels()), own.method().with_method(method));
-        let pool = own.extractor().pool();
-        let predictor = pool.install(|| Predictor::new(&self.bundle, labels, settings))?;
-        let other = own.with_predictor(Arc::new(predictor));
-        self.others.push(other.clone());
-        Ok(other)
-    }
-}
-
-fn describe(bundle: &Arc<Bundle>, classifier: &Classifier) -> (Arc<RecordedSettings>, Arc<ModelInfo>) {
-    let recorded = Arc::new(RecordedSettings::of(classifier, &bundle.folder, &bundle.digest));
-    (recorded, Arc::new(ModelInfo::of(Arc::clone(bundle), classifier)))
-}
-
-/// Works until the inbox is closed and empty.
-pub(crate) fn run(shared: &Shared) {
-    let mut model: Option<Box<Model>> = None;
-    let mut flushed = Instant::now();
-    loop {
-        shared.checkpoints.fetch_add(1, Ordering::Relaxed);
-        match shared.inbox.take(Duration::from_millis(IDLE_MS)) {
-            Taken::Job(Job::Classify(request)) => survive(|| classify(shared, model.as_deref_mut(), *request)),
-            Taken::Job(Job::Install(new, done)) => {
-                shared.set_model(new.info());
-                model = Some(new);
-                let _ = done.send(());
-            }
-            Taken::Job(Job::Relabel(predictor, done)) => {
-                if let Some(model) = &mut model {
-                    model.relabel(predictor);
-                    shared.set_model(model.info());
+impl Engine {
+    /// Works until the inbox is closed and empty.
+    pub(crate) fn run(&self) {
+        let mut model: Option<Box<Model>> = None;
+        let mut flushed = Instant::now();
+        loop {
+            self.progress.checkpoint();
+            match self.queue.inbox.take(Duration::from_millis(IDLE_MS)) {
+                Taken::Job(Job::Classify(request)) => survive(|| self.classify(model.as_deref_mut(), *request)),
+                Taken::Job(Job::Install(new, done)) => {
+                    self.model.set(new.info());
+                    model = Some(new);
+                    let _ = done.send(());
                 }
-                let _ = done.send(());
-            }
-            Taken::Frame(frame) => {
-                if let Some(model) = &mut model {
-                    survive(|| look(shared, model, frame));
+                Taken::Job(Job::Relabel(predictor, done)) => {
+                    if let Some(model) = &mut model {
+                        model.relabel(predictor);
+                        self.model.set(model.info());
+                    }
+                    let _ = done.send(());
                 }
+                Taken::Frame(frame) => {
+                    if let Some(model) = &model {
+                        survive(|| self.look(model, frame));
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::Closed => break,
             }
-            Taken::Nothing => {}
-            Taken::Closed => break,
+            if flushed.elapsed() >= Duration::from_millis(CACHE_FLUSH_MS) {
+                self.flush_cache();
+                flushed = Instant::now();
+            }
         }
-        if flushed.elapsed() >= Duration::from_millis(CACHE_FLUSH_MS) {
-            shared.flush_cache();
-            flushed = Instant::now();
+        self.flush_cache();
+    }
+
+    fn flush_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.flush();
         }
     }
-    shared.flush_cache();
-}
 
-/// Runs something that a bug may make panic: the daemon goes on, and a client whose request it was is told.
-fn survive(act: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(act)).is_err() {
-        log::error!("the engine panicked over an image, and goes on with the next");
+    fn classify(&self, model: Option<&mut Model>, request: Request) {
+        // A client that is gone while its request waited costs nothing.
+        let Some(model) = model.filter(|_| !request.reply.is_closed()) else { return };
+        let began = Instant::now();
+        let Request { bytes, views, method, top, token, reply } = request;
+        let result = model.with_method(method).and_then(|classifier| {
+            let mut settings = classifier.extractor().settings().views;
+            settings.count = views.unwrap_or(settings.count);
+            let answer = classifier.classify_in(&bytes, settings, CacheUse::LookUp, &token)?;
+            let features = &answer.features;
+            self.metrics.classified(&answer.timings, features.views.count, self.cache.is_some(), features.cached);
+            Ok(ImageRecord::new(Path::new("-"), &answer, top))
+        });
+        self.queue.note_service(began.elapsed());
+        let _ = reply.send(result);
     }
-}
 
-fn classify(shared: &Shared, model: Option<&mut Model>, request: Request) {
-    // A client that is gone while its request waited costs nothing.
-    let Some(model) = model.filter(|_| !request.reply.is_closed()) else { return };
-    let began = Instant::now();
-    let Request { bytes, views, method, top, token, reply } = request;
-    let result = model.classifier(method).and_then(|classifier| {
-        let mut settings = classifier.extractor().settings().views;
-        settings.count = views.unwrap_or(settings.count);
-        let answer = classifier.classify_in(&bytes, settings, CacheUse::LookUp, &token)?;
-        let features = &answer.features;
-        shared.metrics.classified(&answer.timings, features.views.count, shared.has_cache(), features.cached);
-        Ok(ImageRecord::new(Path::new("-"), &answer, top))
-    });
-    shared.note_service(began.elapsed());
-    let _ = reply.send(result);
-}
-
-fn look(shared: &Shared, model: &mut Model, frame: Frame) {
-    let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
-    let asked = !frame.live && shared.has_cache();
-    match decide(frame, &model.classifier, &shared.frame_token()) {
-        Ok(decision) => {
-            shared.source_status().judge(true);
-            shared.metrics.frames_classified.inc();
-            let Answer { timings, features, .. } = &decision.answer;
-            shared.metrics.classified(timings, features.views.count, asked, features.cached);
-            publish(shared, model, decision);
-        }
-        Err(error) => {
-            shared.source_status().judge(false);
-            shared.metrics.frames_failed.inc();
-            log::warn!("{name} is not classified: {error}");
+    fn look(&self, model: &Model, frame: Frame) {
+        let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
+        let asked = !frame.live && self.cache.is_some();
+        match decide(frame, model.own(), &self.progress.frame_token()) {
+            Ok(decision) => {
+                self.feed.status().judge(true);
+                self.metrics.frames_classified.inc();
+                let Answer { timings, features, .. } = &decision.answer;
+                self.metrics.classified(timings, features.views.count, asked, features.cached);
+                self.publish(model, decision);
+            }
+            Err(error) => {
+                self.feed.status().judge(false);
+                self.metrics.frames_failed.inc();
+                log::warn!("{name} is not classified: {error}");
+            }
         }
     }
-}
 
-/// Hands a decision to all who want it: the page, the history, the recording.
-fn publish(shared: &Shared, model: &Model, decision: Decision) {
-    let Decision { sequence, unix_ms, name, file, answer } = decision;
-    let path = name.clone().unwrap_or_else(|| format!("frame {sequence}"));
-    let image = ImageRecord::new(Path::new(&path), &answer, TOP_OF_FRAMES);
-    let file = Arc::new(file);
-    if let Some(recorder) = shared.recorder.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-        let frame = RecordedFrame {
+    /// Hands a decision to the recording, the history and the watchers.
+    fn publish(&self, model: &Model, decision: Decision) {
+        let Decision { sequence, unix_ms, name, file, answer } = decision;
+        let path = name.clone().unwrap_or_else(|| format!("frame {sequence}"));
+        let image = ImageRecord::new(Path::new(&path), &answer, TOP_OF_FRAMES);
+        let file = Arc::new(file);
+        self.archive.record(model.recorded(), &file, || RecordedDecision {
             sequence,
             unix_ms,
             name,
-            offset: 0,
-            length: 0,
             digest: image.digest.clone(),
             answer: image.top[0].clone(),
             zero_shot: image.zero_shot.clone(),
             tamper: answer.tamper.map(|tamper| tamper.score),
             bits: blake3::Hash::from(answer.digest()).to_hex().to_string(),
-        };
-        recorder.record(&model.recorded, frame, &file);
+        });
+        self.history.add(HistoryPoint { unix_ms, timings: answer.timings, temperature_c: temperature() });
+        let views = view_records(&answer);
+        let plain = answer.zero_shot_probabilities();
+        let listed = top(answer.decision.prediction.view(), TOP_OF_FRAMES);
+        let zero_shot = listed.into_iter().map(|class| plain[class]).collect();
+        let dropped = self.queue.inbox.dropped();
+        let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, zero_shot, views };
+        self.events.publish(Latest::new(&record, file, answer.features.digest, answer.features.views));
     }
-    shared.history.add(HistoryPoint { unix_ms, timings: answer.timings, temperature_c: temperature() });
-    let views = view_records(&answer);
-    let plain = answer.zero_shot_probabilities();
-    let listed = top(answer.decision.prediction.view(), TOP_OF_FRAMES);
-    let zero_shot = listed.into_iter().map(|class| plain[class]).collect();
-    let dropped = shared.inbox.dropped();
-    let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, zero_shot, views };
-    shared.publish(Latest::new(&record, file, answer.features.digest, answer.features.views));
+}
+
+/// Runs something that a bug may make panic: the daemon goes on, and a client whose request it was gets an error.
+fn survive(act: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(act)).is_err() {
+        log::error!("the engine panicked over an image, and goes on with the next");
+    }
 }
 
 fn view_records(answer: &Answer) -> Vec<ViewRecord> {

@@ -1,4 +1,4 @@
-//! Who may ask what: tokens, foreign pages, and heads that are too large.
+//! Access: tokens, foreign pages, and heads that are too large.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,10 +13,10 @@ use crate::setting::SettingError;
 /// The cookie in which a browser keeps the token.
 pub(crate) const COOKIE_NAME: &str = "rtpt_token";
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
-    /// A process of this device, by the kernel's word: user and process, where it tells.
+    /// A process of this device, with the user and the process that the kernel names.
     Local {
         /// User.
         uid: u32,
@@ -59,7 +59,7 @@ impl Token {
         Ok(Self(blake3::hash(token.as_bytes())))
     }
 
-    /// Whether this is it.
+    /// True if this is the token.
     pub(crate) fn is(&self, guess: &str) -> bool {
         self.0 == blake3::hash(guess.as_bytes())
     }
@@ -78,7 +78,7 @@ pub(crate) fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<
     Ok(())
 }
 
-/// Whether a request may be answered.
+/// Refuses requests that may not be answered.
 ///
 /// The Unix socket is guarded by its file mode. Over TCP a token is asked for where there is one; else only loopback
 /// is listened on, and names that are not this device's own are refused, so that a web page somewhere cannot reach the
@@ -125,7 +125,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     all.flat_map(|value| value.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
 }
 
-/// Whether a host, with or without a port, means this device.
+/// True if a host, with or without a port, means this device.
 fn is_own_name(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

@@ -2,55 +2,103 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use axum::extract::{FromRef, MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, SET_COOKIE};
+use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::body::{BodyBudget, read_body};
-use super::engine::{Job, Request as ClassifyRequest};
+use super::Access;
+use super::body::BodyBudget;
+use super::classify::classify;
+use super::events::{Event, Events};
 use super::guard::{COOKIE_NAME, Peer, check_head, check_peer};
-use super::metrics::MEDIA_TYPE;
+use super::history::History;
+use super::labels::{labels, put_labels, reset_labels};
+use super::metrics::{MEDIA_TYPE, Metrics};
+use super::model_in_force::ModelInForce;
 use super::page;
-use super::protocol::{ClassifyQuery, LabelsRecord, LabelsRequest, SCHEMA};
+use super::progress::Progress;
+use super::queue::Queue;
 use super::refusal::Refused;
-use super::shared::{Event, Shared};
+use super::reporter::Reporter;
 use super::update::Updater;
-use super::{Access, edited_labels::labels_of};
-use crate::cancellation::CancellationToken;
-use crate::labels::{Labels, parse_labels};
-use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX, WATCHERS_MAX};
+use crate::limits::WATCHERS_MAX;
 use crate::report::view_sheet;
-use crate::setting::SettingError;
 
-/// Answers listed if nothing is said, as in `rtpt classify --json` (count).
-const TOP: usize = 5;
-
-/// What every handler may use.
+/// The parts of the daemon that handlers use. Each handler takes those it needs.
 #[derive(Clone)]
 pub(crate) struct Context {
-    /// The daemon's state.
-    pub shared: Arc<Shared>,
+    /// Requests for the engine.
+    pub queue: Arc<Queue>,
+    /// Tokens that count as the engine's progress.
+    pub progress: Arc<Progress>,
+    /// The model in force.
+    pub model: Arc<ModelInForce>,
+    /// Events, and the latest decision.
+    pub events: Arc<Events>,
+    /// Measurements of the last minutes.
+    pub history: Arc<History>,
+    /// Counters of requests.
+    pub metrics: Arc<Metrics>,
+    /// Reports of the daemon.
+    pub reporter: Arc<Reporter>,
     /// Changes of labels and model.
     pub updater: Arc<Updater>,
-    /// Who may ask.
+    /// Tokens of clients over TCP.
     pub access: Arc<Access>,
     /// Memory for bodies.
     pub bodies: Arc<BodyBudget>,
-    /// Becomes true when the daemon stops: what would go on for ever ends then.
-    pub stopping: tokio::sync::watch::Receiver<bool>,
+    /// Becomes true when the daemon stops: endless answers end then.
+    pub stopping: watch::Receiver<bool>,
 }
 
-type Answer = Result<Response, Refused>;
+/// An answer, or the reason for a refusal.
+pub(crate) type Answer = Result<Response, Refused>;
+
+impl FromRef<Context> for Arc<Events> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.events)
+    }
+}
+
+impl FromRef<Context> for Arc<History> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.history)
+    }
+}
+
+impl FromRef<Context> for Arc<ModelInForce> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.model)
+    }
+}
+
+impl FromRef<Context> for Arc<Reporter> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.reporter)
+    }
+}
+
+impl FromRef<Context> for Arc<Updater> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.updater)
+    }
+}
+
+impl FromRef<Context> for watch::Receiver<bool> {
+    fn from_ref(context: &Context) -> Self {
+        context.stopping.clone()
+    }
+}
 
 /// All routes.
 pub(crate) fn router(context: Context) -> Router {
@@ -63,7 +111,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/labels", get(labels).put(put_labels).delete(reset_labels))
         .route("/v1/reload", post(reload))
         .route("/v1/latest", get(latest))
-        .route("/v1/events", get(events))
+        .route("/v1/events", get(watch_events))
         .route("/v1/history", get(history))
         .route("/v1/frame.jpg", get(frame))
         .route("/v1/views.jpg", get(views))
@@ -77,7 +125,7 @@ pub(crate) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// Around every request: who asks, whether it may be answered, and a line in the log.
+/// The work around every request: the check of the peer, and a line in the log.
 async fn around(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
@@ -88,7 +136,7 @@ async fn around(
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_string();
     let refused = check_head(request.uri(), request.headers()).err().or_else(|| {
-        // Whether it is alive may be asked without a token: a supervisor has none.
+        // A supervisor, which has no token, may check that the daemon is alive.
         let open = path == "/healthz";
         let checked = check_peer(&peer, context.access.token.as_ref(), &method, request.headers());
         checked.err().filter(|_| !open)
@@ -107,7 +155,7 @@ async fn around(
     }
     headers.entry(CACHE_CONTROL).or_insert(axum::http::HeaderValue::from_static("no-store"));
     let status = response.status().as_u16();
-    context.shared.metrics.answered(&route, status);
+    context.metrics.answered(&route, status);
     let line = format!("{peer}: {method} {path:?} {status} in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
     let level = if method == Method::GET && status < 400 { log::Level::Debug } else { log::Level::Info };
     log::log!(level, "{line}");
@@ -137,180 +185,39 @@ async fn healthz() -> &'static str {
     "alive\n"
 }
 
-async fn readyz(State(context): State<Context>) -> Answer {
-    require_ready(&context.shared)?;
+async fn readyz(State(reporter): State<Arc<Reporter>>) -> Answer {
+    require_ready(&reporter)?;
     Ok("ready\n".into_response())
 }
 
-fn require_ready(shared: &Shared) -> Result<(), Refused> {
-    if shared.is_ready() {
+/// Refuses what needs a model while there is none.
+pub(crate) fn require_ready(reporter: &Reporter) -> Result<(), Refused> {
+    if reporter.is_ready() {
         return Ok(());
     }
     Err(Refused::for_now("not_ready", "the daemon is starting or stopping", 1))
 }
 
-async fn info(State(context): State<Context>) -> Response {
-    Json(context.shared.info()).into_response()
+async fn info(State(reporter): State<Arc<Reporter>>) -> Response {
+    Json(reporter.info()).into_response()
 }
 
-async fn history(State(context): State<Context>) -> Response {
-    Json(context.shared.history.points()).into_response()
+async fn history(State(history): State<Arc<History>>) -> Response {
+    Json(history.points()).into_response()
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
-    ([(CONTENT_TYPE, MEDIA_TYPE)], context.shared.metrics.text(&context.shared.sample())).into_response()
+async fn metrics(State(reporter): State<Arc<Reporter>>) -> Response {
+    ([(CONTENT_TYPE, MEDIA_TYPE)], reporter.metrics_text()).into_response()
 }
 
-async fn classify(State(context): State<Context>, request: Request) -> Answer {
-    let shared = &context.shared;
-    require_ready(shared)?;
-    let query = query_of(request.uri())?;
-    check_query(&query, shared)?;
-    expect_type(
-        request.headers(),
-        |kind| {
-            kind.starts_with("image/")
-                || kind == "application/octet-stream"
-                || kind == "application/x-www-form-urlencoded"
-        },
-        "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
-    )?;
-    let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, shared).await?;
-    let token = CancellationToken::counted_in(&shared.checkpoints);
-    let (reply, answer) = oneshot::channel();
-    let job = Job::Classify(Box::new(ClassifyRequest {
-        bytes: body.bytes,
-        views: query.views,
-        method: query.method,
-        top: query.top.unwrap_or(TOP),
-        token: token.clone(),
-        reply,
-    }));
-    if shared.inbox.push(job).is_err() {
-        let message = format!("{} requests wait already; try again later", shared.inbox.capacity());
-        return Err(Refused::for_now("busy", message, shared.retry_after_s()));
-    }
-    // Dropped with this handler, when the client hangs up or the deadline passes: then the work stops.
-    let _guard = Cancelling(token);
-    let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
-    match tokio::time::timeout(deadline, answer).await {
-        Ok(Ok(result)) => Ok(Json(result?).into_response()),
-        // The engine let go of the request: it panicked over it, or the daemon stops.
-        Ok(Err(_)) if shared.is_ready() => {
-            let message = "the image could not be classified; the daemon's log has more";
-            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "panicked", message))
-        }
-        Ok(Err(_)) => Err(Refused::for_now("not_ready", "the daemon is stopping", 1)),
-        Err(_) => {
-            let message = format!("no answer within {} ms; ask for fewer views or wait longer", deadline.as_millis());
-            Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message))
-        }
-    }
+async fn reload(State(reporter): State<Arc<Reporter>>, State(updater): State<Arc<Updater>>) -> Answer {
+    require_ready(&reporter)?;
+    updater.reload().await?;
+    Ok(Json(reporter.info()).into_response())
 }
 
-/// Cancels work when it is dropped.
-struct Cancelling(CancellationToken);
-
-impl Drop for Cancelling {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
-    let Query(query) = Query::<ClassifyQuery>::try_from_uri(uri).map_err(|error| {
-        Refused::new(StatusCode::BAD_REQUEST, "query", format!("the query cannot be used: {error}"))
-    })?;
-    Ok(query)
-}
-
-fn check_query(query: &ClassifyQuery, shared: &Shared) -> Result<(), Refused> {
-    let own = shared.model().map_or(0, |model| model.record.views);
-    let within = |what: &'static str, found: Option<u64>, most: u64| match found {
-        Some(found) if !(1..=most).contains(&found) => {
-            Err(Refused::from(SettingError { what, expected: format!("1 to {most}"), found: found.to_string() }))
-        }
-        _ => Ok(()),
-    };
-    within("views", query.views.map(|views| views as u64), REQUEST_VIEWS_MAX.max(own) as u64)?;
-    within("top", query.top.map(|top| top as u64), TOP_MAX as u64)?;
-    within("deadline_ms", query.deadline_ms, DEADLINE_MS.1)
-}
-
-/// Refuses a body of another kind; a client that says nothing of it is trusted, the content is looked at anyway.
-fn expect_type(headers: &HeaderMap, fits: impl Fn(&str) -> bool, expected: &str) -> Result<Option<String>, Refused> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
-    let kind = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if fits(&kind) {
-        return Ok(Some(kind));
-    }
-    let message = format!("the content type is {kind:?}, expected {expected}");
-    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message))
-}
-
-async fn labels(State(context): State<Context>) -> Answer {
-    require_ready(&context.shared)?;
-    labels_answer(&context.shared)
-}
-
-/// The labels in force, with a tag that changes when they do.
-fn labels_answer(shared: &Shared) -> Answer {
-    let Some(model) = shared.model() else { return Err(Refused::for_now("not_ready", "no model is loaded", 1)) };
-    let record = LabelsRecord {
-        schema: SCHEMA,
-        labels: model.labels.names().to_vec(),
-        ids: model.labels.list.ids().map(<[String]>::to_vec),
-        prompts: model.labels.prompt.templates(),
-        origin: shared.labels_origin(),
-    };
-    Ok(([(ETAG, shared.labels_tag())], Json(record)).into_response())
-}
-
-async fn put_labels(State(context): State<Context>, request: Request) -> Answer {
-    let shared = &context.shared;
-    require_ready(shared)?;
-    let kind = expect_type(
-        request.headers(),
-        |kind| {
-            matches!(
-                kind,
-                "text/plain" | "application/json" | "application/octet-stream" | "application/x-www-form-urlencoded"
-            )
-        },
-        "text/plain with a label a line, or application/json as {\"labels\": […]}",
-    )?;
-    let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
-    let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, shared).await?;
-    // No label begins with a brace: what does is JSON whose type was forgotten.
-    let braced = body.bytes.trim_ascii_start().starts_with(b"{");
-    let list: Labels = if kind.as_deref() == Some("application/json") || braced {
-        let malformed = |error| {
-            let message = format!("the body is not {{\"labels\": […]}}: {error}");
-            Refused::new(StatusCode::BAD_REQUEST, "labels_malformed", message)
-        };
-        labels_of(serde_json::from_slice::<LabelsRequest>(&body.bytes).map_err(malformed)?)?
-    } else {
-        parse_labels(&body.bytes, "of the request".as_ref())?
-    };
-    drop(body);
-    context.updater.edit_labels(Some(list), tag).await?;
-    labels_answer(shared)
-}
-
-async fn reset_labels(State(context): State<Context>) -> Answer {
-    require_ready(&context.shared)?;
-    context.updater.edit_labels(None, None).await?;
-    labels_answer(&context.shared)
-}
-
-async fn reload(State(context): State<Context>) -> Answer {
-    require_ready(&context.shared)?;
-    context.updater.reload().await?;
-    Ok(Json(context.shared.info()).into_response())
-}
-
-async fn latest(State(context): State<Context>) -> Answer {
-    let latest = context.shared.latest().ok_or_else(no_frame)?;
+async fn latest(State(events): State<Arc<Events>>) -> Answer {
+    let latest = events.latest().ok_or_else(no_frame)?;
     Ok(([(CONTENT_TYPE, "application/json")], latest.json.to_string()).into_response())
 }
 
@@ -322,9 +229,9 @@ fn no_frame() -> Refused {
     )
 }
 
-/// The latest frame's image file. Its type is told by its content; nearly always it is a JPEG.
-async fn frame(State(context): State<Context>) -> Answer {
-    let latest = context.shared.latest().ok_or_else(no_frame)?;
+/// The latest frame's image file. Its content decides its type; nearly always it is a JPEG.
+async fn frame(State(events): State<Arc<Events>>) -> Answer {
+    let latest = events.latest().ok_or_else(no_frame)?;
     let kind = match latest.file.as_slice() {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [b'B', b'M', ..] => "image/bmp",
@@ -336,9 +243,9 @@ async fn frame(State(context): State<Context>) -> Answer {
 
 /// The views of the latest frame as one picture, made anew: they follow from the frame's digest and the settings. The tag
 /// is the digest, which says whose views they are when the latest frame has become another meanwhile.
-async fn views(State(context): State<Context>) -> Answer {
-    let latest = context.shared.latest().ok_or_else(no_frame)?;
-    let model = context.shared.model().ok_or_else(no_frame)?;
+async fn views(State(events): State<Arc<Events>>, State(model): State<Arc<ModelInForce>>) -> Answer {
+    let latest = events.latest().ok_or_else(no_frame)?;
+    let model = model.info().ok_or_else(no_frame)?;
     let tag = format!("\"{}\"", latest.digest);
     let drawn = tokio::task::spawn_blocking(move || {
         view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views)
@@ -349,25 +256,28 @@ async fn views(State(context): State<Context>) -> Answer {
     Ok(([(CONTENT_TYPE, "image/jpeg".to_string()), (ETAG, tag)], sheet).into_response())
 }
 
-async fn events(State(context): State<Context>) -> Answer {
-    if context.shared.watchers() >= WATCHERS_MAX {
+async fn watch_events(
+    State(events): State<Arc<Events>>,
+    State(reporter): State<Arc<Reporter>>,
+    State(mut stopping): State<watch::Receiver<bool>>,
+) -> Answer {
+    if events.watchers() >= WATCHERS_MAX {
         return Err(Refused::for_now("too_many_watchers", format!("{WATCHERS_MAX} clients watch already"), 10));
     }
-    let events = BroadcastStream::new(context.shared.watch());
-    let status = serde_json::to_string(&context.shared.status()).expect("a record is always JSON");
+    let following = BroadcastStream::new(events.subscribe());
+    let status = serde_json::to_string(&reporter.status()).expect("a record is always JSON");
     let mut first = vec![Event { name: "status", json: status.into() }];
-    let latest = context.shared.latest();
+    let latest = events.latest();
     first.extend(latest.iter().map(|latest| Event { name: "decision", json: Arc::clone(&latest.json) }));
     // Events that a slow client missed are left out: the next ones say how things are. The latest decision may come as
     // an event as well, since both were asked for one after the other.
-    let following = events.filter_map(move |event| {
-        let told = |event: &Event| latest.as_ref().is_some_and(|latest| Arc::ptr_eq(&latest.json, &event.json));
-        std::future::ready(event.ok().filter(|event| !told(event)))
+    let following = following.filter_map(move |event| {
+        let sent = |event: &Event| latest.as_ref().is_some_and(|latest| Arc::ptr_eq(&latest.json, &event.json));
+        std::future::ready(event.ok().filter(|event| !sent(event)))
     });
     let sent = stream::iter(first)
         .chain(following)
         .map(|event| Ok::<_, Infallible>(SentEvent::default().event(event.name).data(event.json.as_ref())));
-    let mut stopping = context.stopping.clone();
     let until = async move {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };

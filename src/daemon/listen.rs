@@ -1,4 +1,4 @@
-//! Where clients come in: a Unix socket, TCP, or what systemd hands over.
+//! Listening sockets: a Unix socket, TCP, or those that systemd hands over.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -7,15 +7,16 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::setting::SettingError;
 
-/// Who may connect to the socket: owner and group.
+/// Mode of the socket: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// A place where clients come in.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A Unix socket.
@@ -65,7 +66,7 @@ impl Listeners {
 }
 
 impl Listeners {
-    /// Where clients find them: a socket's path, a page's address.
+    /// Addresses for clients: a socket's path, a page's address.
     pub(crate) fn places(&self) -> Vec<String> {
         let place = |listener: &Listener| match listener {
             Listener::Unix(listener) => Some(listener.local_addr().ok()?.as_pathname()?.display().to_string()),
@@ -110,12 +111,20 @@ fn prepare(socket: &Path) -> Result<Lock> {
     Ok(lock)
 }
 
-/// The sockets that systemd opened for this process.
+/// Set once the service manager's sockets have their owners. Descriptors belong to the process, hence so does this.
+static HANDED_OVER: AtomicBool = AtomicBool::new(false);
+
+/// The sockets that systemd opened for this process; none from the second call on, since the first owns them.
 fn handed_over() -> Result<Vec<Listener>> {
+    if HANDED_OVER.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
     let failed = |source| Error::Listen { address: "the sockets handed over by systemd".into(), source };
     let descriptors = sd_notify::listen_fds().map_err(failed)?;
     let listeners = descriptors.map(|descriptor| {
-        // SAFETY: systemd opened it for this process, and nothing else here uses it.
+        // SAFETY: `listen_fds` has found the descriptor open. By the protocol of LISTEN_PID and LISTEN_FDS systemd opened
+        // it for this process before the process began, so nothing else in it is its owner; and `HANDED_OVER` lets one
+        // call in a process come here, so that it gets no second owner.
         let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let unix = UnixListener::from(owned);
         if unix.local_addr().is_ok() {
@@ -124,4 +133,31 @@ fn handed_over() -> Result<Vec<Listener>> {
         Listener::Tcp(std::net::TcpListener::from(OwnedFd::from(unix)))
     });
     Ok(listeners.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Runs itself in a process that has a listening socket as descriptor 3, as systemd would start it.
+    #[test]
+    fn sockets_are_handed_over_once_in_a_process() {
+        if std::env::var_os("LISTEN_PID").is_some() {
+            let first = handed_over().unwrap();
+            assert!(matches!(&first[..], [Listener::Tcp(_)]), "{first:?}");
+            assert!(handed_over().unwrap().is_empty(), "the descriptor would have two owners");
+            return;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let shell = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --exact \"$1\"";
+        let name = "daemon::listen::tests::sockets_are_handed_over_once_in_a_process";
+        let mut child = Command::new("sh");
+        child.args(["-c", shell]).arg(std::env::current_exe().unwrap()).arg(name);
+        let output = child.stdin(listener.as_fd().try_clone_to_owned().unwrap()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What the daemon counts and measures, in the text format of Prometheus (OpenMetrics).
+//! Counters and measurements of the daemon, in the text format of Prometheus (OpenMetrics).
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     making: Mutex<()>,
 }
 
-/// What is read elsewhere when somebody asks.
+/// Values that are read elsewhere when somebody asks.
 #[derive(Default)]
 struct Sampled {
     frames_dropped: Counter,
@@ -76,7 +76,7 @@ pub(crate) struct Sample {
     pub frames_received: u64,
     /// Times the source was opened again (count).
     pub reopens: u64,
-    /// Whether frames come.
+    /// True while frames come.
     pub source_up: bool,
     /// Requests that wait (count).
     pub queue: usize,

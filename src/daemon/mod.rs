@@ -5,21 +5,30 @@
 //! queue full is refused, a frame that comes too early is dropped for the next, a decision that the disk cannot take
 //! is not recorded.
 
+mod archive;
 mod body;
+mod classify;
 mod client_stream;
 mod connections;
 mod edited_labels;
 mod engine;
+mod events;
+mod feed;
 mod guard;
 mod history;
 mod http;
+mod labels;
 mod listen;
 mod metrics;
+mod model;
+mod model_in_force;
 mod page;
+mod progress;
 pub(crate) mod protocol;
+mod queue;
 mod refusal;
+mod reporter;
 mod service;
-mod shared;
 mod update;
 
 use std::fs;
@@ -43,49 +52,57 @@ use crate::files::FileError;
 use crate::limits::{QUEUE, SHUTDOWN_MS};
 use crate::lock::Lock;
 use crate::setting::SettingError;
+use archive::Archive;
 use body::BodyBudget;
 use edited_labels::EditedLabels;
-use engine::run;
+use engine::Engine;
+use events::Events;
+use feed::Feed;
+use history::History;
 use http::{Context, router};
-use listen::Listeners;
-use service::{Liveness, tell, tell_reloading};
-use shared::Shared;
-use update::Updater;
+use listen::{Listener, Listeners};
+use metrics::Metrics;
+use model_in_force::ModelInForce;
+use progress::Progress;
+use queue::Queue;
+use reporter::Reporter;
+use service::{Liveness, notify, notify_reloading};
+use update::{Changeable, Updater};
 
-/// What stays the same as long as a daemon runs.
+/// Settings that stay the same as long as a daemon runs.
 pub(crate) struct DaemonSettings {
     /// The Unix socket.
     pub socket: PathBuf,
     /// A TCP address to listen on as well.
     pub listen: Option<SocketAddr>,
-    /// What clients over TCP must know.
+    /// Secret of clients over TCP.
     pub token: Option<Token>,
     /// Folder for what must outlast the daemon: the labels that were edited.
     pub state: PathBuf,
     /// Requests that may wait.
     pub queue: usize,
-    /// Where features are remembered.
+    /// Cache of features.
     pub cache: Option<Arc<FeatureCache>>,
-    /// Where this device's choices and label embeddings are remembered.
+    /// Folder of this device's choices and label embeddings.
     pub cache_folder: Option<PathBuf>,
 }
 
-/// Who may ask over TCP.
+/// The token that is asked for over TCP.
 pub(crate) struct Access {
     token: Option<Token>,
 }
 
 impl Access {
-    /// Whether this is the token.
+    /// True if this is the token.
     fn admits(&self, guess: &str) -> bool {
         self.token.as_ref().is_some_and(|token| token.is(guess))
     }
 }
 
-/// How often watchers are told how the daemon is.
+/// Interval of the status events for watchers.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs a daemon until it is told to end by SIGTERM or SIGINT.
+/// Runs a daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// A setting is out of range, another daemon has the socket or the folder, an address cannot be had, or the model cannot
@@ -101,25 +118,92 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
         found: format!("{} ({error})", state.display()),
     })?;
     let _one = Lock::take(&state.join("daemon.lock"), &state, "--state")?;
-    let shared = Arc::new(Shared::new(queue, cache, listeners.places()));
-    let for_engine = Arc::clone(&shared);
-    let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || run(&for_engine)).map_err(failed)?;
-    let updater = Arc::new(Updater::new(Arc::clone(&shared), loader, EditedLabels::in_folder(&state), cache_folder));
+    let parts = Parts::new(queue, cache, listeners.places());
+    let engine = parts.engine();
+    let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run()).map_err(failed)?;
+    let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder);
+    let (stop, stopping) = watch::channel(false);
+    let context = parts.context(updater, Access { token }, stopping);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
     let runtime = runtime.map_err(failed)?;
     let taken = std::mem::take(&mut listeners.all);
-    let outcome = runtime.block_on(run_until_told(&shared, &updater, taken, Access { token }, &engine));
-    shared.stop();
-    updater.finish();
+    let outcome = runtime.block_on(run_until_stopped(&context, taken, stop, &engine));
+    context.queue.inbox.close();
+    context.updater.finish();
     // Clients that are still there lose their connection, and their work is cancelled.
     runtime.shutdown_timeout(Duration::from_millis(100));
     let until = Instant::now() + Duration::from_millis(SHUTDOWN_MS);
     while !engine.is_finished() && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
     }
-    shared.cancel_frame();
+    context.progress.cancel_frame();
     let panicked = engine.join().is_err();
     if panicked { outcome.and(Err(engine_gone())) } else { outcome }
+}
+
+/// Every part of a daemon, from which each thread and handler gets those it needs.
+struct Parts {
+    queue: Arc<Queue>,
+    progress: Arc<Progress>,
+    model: Arc<ModelInForce>,
+    events: Arc<Events>,
+    feed: Arc<Feed>,
+    archive: Arc<Archive>,
+    metrics: Arc<Metrics>,
+    history: Arc<History>,
+    cache: Option<Arc<FeatureCache>>,
+    reporter: Arc<Reporter>,
+}
+
+impl Parts {
+    /// Those of a daemon without a model, with room for `capacity` requests, that listens at these places.
+    fn new(capacity: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
+        let (queue, metrics) = (Arc::new(Queue::new(capacity)), Arc::new(Metrics::new()));
+        let (model, feed, archive) =
+            (Arc::<ModelInForce>::default(), Arc::<Feed>::default(), Arc::<Archive>::default());
+        let reporter = Arc::new(Reporter {
+            listening,
+            began: Instant::now(),
+            queue: Arc::clone(&queue),
+            model: Arc::clone(&model),
+            feed: Arc::clone(&feed),
+            archive: Arc::clone(&archive),
+            metrics: Arc::clone(&metrics),
+        });
+        let (progress, events, history) = Default::default();
+        Self { queue, progress, model, events, feed, archive, metrics, history, cache, reporter }
+    }
+
+    fn engine(&self) -> Engine {
+        Engine {
+            queue: Arc::clone(&self.queue),
+            progress: Arc::clone(&self.progress),
+            model: Arc::clone(&self.model),
+            feed: Arc::clone(&self.feed),
+            events: Arc::clone(&self.events),
+            archive: Arc::clone(&self.archive),
+            metrics: Arc::clone(&self.metrics),
+            history: Arc::clone(&self.history),
+            cache: self.cache.clone(),
+        }
+    }
+
+    fn changeable(&self) -> Changeable {
+        Changeable {
+            queue: Arc::clone(&self.queue),
+            model: Arc::clone(&self.model),
+            feed: Arc::clone(&self.feed),
+            archive: Arc::clone(&self.archive),
+            events: Arc::clone(&self.events),
+            cache: self.cache.clone(),
+        }
+    }
+
+    fn context(self, updater: Updater, access: Access, stopping: watch::Receiver<bool>) -> Context {
+        let Self { queue, progress, model, events, metrics, history, reporter, .. } = self;
+        let (updater, access, bodies) = (Arc::new(updater), Arc::new(access), Arc::new(BodyBudget::default()));
+        Context { queue, progress, model, events, history, metrics, reporter, updater, access, bodies, stopping }
+    }
 }
 
 fn engine_gone() -> Error {
@@ -143,32 +227,25 @@ fn check(settings: &DaemonSettings) -> Result<()> {
     }
 }
 
-async fn run_until_told(
-    shared: &Arc<Shared>,
-    updater: &Arc<Updater>,
-    listeners: Vec<listen::Listener>,
-    access: Access,
+/// Serves until a signal, or until the daemon cannot go on.
+async fn run_until_stopped(
+    context: &Context,
+    listeners: Vec<Listener>,
+    stop: watch::Sender<bool>,
     engine: &thread::JoinHandle<()>,
 ) -> Result<()> {
+    let Context { reporter, events, updater, .. } = context;
     let failed = |source| Error::Listen { address: "the daemon's signals and sockets".into(), source };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    let (stop, stopping) = watch::channel(false);
-    let context = Context {
-        shared: Arc::clone(shared),
-        updater: Arc::clone(updater),
-        access: Arc::new(access),
-        bodies: Arc::new(BodyBudget::default()),
-        stopping: stopping.clone(),
-    };
-    let mut connections =
-        tokio::spawn(connections::serve(listeners, router(context), Arc::clone(shared), stopping.clone()));
+    let (app, metrics) = (router(context.clone()), Arc::clone(&context.metrics));
+    let mut connections = tokio::spawn(connections::serve(listeners, app, metrics, context.stopping.clone()));
     let mut loading = {
         let updater = Arc::clone(updater);
         tokio::task::spawn_blocking(move || updater.load_all())
     };
-    tokio::spawn(feed_watchdog(Arc::clone(shared)));
+    tokio::spawn(feed_watchdog(Arc::clone(&context.progress)));
     let mut status = tokio::time::interval(STATUS_EVERY);
     let mut loaded = false;
     let outcome = loop {
@@ -176,8 +253,8 @@ async fn run_until_told(
             result = &mut loading, if !loaded => match result {
                 Ok(Ok(())) => {
                     loaded = true;
-                    log::info!("ready: {}", shared.in_short());
-                    tell(&[NotifyState::Ready]);
+                    log::info!("ready: {}", reporter.in_short());
+                    notify(&[NotifyState::Ready]);
                 }
                 Ok(Err(error)) => break Err(error),
                 Err(_) => break Err(engine_gone()),
@@ -187,18 +264,18 @@ async fn run_until_told(
             _ = hang_up.recv(), if loaded => {
                 let updater = Arc::clone(updater);
                 tokio::spawn(async move {
-                    tell_reloading();
+                    notify_reloading();
                     match updater.reload().await {
                         Ok(()) => log::info!("reloaded"),
                         Err(refused) => log::error!("not reloaded, going on as before: {refused}"),
                     }
-                    tell(&[NotifyState::Ready]);
+                    notify(&[NotifyState::Ready]);
                 });
             }
             _ = status.tick() => {
-                if shared.watchers() > 0 {
-                    let json = serde_json::to_string(&shared.status()).expect("a record is always JSON");
-                    shared.tell("status", json.into());
+                if events.watchers() > 0 {
+                    let json = serde_json::to_string(&reporter.status()).expect("a record is always JSON");
+                    events.send("status", json.into());
                 }
                 if engine.is_finished() {
                     break Err(engine_gone());
@@ -209,17 +286,17 @@ async fn run_until_told(
     if outcome.is_ok() {
         log::info!("ending");
     }
-    tell(&[NotifyState::Stopping]);
-    shared.stop();
+    notify(&[NotifyState::Stopping]);
+    context.queue.inbox.close();
     let _ = stop.send(true);
     let _ = (&mut connections).await;
     outcome
 }
 
 /// Feeds the service manager's watchdog, if it has one, as long as the engine makes progress.
-async fn feed_watchdog(shared: Arc<Shared>) {
+async fn feed_watchdog(progress: Arc<Progress>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
-    let mut liveness = Liveness::new(&shared.checkpoints, patience, Instant::now());
+    let mut liveness = Liveness::new(progress.checkpoints(), patience, Instant::now());
     let mut every = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
     let mut warned = false;
     loop {
@@ -227,7 +304,7 @@ async fn feed_watchdog(shared: Arc<Shared>) {
         // Until the model is loaded the engine has nothing to do and is alive.
         let alive = liveness.is_alive(Instant::now());
         if alive {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         } else if !warned {
             log::error!("the engine has made no progress for {} s", patience.as_secs());
         }

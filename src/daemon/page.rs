@@ -3,7 +3,7 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-/// What browsers are told with every answer: nothing is loaded from elsewhere, and nobody frames or sniffs it.
+/// Headers of every answer: nothing is loaded from elsewhere, and nobody frames or sniffs it.
 pub(crate) const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     ("x-content-type-options", "nosniff"),

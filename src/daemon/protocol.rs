@@ -1,4 +1,4 @@
-//! What the daemon says and takes as JSON: the stable interface to clients and to the page.
+//! The daemon's JSON: the stable interface to clients and to the page.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,14 @@ use crate::timings::Timings;
 /// Version of the records' schema.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What was decided about a frame of the source.
+/// The decision about a frame of the source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DecisionRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Number of the frame since the daemon started, from 1.
     pub sequence: u64,
-    /// When it came (milliseconds since 1970).
+    /// Time at which it came (milliseconds since 1970).
     pub unix_ms: u64,
     /// Frames dropped so far because a later one came first (count).
     pub dropped: u64,
@@ -31,17 +31,17 @@ pub(crate) struct DecisionRecord {
 /// One view's part in a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ViewRecord {
-    /// What it would answer by itself, untuned.
+    /// Answer of this view alone, untuned.
     pub label: String,
     /// That answer's probability (0–1).
     pub probability: f32,
-    /// Its weight in the answer (0–1, all together 1).
+    /// Weight in the answer (0–1, all together 1).
     pub weight: f32,
-    /// Whether it was selected for the tuning.
+    /// True if it was selected for the tuning.
     pub selected: bool,
 }
 
-/// How the daemon is.
+/// State of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StatusRecord {
     /// [`SCHEMA`].
@@ -50,7 +50,7 @@ pub(crate) struct StatusRecord {
     pub unix_ms: u64,
     /// Time since the start (seconds).
     pub uptime_s: u64,
-    /// Whether requests are answered: after the model was loaded and has run once.
+    /// True while requests are answered: after the model was loaded and has run once.
     pub ready: bool,
     /// The source of frames.
     pub source: SourceRecord,
@@ -58,7 +58,7 @@ pub(crate) struct StatusRecord {
     pub queue: usize,
     /// Requests that may wait (count).
     pub queue_max: usize,
-    /// Resident memory (bytes), where the kernel tells.
+    /// Resident memory (bytes), where the kernel reports it.
     pub rss_bytes: Option<u64>,
     /// The hottest sensor (°C), where there is one.
     pub temperature_c: Option<f64>,
@@ -66,14 +66,14 @@ pub(crate) struct StatusRecord {
     pub recording: Option<RecordingRecord>,
 }
 
-/// How the source is.
+/// State of the source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SourceRecord {
-    /// Its name, if there is one.
+    /// Name, if there is a source.
     pub name: Option<String>,
     /// `none`, `opening`, `streaming` or `lost`.
     pub state: String,
-    /// Why it is lost.
+    /// Reason that it is lost.
     pub problem: Option<String>,
     /// Since when (milliseconds since 1970).
     pub since_unix_ms: u64,
@@ -89,37 +89,37 @@ pub(crate) struct SourceRecord {
     pub reopens: u64,
 }
 
-/// How the recording goes.
+/// State of the recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RecordingRecord {
-    /// Its folder.
+    /// Folder.
     pub folder: String,
-    /// Its size (bytes), and the most it may have.
+    /// Size (bytes).
     pub bytes: u64,
-    /// The most it may have (bytes).
+    /// Largest size that it may have (bytes).
     pub bytes_max: u64,
     /// Frames since the start that are on the disk (count).
     pub committed: u64,
     /// Frames that were not recorded (count).
     pub missed: u64,
-    /// What keeps it from going on.
+    /// Problem that keeps it from going on.
     pub problem: Option<String>,
 }
 
-/// What the daemon is.
+/// The daemon, its model and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct InfoRecord {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Version of the program.
     pub version: String,
-    /// Its process.
+    /// Process.
     pub pid: u32,
-    /// Where it listens: the socket's path, and the page's address if there is one.
+    /// Addresses: the socket's path, and the page's if there is one.
     pub listening: Vec<String>,
     /// The model, once it is loaded.
     pub model: Option<ModelRecord>,
-    /// How it is.
+    /// State.
     pub status: StatusRecord,
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct InfoRecord {
 pub(crate) struct ModelRecord {
     /// Name and beginning of the digest.
     pub bundle: String,
-    /// Its folder.
+    /// Folder.
     pub folder: String,
     /// Labels (count).
     pub labels: usize,
@@ -160,11 +160,11 @@ pub(crate) struct LabelsRecord {
     pub ids: Option<Vec<String>>,
     /// The prompts, with `{}` for the label.
     pub prompts: Vec<String>,
-    /// Where they come from.
+    /// Origin.
     pub origin: LabelsOrigin,
 }
 
-/// Where labels come from.
+/// Origin of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelsOrigin {
@@ -185,7 +185,7 @@ pub(crate) struct LabelsRequest {
     pub ids: Option<Vec<String>>,
 }
 
-/// How an image is to be classified.
+/// Settings of a request to classify an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyQuery {
@@ -196,14 +196,14 @@ pub(crate) struct ClassifyQuery {
     pub method: Option<Method>,
     /// Answers to list.
     pub top: Option<usize>,
-    /// How long the client waits (milliseconds).
+    /// Time that the client waits (milliseconds).
     pub deadline_ms: Option<u64>,
 }
 
 /// A point of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HistoryPoint {
-    /// When (milliseconds since 1970).
+    /// Time (milliseconds since 1970).
     pub unix_ms: u64,
     /// Milliseconds of each stage.
     #[serde(flatten)]
@@ -212,7 +212,7 @@ pub(crate) struct HistoryPoint {
     pub temperature_c: Option<f64>,
 }
 
-/// Why a request was refused.
+/// The record of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RefusalRecord {
     /// [`SCHEMA`].

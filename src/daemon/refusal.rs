@@ -8,13 +8,13 @@ use super::protocol::RefusalRecord;
 use crate::error::{Category, Error};
 use crate::views::ImageError;
 
-/// Why a request is not answered as it was asked.
+/// Reason that a request is not answered as it was asked.
 #[derive(Debug)]
 pub(crate) struct Refused {
     status: StatusCode,
     kind: &'static str,
     message: String,
-    /// After how many seconds to try again.
+    /// Seconds after which to try again.
     retry_after: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! The service manager: ready, alive, stopping. Without one nothing is said.
+//! Notifications to the service manager: ready, alive, stopping. Without one nothing is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// Tells the service manager, if there is one.
-pub(crate) fn tell(state: &[NotifyState]) {
+/// Notifies the service manager, if there is one.
+pub(crate) fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
-        log::debug!("the service manager was not told: {error}");
+        log::debug!("the service manager was not notified: {error}");
     }
 }
 
-/// Tells that the configuration is being loaded again, as newer versions of systemd ask it to be told.
-pub(crate) fn tell_reloading() {
+/// Notifies it that the configuration is being loaded again, with the time, as newer versions of systemd require.
+pub(crate) fn notify_reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        notify(&[NotifyState::Reloading, now]);
     }
 }
 
-/// Decides whether the daemon is alive: the engine must have made progress within the watchdog's time.
+/// The verdict on whether the daemon is alive: the engine must have made progress within the watchdog's time.
 ///
 /// The engine passes a checkpoint before every batch of the encoder and at least twice a second while it is idle. One that
 /// hangs in a frame or a request passes none, and the service manager restarts the daemon.
@@ -38,7 +38,7 @@ impl Liveness {
         Self { checkpoints: Arc::clone(checkpoints), seen: checkpoints.load(Ordering::Relaxed), since: now, patience }
     }
 
-    /// Whether the engine is alive at this moment.
+    /// True if the engine is alive at this moment.
     pub(crate) fn is_alive(&mut self, now: Instant) -> bool {
         let checkpoints = self.checkpoints.load(Ordering::Relaxed);
         if checkpoints != self.seen {

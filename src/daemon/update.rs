@@ -1,4 +1,4 @@
-//! Changing what a running daemon does: its model, labels, source and recording.
+//! Changes of a running daemon: its model, labels, source and recording.
 //!
 //! What is new is made beside what is in force and put in its place when it is whole; where that fails, the old stays.
 
@@ -11,12 +11,18 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
+use super::archive::{Archive, Running};
 use super::edited_labels::EditedLabels;
-use super::engine::{Job, Model};
+use super::engine::Job;
+use super::events::Events;
+use super::feed::Feed;
+use super::model::Model;
+use super::model_in_force::ModelInForce;
 use super::protocol::LabelsOrigin;
+use super::queue::Queue;
 use super::refusal::Refused;
-use super::shared::Shared;
 use crate::bundle::Bundle;
+use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
 use crate::cancellation::Cancelled;
 use crate::classifier::{Classifier, ClassifierSettings};
@@ -30,37 +36,53 @@ use crate::source::{SourceSettings, supervise};
 use crate::stream::{Frame, unix_ms};
 use crate::text::Prompt;
 
-/// What flags and configuration ask for.
+/// The choices of flags and configuration.
 pub(crate) struct Loaded {
     /// The model.
     pub bundle: Bundle,
-    /// Its settings.
+    /// Settings of the model.
     pub settings: ClassifierSettings,
     /// The labels; the bundle's if there are none.
     pub labels: Option<Labels>,
-    /// What is written around a label.
+    /// Prompt around a label.
     pub prompt: Prompt,
     /// The source of frames.
     pub source: Option<SourceSettings>,
-    /// What to record.
+    /// The recording.
     pub recording: Option<RecorderSettings>,
 }
 
 /// Reads flags and configuration and opens the bundle, as often as it is asked.
 pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
-/// How often a source that waits for the encoder looks whether it was stopped.
+/// Interval at which a source that waits for the encoder checks for a stop.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Changes what a running daemon does, one change at a time.
+/// Changes to a running daemon, one at a time.
 pub(crate) struct Updater {
-    shared: Arc<Shared>,
+    parts: Changeable,
     loader: Loader,
     edited: EditedLabels,
-    /// Where this device's choices and label embeddings are remembered.
+    /// Folder of this device's choices and label embeddings.
     cache_folder: Option<PathBuf>,
     one: AsyncMutex<()>,
     source: Mutex<Option<RunningSource>>,
+}
+
+/// The parts of the daemon that a change reaches.
+pub(crate) struct Changeable {
+    /// The way to the engine.
+    pub queue: Arc<Queue>,
+    /// The model in force.
+    pub model: Arc<ModelInForce>,
+    /// The source.
+    pub feed: Arc<Feed>,
+    /// The recording.
+    pub archive: Arc<Archive>,
+    /// Watchers, who get an event when the labels change.
+    pub events: Arc<Events>,
+    /// Cache of features, if there is one.
+    pub cache: Option<Arc<FeatureCache>>,
 }
 
 struct RunningSource {
@@ -71,13 +93,8 @@ struct RunningSource {
 
 impl Updater {
     /// One that has changed nothing yet.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        loader: Loader,
-        edited: EditedLabels,
-        cache_folder: Option<PathBuf>,
-    ) -> Self {
-        Self { shared, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
+    pub(crate) fn new(parts: Changeable, loader: Loader, edited: EditedLabels, cache_folder: Option<PathBuf>) -> Self {
+        Self { parts, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
     }
 
     /// Loads everything as flags and configuration say, and puts it in force.
@@ -99,7 +116,7 @@ impl Updater {
     ) -> std::result::Result<(), Refused> {
         self.change(|this| {
             // Looked at here, where no other change comes in between.
-            if tag.is_some_and(|tag| tag != "*" && tag != this.shared.labels_tag()) {
+            if tag.is_some_and(|tag| tag != "*" && tag != this.parts.model.labels_tag()) {
                 let message = "somebody else changed the labels in between; get them again";
                 return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
             }
@@ -134,7 +151,7 @@ impl Updater {
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
-        let Loaded { mut bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
+        let Loaded { bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         let edited = self.edited.read().and_then(|list| {
@@ -149,35 +166,35 @@ impl Updater {
             (None, None) => (LabelSet::of(&bundle)?, LabelsOrigin::Configured),
         };
         let classifier = Classifier::new(&bundle, labels, settings, self.cache_folder.as_deref())?;
-        let classifier = classifier.with_cache(self.shared.cache().cloned());
-        bundle.forget_encoder();
-        let model = Model::warmed_up(Arc::new(bundle), classifier, &CancellationToken::default())?;
-        let recorder = self.new_recorder(recording.as_ref())?;
+        let classifier = classifier.with_cache(self.parts.cache.clone());
+        let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
+        let recorder = self.new_recorder(recording)?;
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
-        self.shared.set_labels_origin(origin);
+        self.set_labels_origin(origin);
         if let Some(recorder) = recorder {
-            self.shared.set_recorder(recording, recorder);
+            self.parts.archive.replace(recorder);
         }
         self.set_source(source);
         Ok(())
     }
 
     /// The recorder to put in the place of the present one, if the recording is to change.
-    fn new_recorder(&self, wanted: Option<&RecorderSettings>) -> Result<Option<Option<Recorder>>> {
-        let present = self.shared.recording();
-        if present.as_ref() == wanted {
+    fn new_recorder(&self, wanted: Option<RecorderSettings>) -> Result<Option<Option<Running>>> {
+        let present = self.parts.archive.settings();
+        if present == wanted {
             return Ok(None);
         }
-        wanted.map_or(Ok(()), RecorderSettings::check)?;
+        wanted.as_ref().map_or(Ok(()), RecorderSettings::check)?;
         // Two cannot write in one folder: there the old one goes first.
-        if present.as_ref().map(|present| &present.folder) == wanted.map(|wanted| &wanted.folder) {
-            self.shared.set_recorder(None, None);
+        if present.as_ref().map(|present| &present.folder) == wanted.as_ref().map(|wanted| &wanted.folder) {
+            self.parts.archive.replace(None);
         }
-        wanted.map(Recorder::start).transpose().map(Some)
+        let start = |settings: RecorderSettings| Ok(Running { recorder: Recorder::start(&settings)?, settings });
+        wanted.map(start).transpose().map(Some)
     }
 
     fn relabel(&self, list: Option<Labels>) -> Result<()> {
-        let Some(model) = self.shared.model() else { return Err(Cancelled.into()) };
+        let Some(model) = self.parts.model.info() else { return Err(Cancelled.into()) };
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
@@ -194,21 +211,27 @@ impl Updater {
             };
             Predictor::new(&model.bundle, Arc::new(labels), model.method)
         })?;
-        // Kept before they are in force: what a client was told is there after a power cut.
+        // Kept before they are in force: labels that a client has seen in force are there after a power cut.
         match &list {
             Some(list) => self.edited.keep(list)?,
             None => self.edited.forget()?,
         }
         self.hand_over(|done| Job::Relabel(Arc::new(predictor), done))?;
-        self.shared.set_labels_origin(origin);
-        log::info!("{} labels are in force", self.shared.model().map_or(0, |model| model.record.labels));
+        self.set_labels_origin(origin);
+        log::info!("{} labels are in force", self.parts.model.info().map_or(0, |model| model.record.labels));
         Ok(())
+    }
+
+    /// Sets the origin of the labels, and has watchers get them again.
+    fn set_labels_origin(&self, origin: LabelsOrigin) {
+        self.parts.model.set_labels_origin(origin);
+        self.parts.events.send("labels", "{}".into());
     }
 
     /// Gives the engine something new and waits until it has it.
     fn hand_over(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> Result<()> {
         let (done, taken) = oneshot::channel();
-        self.shared.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
+        self.parts.queue.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
         Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
     }
 
@@ -219,20 +242,21 @@ impl Updater {
             return;
         }
         stop(running.take());
-        self.shared.set_source(wanted.clone());
+        self.parts.feed.set_settings(wanted.clone());
         let Some(settings) = wanted else { return };
         let stop = Arc::new(AtomicBool::new(false));
-        let (shared, stopped, asked) = (Arc::clone(&self.shared), Arc::clone(&stop), settings.clone());
+        let (queue, feed) = (Arc::clone(&self.parts.queue), Arc::clone(&self.parts.feed));
+        let (stopped, asked) = (Arc::clone(&stop), settings.clone());
         let thread = thread::Builder::new().name("rtpt-source".into()).spawn(move || {
             let live = asked.spec.is_live();
-            supervise(&asked, shared.source_status(), &stopped, |picture| {
-                let frame = Frame { sequence: shared.next_frame(), unix_ms: unix_ms(), live, picture };
+            supervise(&asked, feed.status(), &stopped, |picture| {
+                let frame = Frame { sequence: feed.next_frame(), unix_ms: unix_ms(), live, picture };
                 if live {
-                    return shared.inbox.offer(frame);
+                    return queue.inbox.offer(frame);
                 }
                 // Files do not go stale: each waits for its turn.
                 let mut waiting = Box::new(frame);
-                while let Err(frame) = shared.inbox.offer_in_turn(*waiting, TURN) {
+                while let Err(frame) = queue.inbox.offer_in_turn(*waiting, TURN) {
                     if stopped.load(Ordering::Relaxed) {
                         return;
                     }
@@ -249,7 +273,7 @@ impl Updater {
     /// Ends the source and finishes the recording.
     pub(crate) fn finish(&self) {
         stop(self.source.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.shared.set_recorder(None, None);
+        self.parts.archive.replace(None);
     }
 }
 

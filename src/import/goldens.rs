@@ -4,31 +4,38 @@ use ndarray::{Array2, Axis};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::GOLDENS;
-use crate::bundle::{BundleWriter, Manifest, open_text_model};
+use crate::bundle::BundleWriter;
 use crate::encoder::{Encoder, EncoderModel, EncoderShape};
 use crate::error::Result;
 use crate::rows::scaled_products;
-use crate::text::Prompt;
-use crate::text::{TextModel, embed};
-use crate::views::{Pixels, clean_view_array};
+use crate::text::{Prompt, TextModel, embed};
+use crate::views::{Pixels, Preprocessing, clean_view_array};
+
+/// The stages of the bundle to be, as far as goldens are made by them.
+pub(crate) struct Stages<'a> {
+    /// The image encoder.
+    pub encoder: &'a EncoderModel,
+    /// Sizes of the encoder.
+    pub shape: EncoderShape,
+    /// Preprocessing before the encoder.
+    pub preprocessing: Preprocessing,
+    /// Logit scale s.
+    pub logit_scale: f32,
+    /// T `[C, D]` of the default labels, if there are any.
+    pub classes: Option<&'a Array2<f32>>,
+    /// The text tower, if there is one.
+    pub text: Option<&'a TextModel>,
+}
 
 /// Runs both towers and writes what they give.
 ///
 /// # Errors
 /// A tower cannot be run, or the file cannot be written.
-pub(crate) fn write(
-    image: Option<&Pixels>,
-    encoder: &EncoderModel,
-    classes: Option<&Array2<f32>>,
-    manifest: &Manifest,
-    writer: &mut BundleWriter,
-) -> Result<()> {
+pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut BundleWriter) -> Result<()> {
     let drawn = image.cloned().unwrap_or_else(drawn_image);
-    let preprocessing = manifest.preprocessing();
-    let shape = EncoderShape { resolution: preprocessing.resolution, embedding: manifest.embedding };
-    let view = clean_view_array(&drawn, &preprocessing);
+    let view = clean_view_array(&drawn, &stages.preprocessing);
     let views = view.clone().insert_axis(Axis(0));
-    let features = Encoder::load(encoder, shape, 1)?.encode(views.view())?;
+    let features = Encoder::load(stages.encoder, stages.shape, 1)?.encode(views.view())?;
     let floats =
         |values: &mut dyn Iterator<Item = &f32>| values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let mut tensors = vec![
@@ -36,16 +43,15 @@ pub(crate) fn write(
         ("view", Dtype::F32, view.shape().to_vec(), floats(&mut view.iter())),
         ("features", Dtype::F32, features.shape().to_vec(), floats(&mut features.iter())),
     ];
-    if let Some(classes) = classes {
-        let logits = scaled_products(manifest.logit_scale, features.view(), classes.view());
+    if let Some(classes) = stages.classes {
+        let logits = scaled_products(stages.logit_scale, features.view(), classes.view());
         tensors.push(("logits", Dtype::F32, logits.shape().to_vec(), floats(&mut logits.iter())));
     }
     let mut metadata = None;
-    if manifest.text.is_some() {
+    if let Some(model) = stages.text {
         let texts = ["a photo of a dog.", "a photo of two red cars, at night.", "x"].map(String::from).to_vec();
-        let model = open_text_model(writer.folder(), manifest)?;
-        let features = embed(&model, &texts, &Prompt::Templates(vec!["{}".into()]))?;
-        let rows: Vec<Vec<i64>> = texts.iter().map(|text| golden_tokens(&model, text)).collect::<Result<_>>()?;
+        let features = embed(model, &texts, &Prompt::Templates(vec!["{}".into()]))?;
+        let rows: Vec<Vec<i64>> = texts.iter().map(|text| golden_tokens(model, text)).collect::<Result<_>>()?;
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let padded = rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(-1)).take(longest));
         let tokens = padded.flat_map(i64::to_le_bytes).collect();

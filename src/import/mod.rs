@@ -14,18 +14,17 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::bundle::BundleError;
 use crate::bundle::{
-    Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, open_text_model,
+    Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextFiles,
 };
 use crate::check::{Drift, check_goldens, require_goldens};
-use crate::encoder::{EncoderModel, OnnxFile, OnnxValue};
+use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
 use crate::files::FileError;
 use crate::files::read_range;
 use crate::labels::{Labels, read_labels};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 use crate::method::{Method, MethodSettings};
-use crate::text::Prompt;
-use crate::text::embed;
+use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Augment, Pixels, ViewSettings};
 use config::{ImageConfig, image_config, read_configs};
 use source::Source;
@@ -42,7 +41,7 @@ const GOLDENS: &str = "goldens.safetensors";
 /// Input side of OpenAI's CLIP (pixels), which its configurations leave out.
 const CLIP_RESOLUTION: usize = 224;
 
-/// What to import, and what the files do not say.
+/// The model to import, and the values that its files leave out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ImportRequest {
     /// The model's folder.
@@ -75,7 +74,7 @@ pub(crate) struct ImportRequest {
 pub(crate) struct Imported {
     /// The bundle.
     pub bundle: Bundle,
-    /// How far its check is from the goldens that were just made.
+    /// Distances of its check from the goldens that were just made.
     pub drifts: Vec<Drift>,
 }
 
@@ -90,7 +89,6 @@ pub(crate) struct Imported {
 pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
     let source = Source::open(&request.source)?;
     let mut writer = BundleWriter::new(target)?;
-    let mut manifest = blank_manifest(request);
     let (config, tower) = match &request.classes {
         Some(_) => (image_config(&source, request.resolution)?, None),
         None => {
@@ -99,25 +97,49 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         }
     };
     let table = request.classes.as_deref().map(|path| class_table(path, request)).transpose()?;
-    manifest.embedding = match (&tower, &table) {
+    let embedding = match (&tower, &table) {
         (Some(tower), _) => tower.shape.embedding,
         (None, Some((_, embeddings))) => embeddings.ncols(),
         (None, None) => unreachable!("without class embeddings there is a tower"),
     };
-    let tower_scale = tower.as_ref().map(ImportedTower::logit_scale).transpose()?.flatten();
-    manifest.logit_scale = request.logit_scale.or(tower_scale).ok_or_else(|| Error::Import {
-        path: request.source.clone(),
-        what: "the logit scale".into(),
-        expected: "--logit-scale, since no file says it (OpenAI's CLIP has 100)".into(),
-        found: "missing".into(),
+    let logit_scale = logit_scale(request, tower.as_ref())?;
+    let (image, encoder) = import_encoder(request, &source, config, tower.as_ref(), &mut writer)?;
+    let text = tower.as_ref().map(|tower| tower.write(&mut writer)).transpose()?;
+    let open_text = |section| TextFiles::open(writer.folder(), section, writer.files())?.load(embedding);
+    let text_model = text.as_ref().map(open_text).transpose()?;
+    let context = request.context.clone().unwrap_or_else(|| "a photo of a".into());
+    let classes = classes_of(request, table, text_model.as_ref(), &context)?;
+    let section = classes.as_ref().map(|classes| classes.write(&mut writer)).transpose()?;
+    goldens::write(
+        request.image.as_ref(),
+        &goldens::Stages {
+            encoder: &encoder,
+            shape: EncoderShape { resolution: image.resolution, embedding },
+            preprocessing: image.preprocessing(),
+            logit_scale,
+            classes: classes.as_ref().map(|classes| &classes.default_embeddings),
+            text: text_model.as_ref(),
+        },
+        &mut writer,
+    )?;
+    let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
+    let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    writer.seal(&Manifest {
+        format: FORMAT,
+        name: request.name.clone().unwrap_or_else(|| folder.clone()),
+        description: request.description.clone().unwrap_or_else(|| format!("Imported from {folder}.")),
+        license: request.license.clone().unwrap_or_else(|| "not stated".into()),
+        embedding,
+        logit_scale,
+        image,
+        text,
+        prompt: PromptSection { context },
+        classes: section,
+        views: ViewSettings { count: 64, augment: Augment::Augmix, seed: 0 },
+        method: MethodSettings::of(Method::default()),
+        goldens: GOLDENS.into(),
+        files: writer.files().clone(),
     })?;
-    let encoder = import_encoder(request, &source, config, tower.as_ref(), &mut manifest, &mut writer)?;
-    if let Some(tower) = &tower {
-        manifest.text = Some(tower.write(&mut writer)?);
-    }
-    let classes = write_classes(request, table, &mut manifest, &mut writer)?;
-    goldens::write(request.image.as_ref(), &encoder, classes.as_ref(), &manifest, &mut writer)?;
-    writer.seal(&mut manifest)?;
     let bundle = Bundle::open(writer.folder())?;
     let drifts = check_goldens(&bundle)?;
     require_goldens(&drifts)?;
@@ -125,34 +147,15 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
     Ok(Imported { bundle: Bundle::open(&writer.publish()?)?, drifts })
 }
 
-/// Everything that no file decides.
-fn blank_manifest(request: &ImportRequest) -> Manifest {
-    let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
-    let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
-    Manifest {
-        format: FORMAT,
-        name: request.name.clone().unwrap_or_else(|| folder.clone()),
-        description: request.description.clone().unwrap_or_else(|| format!("Imported from {folder}.")),
-        license: request.license.clone().unwrap_or_else(|| "not stated".into()),
-        embedding: 0,
-        logit_scale: 0.0,
-        image: ImageSection {
-            file: ENCODER.into(),
-            resolution: 0,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-            interpolation: Interpolation::Bicubic,
-            output: None,
-            projection: None,
-        },
-        text: None,
-        prompt: PromptSection { context: request.context.clone().unwrap_or_else(|| "a photo of a".into()) },
-        classes: None,
-        views: ViewSettings { count: 64, augment: Augment::Augmix, seed: 0 },
-        method: MethodSettings::of(Method::default()),
-        goldens: GOLDENS.into(),
-        files: Default::default(),
-    }
+/// The logit scale that was asked for, else the checkpoint's.
+fn logit_scale(request: &ImportRequest, tower: Option<&ImportedTower>) -> Result<f32> {
+    let tower_scale = tower.map(ImportedTower::logit_scale).transpose()?.flatten();
+    request.logit_scale.or(tower_scale).ok_or_else(|| Error::Import {
+        path: request.source.clone(),
+        what: "the logit scale".into(),
+        expected: "--logit-scale, since no file says it (OpenAI's CLIP has 100)".into(),
+        found: "missing".into(),
+    })
 }
 
 /// Copies the vision model, decides which output is used, and adds the projection that may be missing.
@@ -161,9 +164,8 @@ fn import_encoder(
     source: &Source,
     config: ImageConfig,
     tower: Option<&ImportedTower>,
-    manifest: &mut Manifest,
     writer: &mut BundleWriter,
-) -> Result<EncoderModel> {
+) -> Result<(ImageSection, EncoderModel)> {
     let names = ["onnx/vision_model.onnx", "vision_model.onnx"];
     let path = match &request.image_onnx {
         Some(path) => path.clone(),
@@ -181,30 +183,35 @@ fn import_encoder(
     let mut onnx = OnnxFile::parse(bytes)?;
     onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
     let declared = declared_resolution(&path, &onnx)?;
-    let section = &mut manifest.image;
-    // Where files contradict one another, loading the encoder says so.
-    section.resolution = request.resolution.or(config.resolution).or(declared).unwrap_or(CLIP_RESOLUTION);
-    (section.mean, section.std) = (config.mean, config.std);
     let outputs = onnx.outputs();
     let named = |name: &str| outputs.iter().any(|output| output.name == name);
-    let mut projection = None;
-    if named("image_embeds") {
-        section.output = Some("image_embeds".into());
+    let (output, projection) = if named("image_embeds") {
+        (Some("image_embeds".to_string()), None)
     } else if let Some(tower) = tower.filter(|_| named("pooler_output")) {
-        section.output = Some("pooler_output".into());
-        projection = Some(tower.visual_projection()?);
-    } else if outputs.len() != 1 {
+        (Some("pooler_output".to_string()), Some(tower.visual_projection()?))
+    } else if outputs.len() == 1 {
+        (None, None)
+    } else {
         let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
         return Err(wrong(&path, "the list of outputs", "image_embeds, pooler_output, or one alone", found.join(", ")));
-    }
+    };
     if let Some(projection) = &projection {
         let bytes: Vec<u8> = projection.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.add(PROJECTION, &tensor_file("projection", projection.shape(), &bytes, None))?;
-        section.projection = Some(PROJECTION.into());
     }
-    let model = EncoderModel { onnx: onnx.into_bytes(), output: section.output.clone(), projection };
+    let section = ImageSection {
+        file: ENCODER.into(),
+        // Where files contradict one another, loading the encoder says so.
+        resolution: request.resolution.or(config.resolution).or(declared).unwrap_or(CLIP_RESOLUTION),
+        mean: config.mean,
+        std: config.std,
+        interpolation: Interpolation::Bicubic,
+        output: output.clone(),
+        projection: projection.as_ref().map(|_| PROJECTION.into()),
+    };
+    let model = EncoderModel { onnx: onnx.into_bytes(), output, projection };
     writer.add(ENCODER, &model.onnx)?;
-    Ok(model)
+    Ok((section, model))
 }
 
 /// The side of the square images the model declares, if it does.
@@ -242,37 +249,52 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
     Ok((list, table))
 }
 
-/// Writes class embeddings and default labels; those that were given, or what the text tower makes of the labels.
-fn write_classes(
+/// Stored classes of the bundle to be, and its default labels.
+struct Classes {
+    all: Labels,
+    /// T `[C, D]`, a row for each of `all`.
+    embeddings: Array2<f32>,
+    defaults: Labels,
+    /// The rows of `embeddings` for `defaults`.
+    default_embeddings: Array2<f32>,
+}
+
+/// Class embeddings that were given, or those of the labels by the text tower; none if neither was given.
+fn classes_of(
     request: &ImportRequest,
     table: Option<(Labels, Array2<f32>)>,
-    manifest: &mut Manifest,
-    writer: &mut BundleWriter,
-) -> Result<Option<Array2<f32>>> {
+    text: Option<&TextModel>,
+    context: &str,
+) -> Result<Option<Classes>> {
     let labels = request.labels.as_deref().map(read_labels).transpose()?;
-    let (all, embeddings) = match (table, &labels) {
-        (Some(table), _) => table,
-        (None, None) => return Ok(None),
-        (None, Some(labels)) => {
-            let model = open_text_model(writer.folder(), manifest)?;
-            let prompt = Prompt::Context(manifest.prompt.context.clone());
+    let (all, embeddings) = match (table, &labels, text) {
+        (Some(table), _, _) => table,
+        (None, Some(labels), Some(text)) => {
+            let prompt = Prompt::Context(context.into());
             prompt.check()?;
-            (labels.clone(), embed(&model, labels.names(), &prompt)?)
+            (labels.clone(), embed(text, labels.names(), &prompt)?)
         }
+        (None, _, _) => return Ok(None),
     };
-    let chosen = labels.unwrap_or_else(|| all.clone());
+    let defaults = labels.unwrap_or_else(|| all.clone());
     let row_of = |name: &String| all.names().iter().position(|other| other == name);
-    let rows: Option<Vec<usize>> = chosen.names().iter().map(row_of).collect();
+    let rows: Option<Vec<usize>> = defaults.names().iter().map(row_of).collect();
     let Some(rows) = rows else {
-        let unknown = chosen.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
+        let unknown = defaults.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
         return Err(BundleError::UnknownLabel { label: unknown, nearest: None }.into());
     };
-    let names = serde_json::to_string(all.names()).expect("strings are always JSON");
-    let bytes: Vec<u8> = embeddings.iter().flat_map(|value| value.to_le_bytes()).collect();
-    writer.add(CLASSES, &tensor_file("embeddings", embeddings.shape(), &bytes, Some(("names", names))))?;
-    writer.add(LABELS, chosen.to_text().as_bytes())?;
-    manifest.classes = Some(ClassesSection { file: CLASSES.into(), default_labels: LABELS.into() });
-    Ok(Some(embeddings.select(ndarray::Axis(0), &rows)))
+    let default_embeddings = embeddings.select(ndarray::Axis(0), &rows);
+    Ok(Some(Classes { all, embeddings, defaults, default_embeddings }))
+}
+
+impl Classes {
+    fn write(&self, writer: &mut BundleWriter) -> Result<ClassesSection> {
+        let names = serde_json::to_string(self.all.names()).expect("strings are always JSON");
+        let bytes: Vec<u8> = self.embeddings.iter().flat_map(|value| value.to_le_bytes()).collect();
+        writer.add(CLASSES, &tensor_file("embeddings", self.embeddings.shape(), &bytes, Some(("names", names))))?;
+        writer.add(LABELS, self.defaults.to_text().as_bytes())?;
+        Ok(ClassesSection { file: CLASSES.into(), default_labels: LABELS.into() })
+    }
 }
 
 /// A safetensors file with one f32 tensor.
@@ -282,7 +304,7 @@ fn tensor_file(name: &str, shape: &[usize], bytes: &[u8], note: Option<(&str, St
     serialize([(name, view)], metadata).expect("one tensor of the right size")
 }
 
-/// What is wrong with a file of the model.
+/// An error about a file of the model.
 fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
     Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use ndarray::{Array2, Axis};
 
 use crate::bundle::BundleError;
-use crate::bundle::{Bundle, ClassTable};
+use crate::bundle::{BundleContents, ClassTable};
 use crate::error::{Error, Result};
 use crate::labels::{Labels, nearest};
 use crate::text::{Prompt, embed};
@@ -45,7 +45,7 @@ impl LabelSet {
     ///
     /// # Errors
     /// The bundle has none.
-    pub(crate) fn of(bundle: &Bundle) -> Result<Self> {
+    pub(crate) fn of(bundle: &BundleContents) -> Result<Self> {
         let list =
             bundle.labels.clone().ok_or_else(|| BundleError::NoLabels { bundle: bundle.manifest.name.clone() })?;
         Self::new(bundle, list, bundle.prompt(), None)
@@ -58,7 +58,12 @@ impl LabelSet {
     /// # Errors
     /// The prompt cannot be filled in, a label does not fit the tower's context, or the bundle has no text tower and not
     /// all of the labels.
-    pub(crate) fn new(bundle: &Bundle, list: Labels, prompt: Prompt, cache_folder: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(
+        bundle: &BundleContents,
+        list: Labels,
+        prompt: Prompt,
+        cache_folder: Option<&Path>,
+    ) -> Result<Self> {
         prompt.check()?;
         let (embeddings, origin) = embeddings_of(bundle, &list, &prompt, cache_folder)?;
         Ok(Self { list, prompt, embeddings, origin })
@@ -71,7 +76,7 @@ impl LabelSet {
 }
 
 fn embeddings_of(
-    bundle: &Bundle,
+    bundle: &BundleContents,
     list: &Labels,
     prompt: &Prompt,
     cache_folder: Option<&Path>,
@@ -104,7 +109,7 @@ fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
 }
 
 /// Why labels cannot be embedded without a text tower.
-fn without_tower(bundle: &Bundle, list: &Labels, fits_table: bool) -> Error {
+fn without_tower(bundle: &BundleContents, list: &Labels, fits_table: bool) -> Error {
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
         let label = list.names().iter().find(|&name| !table.names.contains(name))?;
         Some(BundleError::UnknownLabel { label: label.clone(), nearest: nearest(&table.names, label) })

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use crate::bundle::Bundle;
+use crate::bundle::BundleContents;
 use crate::bundle::BundleError;
 use crate::device::device_key;
 use crate::error::Result;
@@ -26,7 +26,7 @@ const NAME: &str = "labels-";
 const TENSOR: &str = "embeddings";
 
 /// Names a label set on this device: bundle, prompt and labels, in order.
-pub(crate) fn key(bundle: &Bundle, list: &Labels, prompt: &Prompt) -> String {
+pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());
     let templates = prompt.templates();

@@ -11,7 +11,7 @@ mod reader;
 mod replay;
 mod writer;
 
-pub(crate) use part::{RecordedFrame, RecordedSettings};
+pub(crate) use part::{RecordedDecision, RecordedFrame, RecordedSettings};
 pub use reader::Recording;
 pub(crate) use reader::RecordingPart;
 pub(crate) use replay::{Replayed, WhatIf, replayer};

@@ -1,4 +1,4 @@
-//! What stands in a part's `decisions.jsonl`.
+//! The lines of a part's `decisions.jsonl`.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct RecordedSettings {
     pub format: u32,
     /// Version of the program.
     pub version: String,
-    /// What names the device: on another one the last bits may differ.
+    /// Key of the device: on another one the last bits may differ.
     pub device: String,
     /// The bundle's folder.
     pub bundle: PathBuf,
@@ -88,7 +88,7 @@ impl RecordedSettings {
         }
     }
 
-    /// What was written around a label.
+    /// The prompt around a label.
     pub fn prompt(&self) -> Prompt {
         match &self.context {
             Some(context) => Prompt::Context(context.clone()),
@@ -97,20 +97,52 @@ impl RecordedSettings {
     }
 }
 
-/// A frame and what was decided: a further line.
+/// The decision about a frame, before its image has a place in a part.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordedDecision {
+    /// Number since the daemon started, from 1.
+    pub sequence: u64,
+    /// Time at which the frame came (milliseconds since 1970).
+    pub unix_ms: u64,
+    /// The file it came from, if it did.
+    pub name: Option<String>,
+    /// BLAKE3 of the image, 64 hex digits.
+    pub digest: String,
+    /// The answer.
+    pub answer: Prediction,
+    /// Zero-shot's answer.
+    pub zero_shot: Prediction,
+    /// The tamper score (0–1), with more than one view.
+    pub tamper: Option<f32>,
+    /// BLAKE3 over the bits of prediction, weights and the clean view's logits, 64 hex digits.
+    pub bits: String,
+}
+
+impl RecordedDecision {
+    /// The line of a frame whose image is `length` bytes from `offset` on.
+    ///
+    /// Field by field, because a flattened structure would take fields that the format does not know, and the order of
+    /// the fields is the format's.
+    pub(crate) fn placed(self, offset: u64, length: u64) -> RecordedFrame {
+        let Self { sequence, unix_ms, name, digest, answer, zero_shot, tamper, bits } = self;
+        RecordedFrame { sequence, unix_ms, name, offset, length, digest, answer, zero_shot, tamper, bits }
+    }
+}
+
+/// A frame and the decision about it: a further line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedFrame {
     /// Number since the daemon started, from 1.
     pub sequence: u64,
-    /// When the frame came (milliseconds since 1970).
+    /// Time at which the frame came (milliseconds since 1970).
     pub unix_ms: u64,
     /// The file it came from, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where its image begins in the part's images (bytes).
+    /// Offset of its image in the part's images (bytes).
     pub offset: u64,
-    /// How long the image is (bytes).
+    /// Length of its image (bytes).
     pub length: u64,
     /// BLAKE3 of the image, 64 hex digits.
     pub digest: String,

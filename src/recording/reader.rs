@@ -1,4 +1,4 @@
-//! Reading a recording: what is whole, and how much is not.
+//! Reading a recording: its whole frames, and the number of those that are not.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -13,18 +13,18 @@ use crate::limits::{IMAGE_BYTES_MAX, RECORD_LINE_BYTES_MAX};
 /// A recording on disk.
 #[derive(Debug)]
 pub struct Recording {
-    /// Its parts that can be read, the oldest first.
+    /// Parts that can be read, the oldest first.
     pub parts: Vec<RecordingPart>,
-    /// What was left out, in words: parts and lines that were cut off or damaged.
+    /// Parts and lines that were left out because they were cut off or damaged, in words.
     pub left_out: Vec<String>,
 }
 
 /// One part: frames that were decided with the same settings.
 #[derive(Debug)]
 pub struct RecordingPart {
-    /// Its folder.
+    /// Folder.
     pub folder: PathBuf,
-    /// What the decisions depend on.
+    /// Settings that the decisions depend on.
     pub settings: RecordedSettings,
     /// The frames whose lines are whole, in order. Their images are checked when they are read.
     pub frames: Vec<RecordedFrame>,

@@ -1,4 +1,4 @@
-//! Deciding again what was decided, to the bit; or what would have been decided otherwise.
+//! Recorded decisions made again, to the bit, or with other settings.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::Method;
 
-/// What to change in a replay; nothing reproduces the decisions.
+/// Changes for a replay; without any it reproduces the decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WhatIf {
     /// Another method, with its published settings.
@@ -27,18 +27,18 @@ pub(crate) struct WhatIf {
 pub(crate) struct Replayed {
     /// The answer now.
     pub label: String,
-    /// Its probability (0–1).
+    /// Probability (0–1) of the answer.
     pub probability: f32,
-    /// Whether prediction, weights and the clean view's logits have the recorded bits.
+    /// True if prediction, weights and the clean view's logits have the recorded bits.
     pub same_bits: bool,
-    /// Whether the answer is the recorded one.
+    /// True if the answer is the recorded one.
     pub same_label: bool,
 }
 
 /// Decides the frames of a part again.
 pub(crate) struct Replayer {
     classifier: Classifier,
-    /// Whether the part was recorded on another kind of device, where the last bits may differ.
+    /// True if the part was recorded on another kind of device, where the last bits may differ.
     pub other_device: bool,
 }
 

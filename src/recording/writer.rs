@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::part::{DECISIONS, FRAMES, RecordedFrame, RecordedSettings, part_folder, part_number};
+use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_folder, part_number};
 use crate::error::Result;
 use crate::files::FileError;
 use crate::files::sync_folder;
@@ -17,7 +17,7 @@ use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS
 use crate::lock::Lock;
 use crate::setting::SettingError;
 
-/// Where to record, and how much.
+/// Folder of a recording, and its room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecorderSettings {
     /// The folder.
@@ -26,7 +26,7 @@ pub(crate) struct RecorderSettings {
     pub max_mb: u64,
 }
 
-/// How recording goes.
+/// Counters of a recorder.
 #[derive(Debug, Default)]
 pub(crate) struct RecorderStatus {
     /// Frames that are on the disk (count).
@@ -35,21 +35,21 @@ pub(crate) struct RecorderStatus {
     pub missed: AtomicU64,
     /// Bytes of the recording.
     pub bytes: AtomicU64,
-    /// What keeps it from going on, in words.
+    /// Problem that keeps it from going on, in words.
     pub problem: Mutex<Option<String>>,
 }
 
 impl RecorderStatus {
-    /// What keeps it from going on, in words.
+    /// Problem that keeps it from going on, in words.
     pub(crate) fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What is to be recorded: a frame with its image, and the settings it was decided with.
+/// A decision to record, with its settings and its image.
 struct Entry {
     settings: Arc<RecordedSettings>,
-    frame: RecordedFrame,
+    decision: RecordedDecision,
     file: Arc<Vec<u8>>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Recorder {
 }
 
 impl RecorderSettings {
-    /// Whether every setting is in its range.
+    /// Checks that every setting is in its range.
     ///
     /// # Errors
     /// One is not.
@@ -99,16 +99,16 @@ impl Recorder {
         Ok(Self { entries: Some(sender), thread: Some(thread), status, _lock: lock })
     }
 
-    /// Records a frame; where the disk does not keep up it is missed, and counted.
-    pub(crate) fn record(&self, settings: &Arc<RecordedSettings>, frame: RecordedFrame, file: &Arc<Vec<u8>>) {
-        let entry = Box::new(Entry { settings: Arc::clone(settings), frame, file: Arc::clone(file) });
+    /// Records a decision about an image; where the disk does not keep up it is missed, and counted.
+    pub(crate) fn record(&self, settings: &Arc<RecordedSettings>, decision: RecordedDecision, file: &Arc<Vec<u8>>) {
+        let entry = Box::new(Entry { settings: Arc::clone(settings), decision, file: Arc::clone(file) });
         let sent = self.entries.as_ref().map(|entries| entries.try_send(entry));
         if matches!(sent, Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))) {
             self.status.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How it goes.
+    /// Counters.
     pub(crate) fn status(&self) -> &Arc<RecorderStatus> {
         &self.status
     }
@@ -246,7 +246,7 @@ impl Ring {
             }
         }
         let part = self.open.as_mut().expect("a part was begun");
-        let frame = RecordedFrame { offset: part.frame_bytes, length, ..entry.frame.clone() };
+        let frame = entry.decision.clone().placed(part.frame_bytes, length);
         let mut line = serde_json::to_vec(&frame)?;
         line.push(b'\n');
         // The image goes first: a line says that it is there.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use super::jpegs::with_huffman_tables;
-use super::v4l2::{self, Buffer, Device, Mapping, PixelFormat, code_name};
-use super::{Content, Lost, Picture, Source, Wait};
+use super::v4l2::{Buffers, Device, PixelFormat, code_name};
+use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::limits::CAMERA_SIDE_MAX;
 
-/// A camera and what is asked of it.
+/// A camera and its wished settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CameraSpec {
     /// The device file.
@@ -23,7 +23,7 @@ pub(crate) struct CameraSpec {
     pub format: Option<CameraFormat>,
 }
 
-/// A pixel format that is understood.
+/// A pixel format that this program decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CameraFormat {
     /// A JPEG a frame.
@@ -65,9 +65,13 @@ const BUFFERS: u32 = 4;
 
 /// An open, streaming camera.
 pub(crate) struct Camera {
-    // Dropped in this order: the buffers are unmapped before the device is closed.
-    buffers: Vec<Mapping>,
-    device: Device,
+    buffers: Buffers,
+    layout: Layout,
+}
+
+/// Layout of the bytes of a frame.
+#[derive(Clone, Copy)]
+struct Layout {
     format: CameraFormat,
     width: usize,
     height: usize,
@@ -75,62 +79,48 @@ pub(crate) struct Camera {
 }
 
 impl Camera {
-    pub(crate) fn open(spec: &CameraSpec) -> Result<Self, Lost> {
+    pub(crate) fn open(spec: &CameraSpec) -> Result<Self, SourceFailure> {
         let device = open_device(spec)?;
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
         if let Some(Err(problem)) = spec.rate.map(|rate| device.set_rate(rate)) {
             log::warn!("{} keeps its own frame rate: {}", spec.device.display(), problem.desc());
         }
-        let camera = Self {
-            buffers: map_buffers(&device)?,
-            device,
-            format,
-            width: pixels.width as usize,
-            height: pixels.height as usize,
-            stride: pixels.bytesperline as usize,
-        };
-        for index in 0..camera.buffers.len() {
-            camera.queue(index as u32)?;
+        let mut buffers = map_buffers(device)?;
+        buffers.queue_all().map_err(cannot_queue)?;
+        buffers.start().map_err(|problem| failed("start streaming", problem))?;
+        let (width, height) = (pixels.width as usize, pixels.height as usize);
+        log::info!("{}: {width}×{height} {}", spec.device.display(), format.name());
+        Ok(Self { buffers, layout: Layout { format, width, height, stride: pixels.bytesperline as usize } })
+    }
+}
+
+impl Layout {
+    /// A copy of a frame: the camera writes into its buffer again.
+    fn copy(self, frame: &[u8]) -> Content {
+        let Self { format, width, height, stride } = self;
+        match format {
+            CameraFormat::Mjpg => Content::File(with_huffman_tables(frame).into_owned()),
+            CameraFormat::Yuyv => Content::Yuyv { width, height, stride, bytes: frame.to_vec() },
         }
-        camera.device.start().map_err(|problem| failed("start streaming", problem))?;
-        log::info!("{}: {}×{} {}", spec.device.display(), camera.width, camera.height, camera.format.name());
-        Ok(camera)
-    }
-
-    fn queue(&self, index: u32) -> Result<(), Lost> {
-        self.device.queue(index).map_err(|problem| failed("give it a buffer", problem))
-    }
-
-    /// A copy of what is in a filled buffer.
-    fn content(&self, buffer: &Buffer) -> Option<Content> {
-        let bytes = self.buffers.get(buffer.index as usize)?.bytes();
-        let used = bytes.get(..buffer.bytesused as usize).filter(|used| !used.is_empty())?;
-        Some(match self.format {
-            CameraFormat::Mjpg => Content::File(with_huffman_tables(used).into_owned()),
-            CameraFormat::Yuyv => {
-                Content::Yuyv { width: self.width, height: self.height, stride: self.stride, bytes: used.to_vec() }
-            }
-        })
     }
 }
 
 impl Source for Camera {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         loop {
-            wait.readable(self.device.file().as_fd())?;
-            let buffer = match self.device.dequeue() {
-                Ok(buffer) => buffer,
+            wait.readable(self.buffers.file().as_fd())?;
+            let filled = match self.buffers.dequeue() {
+                Ok(filled) => filled,
                 Err(Errno::EAGAIN | Errno::EINTR) => {
                     std::thread::yield_now();
                     continue;
                 }
-                Err(Errno::ENODEV) => return Err(Lost::Ended("the camera was unplugged".into())),
+                Err(Errno::ENODEV) => return Err(SourceFailure::Ended("the camera was unplugged".into())),
                 Err(problem) => return Err(failed("take a frame", problem)),
             };
-            let damaged = buffer.flags & v4l2::FLAG_ERROR != 0;
-            let content = self.content(&buffer).filter(|_| !damaged);
-            self.queue(buffer.index)?;
+            let content = filled.frame().map(|frame| self.layout.copy(frame));
+            filled.give_back().map_err(cannot_queue)?;
             if let Some(content) = content {
                 return Ok(Picture { name: None, content });
             }
@@ -138,29 +128,28 @@ impl Source for Camera {
     }
 }
 
-impl Drop for Camera {
-    fn drop(&mut self) {
-        let _ = self.device.stop();
-    }
+fn cannot_queue(problem: Errno) -> SourceFailure {
+    failed("give it a buffer", problem)
 }
 
-fn failed(what: &str, problem: Errno) -> Lost {
-    Lost::Failed(format!("the camera cannot {what}: {}", problem.desc()))
+fn failed(what: &str, problem: Errno) -> SourceFailure {
+    SourceFailure::Failed(format!("the camera cannot {what}: {}", problem.desc()))
 }
 
-fn open_device(spec: &CameraSpec) -> Result<Device, Lost> {
+fn open_device(spec: &CameraSpec) -> Result<Device, SourceFailure> {
     let path = spec.device.display();
-    let device = Device::open(&spec.device).map_err(|error| Lost::Failed(format!("cannot open {path}: {error}")))?;
-    let capability = device.capability().map_err(|_| Lost::Failed(format!("{path} is no video device")))?;
+    let device =
+        Device::open(&spec.device).map_err(|error| SourceFailure::Failed(format!("cannot open {path}: {error}")))?;
+    let capability = device.capability().map_err(|_| SourceFailure::Failed(format!("{path} is no video device")))?;
     if !capability.gives_frames() {
         let advice = "a camera has several device files, and not all give frames; try the next";
-        return Err(Lost::Failed(format!("{path} gives no frames; {advice}")));
+        return Err(SourceFailure::Failed(format!("{path} gives no frames; {advice}")));
     }
     Ok(device)
 }
 
 /// The code of the format to ask for: the one wanted, else MJPG before YUYV.
-fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, Lost> {
+fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, SourceFailure> {
     let wanted = [CameraFormat::Mjpg, CameraFormat::Yuyv];
     let mut wanted = wanted.iter().filter(|&&format| spec.format.is_none_or(|only| only == format));
     wanted
@@ -169,11 +158,11 @@ fn choose(offered: &[u32], spec: &CameraSpec) -> Result<u32, Lost> {
             let expected = spec.format.map_or("MJPG or YUYV".into(), |format| format.name().to_uppercase());
             let names: Vec<String> = offered.iter().copied().map(code_name).collect();
             let advice = "use a command such as ffmpeg as the source, which can convert";
-            Lost::Failed(format!("the camera offers {}, expected {expected}; {advice}", names.join(", ")))
+            SourceFailure::Failed(format!("the camera offers {}, expected {expected}; {advice}", names.join(", ")))
         })
 }
 
-fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFormat, PixelFormat), Lost> {
+fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFormat, PixelFormat), SourceFailure> {
     let mut pixels = device.format().map_err(|problem| failed("tell its format", problem))?;
     pixels.pixelformat = code;
     if let Some((width, height)) = spec.size {
@@ -185,7 +174,7 @@ fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFo
     let sides = 1..=CAMERA_SIDE_MAX;
     let Some(name) = name.filter(|_| sides.contains(&found.width) && sides.contains(&found.height)) else {
         let code = code_name(found.pixelformat);
-        return Err(Lost::Failed(format!("the camera insists on {}×{} {code}", found.width, found.height)));
+        return Err(SourceFailure::Failed(format!("the camera insists on {}×{} {code}", found.width, found.height)));
     };
     if spec.size.is_some_and(|size| size != (found.width, found.height)) {
         log::warn!("{} gives {}×{} instead of the size asked for", spec.device.display(), found.width, found.height);
@@ -193,40 +182,38 @@ fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFo
     Ok((name, found))
 }
 
-fn map_buffers(device: &Device) -> Result<Vec<Mapping>, Lost> {
+fn map_buffers(device: Device) -> Result<Buffers, SourceFailure> {
     let count = device.request_buffers(BUFFERS).map_err(|problem| match problem {
-        Errno::EBUSY => Lost::Failed("another program uses the camera".into()),
+        Errno::EBUSY => SourceFailure::Failed("another program uses the camera".into()),
         problem => failed("give buffers", problem),
     })?;
-    (0..count.min(32))
-        .map(|index| device.map_buffer(index).map_err(|problem| failed("map a buffer", problem)))
-        .collect()
+    Buffers::map(device, count.min(32)).map_err(|problem| failed("map a buffer", problem))
 }
 
-/// A camera that is there, and what it offers.
+/// A video device, and what it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CameraReport {
     /// The device file.
     pub device: PathBuf,
-    /// What the camera is called, and the formats it offers; or why it cannot be used.
+    /// The camera's name and formats; or the reason that it cannot be used.
     pub found: Result<OfferedFormats, String>,
 }
 
-/// What a camera offers.
+/// Name and formats of a camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OfferedFormats {
-    /// What the camera is called.
+    /// Name of the camera.
     pub name: String,
-    /// Its pixel formats.
+    /// Pixel formats.
     pub formats: Vec<OfferedFormat>,
 }
 
 /// A pixel format of a camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OfferedFormat {
-    /// Its four-character code.
+    /// Four-character code.
     pub code: String,
-    /// Whether it is one that a camera source takes.
+    /// True if a camera source decodes it.
     pub understood: bool,
     /// Columns and rows (pixels); of a range the largest.
     pub sizes: Vec<(u32, u32)>,
@@ -235,7 +222,7 @@ pub(crate) struct OfferedFormat {
 /// Looks at a video device without setting anything.
 pub(crate) fn look_at_camera(device: &std::path::Path) -> CameraReport {
     let spec = CameraSpec { device: device.into(), size: None, rate: None, format: None };
-    let found = open_device(&spec).map_err(|lost| lost.to_string()).map(|open| {
+    let found = open_device(&spec).map_err(|failure| failure.to_string()).map(|open| {
         let described = open.formats().into_iter().map(|code| OfferedFormat {
             code: code_name(code),
             understood: CameraFormat::of_code(code).is_some(),

@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getppid};
 
 use super::jpegs::Jpegs;
-use super::{Lost, Picture, Source, Wait};
+use super::{Picture, Source, SourceFailure, Wait};
 use crate::limits::COMMAND_END_MS;
 
-/// How much of a program's last line is kept (characters).
+/// Longest part of a program's last line that is kept (characters).
 const COMPLAINT_MAX: usize = 300;
 
 /// A running program. It ends with this value, and with the daemon, whatever ends that.
@@ -26,11 +26,12 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    pub(crate) fn start(words: &[String]) -> Result<Self, Lost> {
+    pub(crate) fn start(words: &[String]) -> Result<Self, SourceFailure> {
         let daemon = Pid::this();
         let mut process = Process::new(&words[0]);
         process.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // SAFETY: between fork and exec only system calls are made that are safe there; nothing is allocated.
+        // SAFETY: the closure runs between fork and exec, where other threads may have held locks. It takes none and
+        // allocates nothing: it makes two system calls, and an error is a number.
         unsafe {
             process.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
@@ -38,7 +39,8 @@ impl Command {
                 if getppid() == daemon { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
             });
         }
-        let mut child = process.spawn().map_err(|error| Lost::Failed(format!("cannot start {}: {error}", words[0])))?;
+        let mut child =
+            process.spawn().map_err(|error| SourceFailure::Failed(format!("cannot start {}: {error}", words[0])))?;
         let output = Jpegs::new(child.stdout.take().expect("standard output was asked for"));
         let errors = child.stderr.take().expect("standard error was asked for");
         let complaint = Arc::<Mutex<String>>::default();
@@ -59,7 +61,7 @@ impl Command {
         Ok(Self { child, output, complaint })
     }
 
-    /// How it ended, in words, with what it said last.
+    /// Description of its end, with the last line of its standard error.
     fn end(&mut self) -> String {
         let how = match self.wait(Duration::from_millis(COMMAND_END_MS)) {
             Some(status) => status.to_string(),
@@ -101,9 +103,9 @@ fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> bool {
 }
 
 impl Source for Command {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
-        self.output.next(wait).map_err(|lost| match lost {
-            Lost::Ended(_) => Lost::Ended(self.end()),
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
+        self.output.next(wait).map_err(|failure| match failure {
+            SourceFailure::Ended(_) => SourceFailure::Ended(self.end()),
             other => other,
         })
     }

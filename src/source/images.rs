@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Content, Lost, Picture, Source, Wait};
+use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::files::read_up_to;
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
 use crate::listing::image_files;
@@ -18,17 +18,17 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn open(path: &Path, every: Duration) -> Result<Self, Lost> {
+    pub(crate) fn open(path: &Path, every: Duration) -> Result<Self, SourceFailure> {
         let mut images = Self { root: path.into(), every, left: Vec::new(), due: None };
         images.list()?;
         Ok(images)
     }
 
     /// Lists the images anew: files may have come and gone.
-    fn list(&mut self) -> Result<(), Lost> {
+    fn list(&mut self) -> Result<(), SourceFailure> {
         self.left = if self.root.is_dir() {
             let files: Result<Vec<PathBuf>, _> = image_files(&self.root, FILES_MAX).into_iter().collect();
-            files.map_err(|problem| Lost::Failed(problem.to_string()))?
+            files.map_err(|problem| SourceFailure::Failed(problem.to_string()))?
         } else {
             vec![self.root.clone()]
         };
@@ -38,7 +38,7 @@ impl Images {
 }
 
 impl Source for Images {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         if let Some(left) = self.due.and_then(|due| due.checked_duration_since(Instant::now())) {
             Wait::sleep(wait.stop, left)?;
         }
@@ -46,10 +46,10 @@ impl Source for Images {
         if self.left.is_empty() {
             self.list()?;
         }
-        let path = self.left.pop().ok_or_else(|| Lost::Failed("there is no image".into()))?;
+        let path = self.left.pop().ok_or_else(|| SourceFailure::Failed("there is no image".into()))?;
         self.due = Some(Instant::now() + self.every);
         let bytes = read_up_to(&path, IMAGE_BYTES_MAX)
-            .map_err(|error| Lost::Failed(format!("cannot read {}: {error}", path.display())))?;
+            .map_err(|error| SourceFailure::Failed(format!("cannot read {}: {error}", path.display())))?;
         Ok(Picture { name: Some(path.to_string_lossy().into_owned()), content: Content::File(bytes) })
     }
 }

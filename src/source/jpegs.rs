@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 
-use super::{Content, Lost, Picture, Source, Wait};
+use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::limits::FRAME_BYTES_MAX;
 
 const START_OF_IMAGE: u8 = 0xd8;
@@ -141,7 +141,7 @@ impl JpegSplitter {
 
 enum Found {
     Marker(u8),
-    /// What is here can be no part of a JPEG.
+    /// The bytes here can be no part of a JPEG.
     Nonsense,
     /// More bytes are needed.
     Nothing,
@@ -161,7 +161,7 @@ impl<R: Read + AsFd> Jpegs<R> {
 }
 
 impl<R: Read + AsFd> Source for Jpegs<R> {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         let (mut read, dropped) = (0_u64, self.splitter.dropped);
         loop {
             if let Some(jpeg) = self.splitter.next_jpeg() {
@@ -169,22 +169,24 @@ impl<R: Read + AsFd> Source for Jpegs<R> {
                 return Ok(Picture { name: None, content: Content::File(jpeg) });
             }
             match wait.readable(&self.input) {
-                Err(Lost::Silent) if read > 0 || self.splitter.dropped > dropped => {
-                    return Err(Lost::Garbage(format!("{read} bytes came in time, and no whole JPEG among them")));
+                Err(SourceFailure::TimedOut) if read > 0 || self.splitter.dropped > dropped => {
+                    return Err(SourceFailure::Undecodable(format!(
+                        "{read} bytes came in time, and no whole JPEG among them"
+                    )));
                 }
                 waited => waited?,
             }
             match self.input.read(&mut self.chunk) {
                 Ok(0) if self.splitter.pending() > 2 => {
-                    return Err(Lost::Ended(format!("{} bytes into a JPEG", self.splitter.pending())));
+                    return Err(SourceFailure::Ended(format!("{} bytes into a JPEG", self.splitter.pending())));
                 }
-                Ok(0) => return Err(Lost::Ended("there is no more input".into())),
+                Ok(0) => return Err(SourceFailure::Ended("there is no more input".into())),
                 Ok(count) => {
                     read += count as u64;
                     self.splitter.push(&self.chunk[..count]);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Lost::Failed(format!("cannot read: {error}"))),
+                Err(error) => return Err(SourceFailure::Failed(format!("cannot read: {error}"))),
             }
         }
     }
@@ -200,7 +202,7 @@ pub(crate) fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Where the first scan begins, if no table was defined before.
+/// Offset of the first scan, if no table was defined before.
 fn scan_without_tables(jpeg: &[u8]) -> Option<usize> {
     let mut at = 2;
     while let Some(&[0xff, code, high, low]) = jpeg.get(at..at + 4).and_then(<[u8]>::first_chunk) {

@@ -1,7 +1,7 @@
-//! Where frames come from: image files, a watched folder, MJPEG from standard input or a command, a V4L2 camera.
+//! Sources of frames: image files, a watched folder, MJPEG from standard input or a command, a V4L2 camera.
 //!
-//! A source gives one picture after another and says how it ended; [`supervise`] opens it, again and again. What is a
-//! pixel is decided elsewhere: a picture is the bytes of an image file, or a camera's raw buffer.
+//! A source gives one picture after another, and in the end the reason that there are no more; [`supervise`] opens it again
+//! and again. Pixels are decoded elsewhere: a picture is the bytes of an image file, or a camera's raw buffer.
 
 mod camera;
 mod command;
@@ -21,12 +21,12 @@ pub(crate) use wait::Wait;
 
 use crate::views::{encode_jpeg, yuyv_pixels};
 
-/// What a source gives.
+/// A picture of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
     /// The file's path, or nothing for a camera's frame.
     pub name: Option<String>,
-    /// What is in it.
+    /// Image file or raw pixels.
     pub content: Content,
 }
 
@@ -65,27 +65,27 @@ impl Content {
     }
 }
 
-/// Why a source gives no more pictures.
+/// Reason that a source gives no more pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// It could not be opened, or failed, in words.
+pub(crate) enum SourceFailure {
+    /// It could not be opened or read, for this reason.
     Failed(String),
-    /// It came to its end.
+    /// It came to its end, in this way.
     Ended(String),
     /// No picture came in time.
-    Silent,
-    /// What it sends is no picture.
-    Garbage(String),
-    /// The daemon wants no more.
+    TimedOut,
+    /// Its pictures cannot be decoded, for this reason.
+    Undecodable(String),
+    /// The daemon stopped it.
     Stopped,
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for SourceFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Failed(problem) | Self::Garbage(problem) => f.write_str(problem),
+            Self::Failed(problem) | Self::Undecodable(problem) => f.write_str(problem),
             Self::Ended(how) => write!(f, "it ended: {how}"),
-            Self::Silent => f.write_str("no frame came in time"),
+            Self::TimedOut => f.write_str("no frame came in time"),
             Self::Stopped => f.write_str("it was stopped"),
         }
     }
@@ -97,5 +97,5 @@ pub(crate) trait Source {
     ///
     /// # Errors
     /// There is none any more, or none in the time that `wait` allows.
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost>;
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure>;
 }

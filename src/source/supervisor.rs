@@ -11,19 +11,19 @@ use super::command::Command;
 use super::images::Images;
 use super::jpegs::Jpegs;
 use super::watched::Watched;
-use super::{Lost, Picture, Source, SourceSpec, Wait};
+use super::{Picture, Source, SourceFailure, SourceSpec, Wait};
 use crate::limits::{BAD_FRAMES_MAX, REOPEN_MS, SETTLED_MS};
 
-/// A source and how patient to be with it.
+/// A source and its timeout.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceSettings {
     /// The source.
     pub spec: SourceSpec,
-    /// How long a live source may give no frame before it is opened again.
+    /// Time without a frame after which a live source is opened again.
     pub timeout: Duration,
 }
 
-/// What a source is doing.
+/// State of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SourceState {
     /// There is none.
@@ -32,11 +32,11 @@ pub(crate) enum SourceState {
     Opening,
     /// Frames come.
     Streaming,
-    /// It is waited for, for this reason.
-    Lost(String),
+    /// It failed for this reason, and is opened again after a wait.
+    Reopening(String),
 }
 
-/// A source's state and counters, for whoever wants to know.
+/// State and counters of a source, for reports.
 #[derive(Debug)]
 pub(crate) struct SourceStatus {
     state: Mutex<(SourceState, SystemTime)>,
@@ -59,7 +59,7 @@ impl Default for SourceStatus {
 /// A source's state at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SourceHealth {
-    /// What it is doing.
+    /// State.
     pub state: SourceState,
     /// Since when.
     pub since: SystemTime,
@@ -70,14 +70,14 @@ pub(crate) struct SourceHealth {
 }
 
 impl SourceStatus {
-    /// How the source is.
+    /// State and counters at this moment.
     pub(crate) fn health(&self) -> SourceHealth {
         let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
         SourceHealth { state, since, frames, reopens }
     }
 
-    /// Says whether the last frame could be decoded: a source that sends only garbage is opened again.
+    /// Notes whether the last frame could be decoded: a source that sends only undecodable bytes is opened again.
     pub(crate) fn judge(&self, decoded: bool) {
         if decoded {
             self.bad_in_a_row.store(0, Ordering::Relaxed);
@@ -105,26 +105,26 @@ pub(crate) fn supervise(
     mut deliver: impl FnMut(Picture),
 ) {
     let mut failures = 0;
-    // The reason that was said last: the same is not said again and again.
-    let mut said = None;
+    // The failure that was logged last: a source that keeps failing in one way must not fill the log.
+    let mut reported = None;
     loop {
         status.enter(SourceState::Opening);
         status.judge(true);
         let began = Instant::now();
-        let lost = run(settings, status, stop, &mut deliver);
-        if lost == Lost::Stopped {
+        let failure = run(settings, status, stop, &mut deliver);
+        if failure == SourceFailure::Stopped {
             break;
         }
         let settled = began.elapsed() >= Duration::from_millis(SETTLED_MS);
         failures = if settled { 0 } else { failures + 1 };
         let pause = reopen_after(failures, &jitter_seed());
-        status.enter(SourceState::Lost(lost.to_string()));
-        let over = settings.spec == SourceSpec::Input && matches!(lost, Lost::Ended(_));
+        status.enter(SourceState::Reopening(failure.to_string()));
+        let over = settings.spec == SourceSpec::Input && matches!(failure, SourceFailure::Ended(_));
         if over {
             log::warn!("the source {} is at its end, and cannot come again", settings.spec);
-        } else if settled || said.as_ref() != Some(&lost) {
-            log::warn!("the source {} is lost: {lost}; it is opened again, now and then", settings.spec);
-            said = Some(lost);
+        } else if settled || reported.as_ref() != Some(&failure) {
+            log::warn!("the source {} is lost: {failure}; it is opened again, now and then", settings.spec);
+            reported = Some(failure);
         }
         if Wait::sleep(stop, if over { FOR_EVER } else { pause }).is_err() {
             break;
@@ -134,11 +134,16 @@ pub(crate) fn supervise(
     status.enter(SourceState::Absent);
 }
 
-/// Opens the source once and delivers its pictures; says why they ended.
-fn run(settings: &SourceSettings, status: &SourceStatus, stop: &AtomicBool, deliver: &mut impl FnMut(Picture)) -> Lost {
+/// Opens the source once and delivers its pictures; returns the reason that they ended.
+fn run(
+    settings: &SourceSettings,
+    status: &SourceStatus,
+    stop: &AtomicBool,
+    deliver: &mut impl FnMut(Picture),
+) -> SourceFailure {
     let mut source = match open(&settings.spec) {
         Ok(source) => source,
-        Err(lost) => return lost,
+        Err(failure) => return failure,
     };
     let live = settings.spec.is_live();
     loop {
@@ -149,16 +154,16 @@ fn run(settings: &SourceSettings, status: &SourceStatus, stop: &AtomicBool, deli
                 status.frames.fetch_add(1, Ordering::Relaxed);
                 deliver(picture);
             }
-            Err(lost) => return lost,
+            Err(failure) => return failure,
         }
         let bad = status.bad_in_a_row.load(Ordering::Relaxed);
         if live && bad >= BAD_FRAMES_MAX {
-            return Lost::Garbage(format!("{bad} frames in a row could not be decoded"));
+            return SourceFailure::Undecodable(format!("{bad} frames in a row could not be decoded"));
         }
     }
 }
 
-fn open(spec: &SourceSpec) -> Result<Box<dyn Source>, Lost> {
+fn open(spec: &SourceSpec) -> Result<Box<dyn Source>, SourceFailure> {
     Ok(match spec {
         SourceSpec::Images { path, every } => Box::new(Images::open(path, *every)?),
         SourceSpec::Watched(folder) => Box::new(Watched::open(folder)?),
@@ -169,9 +174,9 @@ fn open(spec: &SourceSpec) -> Result<Box<dyn Source>, Lost> {
 }
 
 /// Standard input without the buffer of the standard library, which would hide bytes from whoever waits for them.
-fn standard_input() -> Result<File, Lost> {
+fn standard_input() -> Result<File, SourceFailure> {
     let input = std::io::stdin().as_fd().try_clone_to_owned();
-    input.map(File::from).map_err(|error| Lost::Failed(format!("cannot read standard input: {error}")))
+    input.map(File::from).map_err(|error| SourceFailure::Failed(format!("cannot read standard input: {error}")))
 }
 
 /// The wait before the next attempt: twice as long after each failure, up to a bound, and between half and all of that
@@ -183,7 +188,7 @@ fn reopen_after(failures: u32, jitter: &[u8]) -> Duration {
     Duration::from_millis(full / 2 + draw % (full / 2 + 1))
 }
 
-/// What differs from device to device and from time to time.
+/// Bytes that differ from device to device and from time to time.
 fn jitter_seed() -> [u8; 20] {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let mut seed = [0; 20];

@@ -1,6 +1,8 @@
-//! The kernel's interface to cameras (`linux/videodev2.h`): its structures, field for field, and calls that are safe.
+//! The kernel's interface to cameras (`linux/videodev2.h`), with calls that are safe.
 //!
 //! A test runs them against the kernel's own header.
+
+mod abi;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,7 +14,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+pub(crate) use abi::{Capability, PixelFormat};
+
 use crate::limits::FRAME_BYTES_MAX;
+use abi::*;
 
 /// An open video device.
 pub(crate) struct Device(File);
@@ -20,11 +25,6 @@ pub(crate) struct Device(File);
 impl Device {
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map(Self)
-    }
-
-    /// To wait for frames.
-    pub(crate) fn file(&self) -> &File {
-        &self.0
     }
 
     fn fd(&self) -> RawFd {
@@ -73,17 +73,17 @@ impl Device {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         // SAFETY: the kernel reads and writes one format.
         unsafe { vidioc_g_fmt(self.fd(), &mut format) }?;
-        // SAFETY: for a capture type this member is the one in use.
+        // SAFETY: the whole union was written, and whatever bytes are there are a `PixelFormat`, which is numbers alone.
         Ok(unsafe { format.union.pixels })
     }
 
-    /// Sets it to a format, or what it takes for one; gives what it is set to then.
+    /// Sets a format, and returns the one that the driver chose for it.
     pub(crate) fn set_format(&self, pixels: PixelFormat) -> nix::Result<PixelFormat> {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         format.union.pixels = pixels;
         // SAFETY: the kernel reads and writes one format.
         unsafe { vidioc_s_fmt(self.fd(), &mut format) }?;
-        // SAFETY: for a capture type this member is the one in use.
+        // SAFETY: the whole union was written, and whatever bytes are there are a `PixelFormat`, which is numbers alone.
         Ok(unsafe { format.union.pixels })
     }
 
@@ -97,7 +97,7 @@ impl Device {
         unsafe { vidioc_s_parm(self.fd(), &mut parameters) }.map(drop)
     }
 
-    /// Asks for buffers; gives how many there are.
+    /// Asks for buffers, and returns their number.
     pub(crate) fn request_buffers(&self, count: u32) -> nix::Result<u32> {
         let mut request = BufferRequest { count, type_: CAPTURE, memory: MMAP, ..BufferRequest::default() };
         // SAFETY: the kernel reads and writes one request.
@@ -105,53 +105,51 @@ impl Device {
         Ok(request.count)
     }
 
-    /// Maps a buffer; `EFBIG` if it is larger than any frame may be.
-    pub(crate) fn map_buffer(&self, index: u32) -> nix::Result<Mapping> {
+    fn map_buffer(&self, index: u32) -> nix::Result<Mapping> {
         let mut buffer = Buffer::numbered(index);
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_querybuf(self.fd(), &mut buffer) }?;
-        // SAFETY: for mapped memory this member is the one in use.
+        // SAFETY: the kernel has written the description of a buffer of the kind `MMAP`, whose place is an offset; and
+        // whatever bytes are there are a u32.
         let offset = unsafe { buffer.place.offset };
         Mapping::new(&self.0, buffer.length as usize, offset)
     }
 
-    /// Gives a buffer to be filled.
-    pub(crate) fn queue(&self, index: u32) -> nix::Result<()> {
+    fn queue(&self, index: u32) -> nix::Result<()> {
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_qbuf(self.fd(), &mut Buffer::numbered(index)) }.map(drop)
     }
 
-    /// Takes a filled buffer back.
-    pub(crate) fn dequeue(&self) -> nix::Result<Buffer> {
+    fn dequeue(&self) -> nix::Result<Buffer> {
         let mut buffer = Buffer::numbered(0);
         // SAFETY: the kernel reads and writes one buffer description.
         unsafe { vidioc_dqbuf(self.fd(), &mut buffer) }?;
         Ok(buffer)
     }
 
-    pub(crate) fn start(&self) -> nix::Result<()> {
+    fn start(&self) -> nix::Result<()> {
         // SAFETY: the kernel reads one int.
         unsafe { vidioc_streamon(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
     }
 
-    pub(crate) fn stop(&self) -> nix::Result<()> {
+    fn stop(&self) -> nix::Result<()> {
         // SAFETY: the kernel reads one int.
         unsafe { vidioc_streamoff(self.fd(), &CAPTURE.cast_signed()) }.map(drop)
     }
 }
 
 impl Capability {
-    /// What this device file can do, which may be less than what the whole camera can.
+    /// Capabilities of this device file, which may be fewer than those of the whole camera.
     pub(crate) fn own(&self) -> u32 {
         if self.capabilities & DEVICE_CAPABILITIES != 0 { self.device_caps } else { self.capabilities }
     }
 
-    /// Whether it gives frames.
+    /// True if it gives frames.
     pub(crate) fn gives_frames(&self) -> bool {
         self.own() & CAN_CAPTURE != 0 && self.own() & CAN_STREAM != 0
     }
 
-    /// What the camera is called.
+    /// Name of the camera.
     pub(crate) fn name(&self) -> String {
         let end = self.card.iter().position(|&byte| byte == 0).unwrap_or(self.card.len());
         String::from_utf8_lossy(&self.card[..end]).into_owned()
@@ -171,184 +169,112 @@ fn mapped_at(offset: u32) -> nix::libc::off_t {
     }
 }
 
+/// A device with mapped buffers, which the camera fills in turn.
+///
+/// A buffer is with the camera, which writes into it, or with this program as the one [`FilledBuffer`] there can be.
+pub(crate) struct Buffers {
+    // Dropped in this order: the buffers are unmapped before the device is closed.
+    mappings: Vec<Mapping>,
+    device: Device,
+}
+
+impl Buffers {
+    /// The first `count` buffers of a device, mapped; `EFBIG` if one is larger than any frame may be.
+    pub(crate) fn map(device: Device, count: u32) -> nix::Result<Self> {
+        let mappings = (0..count).map(|index| device.map_buffer(index)).collect::<nix::Result<_>>()?;
+        Ok(Self { mappings, device })
+    }
+
+    /// To wait for frames.
+    pub(crate) fn file(&self) -> &File {
+        &self.device.0
+    }
+
+    /// Gives all buffers to the camera.
+    pub(crate) fn queue_all(&mut self) -> nix::Result<()> {
+        (0..self.mappings.len()).try_for_each(|index| self.device.queue(index as u32))
+    }
+
+    /// Has the camera begin.
+    pub(crate) fn start(&mut self) -> nix::Result<()> {
+        self.device.start()
+    }
+
+    /// Takes a filled buffer from the camera.
+    pub(crate) fn dequeue(&mut self) -> nix::Result<FilledBuffer<'_>> {
+        let buffer = self.device.dequeue()?;
+        Ok(FilledBuffer { buffers: self, buffer })
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        let _ = self.device.stop();
+    }
+}
+
+/// A buffer that the camera has filled and does not write into. Dropped, it goes back to the camera.
+pub(crate) struct FilledBuffer<'a> {
+    buffers: &'a mut Buffers,
+    buffer: Buffer,
+}
+
+impl FilledBuffer<'_> {
+    /// The bytes of the frame; none if the kernel names a buffer or a length that there is not, or calls it damaged.
+    pub(crate) fn frame(&self) -> Option<&[u8]> {
+        let mapping = self.buffers.mappings.get(self.buffer.index as usize)?;
+        let used = self.buffer.bytesused as usize;
+        if used == 0 || used > mapping.length || self.buffer.flags & FLAG_ERROR != 0 {
+            return None;
+        }
+        // SAFETY: the mapping is `mapping.length` bytes long, of which these are the first, and lives as long as the
+        // borrow of `self.buffers`. Nothing writes into it meanwhile: the kernel has handed this buffer out, and leaves it
+        // alone until it is queued; only methods of `Buffers` that borrow it mutably and the end of this value queue it.
+        Some(unsafe { std::slice::from_raw_parts(mapping.start.as_ptr().cast(), used) })
+    }
+
+    /// Gives the buffer back to the camera.
+    pub(crate) fn give_back(self) -> nix::Result<()> {
+        let given = self.buffers.device.queue(self.buffer.index);
+        // Dropping it would queue it once more.
+        std::mem::forget(self);
+        given
+    }
+}
+
+impl Drop for FilledBuffer<'_> {
+    fn drop(&mut self) {
+        let _ = self.buffers.device.queue(self.buffer.index);
+    }
+}
+
 /// A buffer of the camera in this program's memory.
-pub(crate) struct Mapping {
+struct Mapping {
     start: NonNull<std::ffi::c_void>,
     length: usize,
 }
-
-// SAFETY: the mapping is owned, and memory knows no thread.
-unsafe impl Send for Mapping {}
 
 impl Mapping {
     fn new(device: &File, length: usize, offset: u32) -> nix::Result<Self> {
         let bounded = std::num::NonZeroUsize::new(length).filter(|length| length.get() <= 4 * FRAME_BYTES_MAX);
         let size = bounded.ok_or(Errno::EFBIG)?;
-        // SAFETY: a fresh shared mapping aliases nothing of this program.
+        // SAFETY: without a wished address the kernel chooses one where nothing of this program is.
         let start = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, device, mapped_at(offset)) }?;
         Ok(Self { start, length })
-    }
-
-    /// What is in it.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping has this length and lives as long as `self`; the camera fills a buffer only while it has
-        // it, and the caller reads one that was taken from it.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and unmapped once.
+        // SAFETY: `new` mapped this range, this value alone owns it, and no slice of it outlives its owner.
         let _ = unsafe { munmap(self.start, self.length) };
     }
 }
 
-/// `V4L2_BUF_TYPE_VIDEO_CAPTURE`.
-const CAPTURE: u32 = 1;
-/// `V4L2_FRMSIZE_TYPE_DISCRETE`; the others are ranges.
-const DISCRETE: u32 = 1;
-/// `V4L2_MEMORY_MMAP`.
-const MMAP: u32 = 1;
-/// `V4L2_BUF_FLAG_ERROR`.
-pub(crate) const FLAG_ERROR: u32 = 0x40;
-/// `V4L2_CAP_VIDEO_CAPTURE`.
-pub(crate) const CAN_CAPTURE: u32 = 1;
-/// `V4L2_CAP_STREAMING`.
-pub(crate) const CAN_STREAM: u32 = 0x0400_0000;
-/// `V4L2_CAP_DEVICE_CAPS`.
-pub(crate) const DEVICE_CAPABILITIES: u32 = 0x8000_0000;
-
-/// `struct v4l2_capability`.
-#[repr(C)]
-#[derive(Default)]
-pub(crate) struct Capability {
-    pub driver: [u8; 16],
-    pub card: [u8; 32],
-    bus_info: [u8; 32],
-    version: u32,
-    pub capabilities: u32,
-    pub device_caps: u32,
-    reserved: [u32; 3],
-}
-
-/// `struct v4l2_fmtdesc`.
-#[repr(C)]
-#[derive(Default)]
-pub(crate) struct FormatDescription {
-    index: u32,
-    type_: u32,
-    flags: u32,
-    description: [u8; 32],
-    pub pixelformat: u32,
-    mbus_code: u32,
-    reserved: [u32; 3],
-}
-
-/// `struct v4l2_pix_format`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct PixelFormat {
-    pub width: u32,
-    pub height: u32,
-    pub pixelformat: u32,
-    field: u32,
-    pub bytesperline: u32,
-    pub sizeimage: u32,
-    colorspace: u32,
-    priv_: u32,
-    flags: u32,
-    encoding: u32,
-    quantization: u32,
-    xfer_func: u32,
-}
-
-/// `struct v4l2_format`.
-#[repr(C)]
-struct Format {
-    type_: u32,
-    union: FormatUnion,
-}
-
-#[repr(C)]
-union FormatUnion {
-    pixels: PixelFormat,
-    raw: [u8; 200],
-    /// Another member, `struct v4l2_window`, has pointers.
-    pointer: *const u8,
-}
-
-/// `struct v4l2_streamparm`.
-#[repr(C)]
-struct StreamParameters {
-    type_: u32,
-    raw: [u8; 200],
-}
-
-/// `struct v4l2_requestbuffers`.
-#[repr(C)]
-#[derive(Default)]
-struct BufferRequest {
-    count: u32,
-    type_: u32,
-    memory: u32,
-    capabilities: u32,
-    flags: u8,
-    reserved: [u8; 3],
-}
-
-/// `struct v4l2_frmsizeenum`: one size, or the smallest, largest and step of a range, columns and rows in turn.
-#[repr(C)]
-#[derive(Default)]
-struct FrameSize {
-    index: u32,
-    pixel_format: u32,
-    type_: u32,
-    sizes: [u32; 6],
-    reserved: [u32; 2],
-}
-
-/// `struct v4l2_buffer`.
-#[repr(C)]
-pub(crate) struct Buffer {
-    pub index: u32,
-    type_: u32,
-    pub bytesused: u32,
-    pub flags: u32,
-    field: u32,
-    timestamp: nix::libc::timeval,
-    timecode: [u32; 4],
-    sequence: u32,
-    memory: u32,
-    place: Place,
-    pub length: u32,
-    reserved2: u32,
-    request_fd: i32,
-}
-
-#[repr(C)]
-union Place {
-    offset: u32,
-    pointer: *const u8,
-}
-
 impl Buffer {
     fn numbered(index: u32) -> Self {
-        // SAFETY: the kernel's structure is plain numbers, and a null pointer that nobody follows.
+        // SAFETY: the structure is numbers and a union of a number and a raw pointer; all of them may be zero.
         let empty: Self = unsafe { std::mem::zeroed() };
         Self { index, type_: CAPTURE, memory: MMAP, ..empty }
     }
 }
-
-nix::ioctl_read!(vidioc_querycap, b'V', 0, Capability);
-nix::ioctl_readwrite!(vidioc_enum_fmt, b'V', 2, FormatDescription);
-nix::ioctl_readwrite!(vidioc_g_fmt, b'V', 4, Format);
-nix::ioctl_readwrite!(vidioc_s_fmt, b'V', 5, Format);
-nix::ioctl_readwrite!(vidioc_reqbufs, b'V', 8, BufferRequest);
-nix::ioctl_readwrite!(vidioc_querybuf, b'V', 9, Buffer);
-nix::ioctl_readwrite!(vidioc_qbuf, b'V', 15, Buffer);
-nix::ioctl_readwrite!(vidioc_dqbuf, b'V', 17, Buffer);
-nix::ioctl_readwrite!(vidioc_enum_framesizes, b'V', 74, FrameSize);
-nix::ioctl_write_ptr!(vidioc_streamon, b'V', 18, i32);
-nix::ioctl_write_ptr!(vidioc_streamoff, b'V', 19, i32);
-nix::ioctl_readwrite!(vidioc_s_parm, b'V', 22, StreamParameters);

@@ -1,4 +1,4 @@
-//! Waiting for input with an end to patience, and an ear for being stopped.
+//! Waiting for input, until a deadline or until stopped.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Lost;
+use super::SourceFailure;
 
-/// How often a waiting source looks whether it was stopped (milliseconds).
+/// Interval at which a waiting source checks for a stop (milliseconds).
 const SLICE_MS: u8 = 100;
 
-/// How long to wait for a picture.
+/// Bounds of the wait for a picture.
 pub(crate) struct Wait<'a> {
-    /// Until when, if there is a bound.
+    /// Deadline, if there is one.
     pub until: Option<Instant>,
     /// Set when no more pictures are wanted.
     pub stop: &'a AtomicBool,
@@ -26,14 +26,14 @@ impl Wait<'_> {
     ///
     /// # Errors
     /// It takes too long, the source is stopped, or the system cannot wait.
-    pub(crate) fn readable(&self, input: impl AsFd) -> Result<(), Lost> {
+    pub(crate) fn readable(&self, input: impl AsFd) -> Result<(), SourceFailure> {
         loop {
             self.check()?;
             let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
             match poll(&mut polled, PollTimeout::from(SLICE_MS)) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),
-                Err(problem) => return Err(Lost::Failed(format!("cannot wait for it: {}", problem.desc()))),
+                Err(problem) => return Err(SourceFailure::Failed(format!("cannot wait for it: {}", problem.desc()))),
             }
         }
     }
@@ -42,7 +42,7 @@ impl Wait<'_> {
     ///
     /// # Errors
     /// It was stopped.
-    pub(crate) fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), Lost> {
+    pub(crate) fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), SourceFailure> {
         let until = Instant::now() + time;
         while !stop.load(Ordering::Relaxed) {
             match until.checked_duration_since(Instant::now()) {
@@ -50,19 +50,19 @@ impl Wait<'_> {
                 _ => return Ok(()),
             }
         }
-        Err(Lost::Stopped)
+        Err(SourceFailure::Stopped)
     }
 
-    /// Whether to go on waiting.
+    /// Ends the wait if it is over.
     ///
     /// # Errors
     /// It took too long, or was stopped.
-    pub(crate) fn check(&self) -> Result<(), Lost> {
+    pub(crate) fn check(&self) -> Result<(), SourceFailure> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Lost::Stopped);
+            return Err(SourceFailure::Stopped);
         }
         match self.until {
-            Some(until) if Instant::now() >= until => Err(Lost::Silent),
+            Some(until) if Instant::now() >= until => Err(SourceFailure::TimedOut),
             _ => Ok(()),
         }
     }

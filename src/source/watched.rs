@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::{Content, Lost, Picture, Source, Wait};
+use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::listing::is_image_name;
@@ -19,8 +19,9 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn open(folder: &Path) -> Result<Self, Lost> {
-        let failed = |problem: Errno| Lost::Failed(format!("cannot watch {}: {}", folder.display(), problem.desc()));
+    pub(crate) fn open(folder: &Path) -> Result<Self, SourceFailure> {
+        let failed =
+            |problem: Errno| SourceFailure::Failed(format!("cannot watch {}: {}", folder.display(), problem.desc()));
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(failed)?;
         let events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -32,16 +33,16 @@ impl Watched {
     }
 
     /// Takes in what the kernel has noticed.
-    fn collect(&mut self) -> Result<(), Lost> {
+    fn collect(&mut self) -> Result<(), SourceFailure> {
         let events = match self.inotify.read_events() {
             Ok(events) => events,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-            Err(problem) => return Err(Lost::Failed(format!("cannot read what changed: {}", problem.desc()))),
+            Err(problem) => return Err(SourceFailure::Failed(format!("cannot read what changed: {}", problem.desc()))),
         };
         let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
         for event in events {
             if event.mask.intersects(gone) {
-                return Err(Lost::Ended("the folder is gone".into()));
+                return Err(SourceFailure::Ended("the folder is gone".into()));
             }
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                 log::warn!(
@@ -60,7 +61,7 @@ impl Watched {
 }
 
 impl Source for Watched {
-    fn next(&mut self, wait: &Wait) -> Result<Picture, Lost> {
+    fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         loop {
             while let Some(path) = self.ready.pop_front() {
                 match read_up_to(&path, IMAGE_BYTES_MAX) {

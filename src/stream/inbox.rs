@@ -133,6 +133,11 @@ impl<J> Inbox<J> {
         self.taken.notify_all();
     }
 
+    /// True once nothing more is taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Requests that wait (count).
     pub(crate) fn waiting(&self) -> usize {
         self.lock().jobs.len()

@@ -38,16 +38,26 @@ impl Deref for Bytes {
 }
 
 impl WeightsFile {
-    /// Maps the file into memory.
+    /// Opens the file at a path and maps it into memory.
     ///
     /// # Errors
     /// It cannot be opened, or is no safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         let unreadable = |source| TextError::Unreadable { path: path.into(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        // SAFETY: the map is only read. That nobody shortens a model file while it is in use is what every program
-        // that maps files relies on; bundles are replaced by renaming, which leaves the mapped file as it is.
-        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        Self::map(path, &File::open(path).map_err(unreadable)?)
+    }
+
+    /// Maps an open file into memory; `path` is used in errors.
+    ///
+    /// # Errors
+    /// It cannot be mapped, or is no safetensors file.
+    pub(crate) fn map(path: &Path, file: &File) -> Result<Self> {
+        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
+        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its name
+        // later, so that only a program that writes into this very file can change or shorten it. No code of this crate
+        // does: files are written under another name and renamed. That no other program does cannot be had here, as in
+        // no program that maps files; the file's mode is what keeps them from it.
+        let map = unsafe { Mmap::map(file) }.map_err(unreadable)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Self::parse(name, Bytes::Mapped(map))
     }
@@ -73,7 +83,7 @@ impl WeightsFile {
         }
     }
 
-    /// Whether there is a tensor of that name.
+    /// True if there is a tensor of that name.
     pub fn has(&self, tensor: &str) -> bool {
         self.tensors.info(tensor).is_some()
     }

@@ -5,12 +5,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
+use rtpt_edge::{Answer, Bundle, Classifier, Labels};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::goldens::{Goldens, root};
-use crate::program::Bench;
+use crate::program::{Bench, image_bytes};
 use crate::toy::{renamed_as_openai, stored, toy_shape, toy_tensors};
 
 const CLASSES: &str = "dog\nsea horse\nred_car\nÉCOLE\ncup\n";
@@ -124,6 +125,45 @@ fn the_projection_is_applied_where_the_vision_model_leaves_it_out() {
     let results = traced(&bench, &["--image-onnx", "model/onnx/vision_model_pooled.onnx"], |_| {});
     assert_agrees_with_pytorch(results, 1e-5);
     assert!(bench.path("out/image_projection.safetensors").is_file());
+}
+
+/// The answer of an open bundle whose labels go through its text tower; an error in words.
+fn answer_through_the_tower(bundle: &Bundle) -> Result<Answer, String> {
+    let labels = Labels::new(["anvil", "bobsled"]).unwrap();
+    let classifier = Classifier::builder(bundle).labels(labels).views(2).threads(1).build();
+    Ok(classifier.map_err(|error| error.to_string())?.classify(&image_bytes("rgb.png")).unwrap())
+}
+
+#[test]
+fn files_that_take_the_towers_names_after_opening_are_not_used() {
+    let bench = Bench::new();
+    traced(&bench, &[], |_| {});
+    let folder = bench.path("out");
+    let expected = answer_through_the_tower(&Bundle::open(&folder).unwrap()).unwrap().digest();
+    let bundle = Bundle::open(&folder).unwrap();
+    for name in ["text_encoder.safetensors", "merges.txt"] {
+        let other = folder.join("other");
+        fs::write(&other, vec![b' '; fs::metadata(folder.join(name)).unwrap().len() as usize]).unwrap();
+        fs::rename(&other, folder.join(name)).unwrap();
+    }
+    assert_eq!(answer_through_the_tower(&bundle).unwrap().digest(), expected);
+    assert!(Bundle::open(&folder).is_err(), "the new files are other files");
+}
+
+#[test]
+fn files_of_the_tower_that_are_changed_in_place_are_refused() {
+    let bench = Bench::new();
+    traced(&bench, &[], |_| {});
+    for (name, problem) in [("merges.txt", "BLAKE3 digest"), ("text_encoder.safetensors", "size")] {
+        let bundle = Bundle::open(bench.path("out")).unwrap();
+        let path = bench.path("out").join(name);
+        let whole = fs::read(&path).unwrap();
+        let changed = if problem == "size" { whole[..whole.len() / 2].to_vec() } else { vec![b' '; whole.len()] };
+        fs::write(&path, changed).unwrap();
+        let message = answer_through_the_tower(&bundle).err().unwrap();
+        assert!(message.contains(name) && message.contains(problem), "{message}");
+        fs::write(&path, whole).unwrap();
+    }
 }
 
 #[test]

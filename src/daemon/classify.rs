@@ -1,0 +1,98 @@
+//! Images of clients.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::IntoResponse;
+use tokio::sync::oneshot;
+
+use super::body::{expect_type, read_body};
+use super::engine::{Job, Request as ClassifyRequest};
+use super::http::{Answer, Context, require_ready};
+use super::protocol::ClassifyQuery;
+use super::refusal::Refused;
+use crate::cancellation::CancellationToken;
+use crate::limits::{DEADLINE_MS, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX};
+use crate::setting::SettingError;
+
+/// Answers listed if a query does not say (count), as in `rtpt classify --json`.
+const TOP: usize = 5;
+
+/// `POST /v1/classify`: an image in, an answer out.
+pub(crate) async fn classify(State(context): State<Context>, request: Request) -> Answer {
+    require_ready(&context.reporter)?;
+    let query = query_of(request.uri())?;
+    check_query(&query, context.model.info().map_or(0, |model| model.record.views))?;
+    expect_type(
+        request.headers(),
+        |kind| {
+            kind.starts_with("image/")
+                || kind == "application/octet-stream"
+                || kind == "application/x-www-form-urlencoded"
+        },
+        "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
+    )?;
+    let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, &context.queue).await?;
+    let token = context.progress.request_token();
+    let (reply, answer) = oneshot::channel();
+    let job = Job::Classify(Box::new(ClassifyRequest {
+        bytes: body.bytes,
+        views: query.views,
+        method: query.method,
+        top: query.top.unwrap_or(TOP),
+        token: token.clone(),
+        reply,
+    }));
+    let queue = &context.queue;
+    if queue.inbox.push(job).is_err() {
+        let message = format!("{} requests wait already; try again later", queue.inbox.capacity());
+        return Err(Refused::for_now("busy", message, queue.retry_after_s()));
+    }
+    // Dropped with this handler, when the client hangs up or the deadline passes: then the work stops.
+    let _guard = Cancelling(token);
+    let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(result)) => Ok(Json(result?).into_response()),
+        // The engine let go of the request: it panicked over it, or the daemon stops.
+        Ok(Err(_)) if context.reporter.is_ready() => {
+            let message = "the image could not be classified; the daemon's log has more";
+            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "panicked", message))
+        }
+        Ok(Err(_)) => Err(Refused::for_now("not_ready", "the daemon is stopping", 1)),
+        Err(_) => {
+            let message = format!("no answer within {} ms; ask for fewer views or wait longer", deadline.as_millis());
+            Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message))
+        }
+    }
+}
+
+/// Cancels work when it is dropped.
+struct Cancelling(CancellationToken);
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
+    let Query(query) = Query::<ClassifyQuery>::try_from_uri(uri).map_err(|error| {
+        Refused::new(StatusCode::BAD_REQUEST, "query", format!("the query cannot be used: {error}"))
+    })?;
+    Ok(query)
+}
+
+/// Checks a query's ranges. The model's `own` number of views may be asked for whatever the limit is.
+fn check_query(query: &ClassifyQuery, own: usize) -> Result<(), Refused> {
+    let within = |what: &'static str, found: Option<u64>, most: u64| match found {
+        Some(found) if !(1..=most).contains(&found) => {
+            Err(Refused::from(SettingError { what, expected: format!("1 to {most}"), found: found.to_string() }))
+        }
+        _ => Ok(()),
+    };
+    within("views", query.views.map(|views| views as u64), REQUEST_VIEWS_MAX.max(own) as u64)?;
+    within("top", query.top.map(|top| top as u64), TOP_MAX as u64)?;
+    within("deadline_ms", query.deadline_ms, DEADLINE_MS.1)
+}

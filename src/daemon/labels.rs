@@ -1,0 +1,73 @@
+//! The labels in force, read and changed by clients.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::response::IntoResponse;
+
+use super::body::{expect_type, read_body};
+use super::edited_labels::labels_of;
+use super::http::{Answer, Context, require_ready};
+use super::model_in_force::ModelInForce;
+use super::protocol::{LabelsRecord, LabelsRequest, SCHEMA};
+use super::refusal::Refused;
+use crate::labels::{Labels, parse_labels};
+use crate::limits::HTTP_LABELS_BYTES_MAX;
+
+/// `GET /v1/labels`.
+pub(crate) async fn labels(State(context): State<Context>) -> Answer {
+    require_ready(&context.reporter)?;
+    labels_answer(&context.model)
+}
+
+/// The labels in force, with a tag that changes when they do.
+fn labels_answer(in_force: &ModelInForce) -> Answer {
+    let Some(model) = in_force.info() else { return Err(Refused::for_now("not_ready", "no model is loaded", 1)) };
+    let record = LabelsRecord {
+        schema: SCHEMA,
+        labels: model.labels.names().to_vec(),
+        ids: model.labels.list.ids().map(<[String]>::to_vec),
+        prompts: model.labels.prompt.templates(),
+        origin: in_force.labels_origin(),
+    };
+    Ok(([(ETAG, in_force.labels_tag())], Json(record)).into_response())
+}
+
+/// `PUT /v1/labels`: other labels, if the tag in `If-Match` is that of the labels in force.
+pub(crate) async fn put_labels(State(context): State<Context>, request: Request) -> Answer {
+    require_ready(&context.reporter)?;
+    let kind = expect_type(
+        request.headers(),
+        |kind| {
+            matches!(
+                kind,
+                "text/plain" | "application/json" | "application/octet-stream" | "application/x-www-form-urlencoded"
+            )
+        },
+        "text/plain with a label a line, or application/json as {\"labels\": […]}",
+    )?;
+    let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
+    let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, &context.queue).await?;
+    // No label begins with a brace: what does is JSON whose type was forgotten.
+    let braced = body.bytes.trim_ascii_start().starts_with(b"{");
+    let list: Labels = if kind.as_deref() == Some("application/json") || braced {
+        let malformed = |error| {
+            let message = format!("the body is not {{\"labels\": […]}}: {error}");
+            Refused::new(StatusCode::BAD_REQUEST, "labels_malformed", message)
+        };
+        labels_of(serde_json::from_slice::<LabelsRequest>(&body.bytes).map_err(malformed)?)?
+    } else {
+        parse_labels(&body.bytes, "of the request".as_ref())?
+    };
+    drop(body);
+    context.updater.edit_labels(Some(list), tag).await?;
+    labels_answer(&context.model)
+}
+
+/// `DELETE /v1/labels`: back to the configured labels.
+pub(crate) async fn reset_labels(State(context): State<Context>) -> Answer {
+    require_ready(&context.reporter)?;
+    context.updater.edit_labels(None, None).await?;
+    labels_answer(&context.model)
+}

@@ -1,0 +1,91 @@
+//! The model that answers, and the labels it answers with.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::protocol::{LabelsOrigin, ModelRecord};
+use crate::bundle::BundleContents;
+use crate::calibration::labels_digest;
+use crate::classifier::Classifier;
+use crate::label_set::LabelSet;
+use crate::method::MethodSettings;
+use crate::views::Preprocessing;
+
+/// The model in force, which the engine sets and everybody reads.
+pub(crate) struct ModelInForce {
+    info: RwLock<Option<Arc<ModelInfo>>>,
+    labels_origin: RwLock<LabelsOrigin>,
+}
+
+/// Description of a model that the engine works with.
+pub(crate) struct ModelInfo {
+    /// The bundle, but for its encoder, which is loaded.
+    pub bundle: Arc<BundleContents>,
+    /// The labels.
+    pub labels: Arc<LabelSet>,
+    /// The method and its parameters.
+    pub method: MethodSettings,
+    /// Preprocessing of the encoder's input.
+    pub preprocessing: Preprocessing,
+    /// The record for clients.
+    pub record: ModelRecord,
+}
+
+impl Default for ModelInForce {
+    fn default() -> Self {
+        Self { info: RwLock::default(), labels_origin: RwLock::new(LabelsOrigin::Configured) }
+    }
+}
+
+impl ModelInForce {
+    /// The model, once it is loaded and warm.
+    pub(crate) fn info(&self) -> Option<Arc<ModelInfo>> {
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a model in force.
+    pub(crate) fn set(&self, info: &Arc<ModelInfo>) {
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(info));
+    }
+
+    /// Origin of the labels.
+    pub(crate) fn labels_origin(&self) -> LabelsOrigin {
+        *self.labels_origin.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the origin of the labels.
+    pub(crate) fn set_labels_origin(&self, origin: LabelsOrigin) {
+        *self.labels_origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+    }
+
+    /// An entity tag of the labels, which changes when they do; empty without a model.
+    pub(crate) fn labels_tag(&self) -> String {
+        self.info().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
+    }
+}
+
+impl ModelInfo {
+    /// Describes a classifier that was made with `bundle`.
+    pub(crate) fn of(bundle: Arc<BundleContents>, classifier: &Classifier) -> Self {
+        let extractor = classifier.extractor();
+        let views = classifier.views();
+        let record = ModelRecord {
+            bundle: extractor.bundle_id().into(),
+            folder: bundle.folder.display().to_string(),
+            labels: classifier.labels().names().len(),
+            method: classifier.method().method(),
+            head: classifier.method().method(),
+            views: views.count,
+            seed: views.seed,
+            batch: extractor.batch().batch,
+            threads: extractor.pool().current_num_threads(),
+            resolution: extractor.preprocessing().resolution,
+        };
+        Self {
+            labels: Arc::clone(classifier.predictor().labels()),
+            method: *classifier.method(),
+            preprocessing: *extractor.preprocessing(),
+            bundle,
+            record,
+        }
+    }
+}
