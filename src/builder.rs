@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundle::Bundle;
+use crate::bundle::BundleError;
 use crate::cache::FeatureCache;
 use crate::classifier::{Classifier, ClassifierSettings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extractor::worker_pool;
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
@@ -125,7 +126,7 @@ impl ClassifierBuilder<'_> {
         let Self { bundle, settings, labels, prompt, cache, cache_folder } = self;
         settings.extractor.check()?;
         let labels = labels.or_else(|| bundle.labels().cloned());
-        let labels = labels.ok_or_else(|| Error::NoLabels { bundle: bundle.name().into() })?;
+        let labels = labels.ok_or_else(|| BundleError::NoLabels { bundle: bundle.name().into() })?;
         let prompt = prompt.unwrap_or_else(|| bundle.prompt());
         let folder = cache_folder.as_deref();
         let pool = worker_pool(settings.extractor.threads)?;

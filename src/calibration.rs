@@ -132,7 +132,7 @@ impl Calibration {
     pub(crate) fn write(&self, bundle: &BundleContents) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).expect("a calibration is always JSON");
         text.push('\n');
-        write_file(&Self::path(bundle), text.as_bytes())
+        Ok(write_file(&Self::path(bundle), text.as_bytes())?)
     }
 
     /// The part that holds: the threshold for the same views, the temperature for the same views, method and labels.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+/// The end of work that nobody waits for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the work was cancelled: the client hung up or its deadline passed")]
+pub struct Cancelled;
 
 /// A token that goes along with one piece of work: the work passes checkpoints, and stops at one where it was cancelled.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +25,9 @@ impl CancellationToken {
     ///
     /// # Errors
     /// The work was cancelled.
-    pub fn checkpoint(&self) -> Result<()> {
+    pub fn checkpoint(&self) -> Result<(), Cancelled> {
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
-        if self.cancelled.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+        if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }
 
     /// Cancels the work: it stops at its next checkpoint.

@@ -13,8 +13,9 @@ use crate::cache::{CacheScope, FeatureCache};
 use crate::cancellation::CancellationToken;
 use crate::device::device_key;
 use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
+use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
 use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
 
@@ -50,7 +51,7 @@ fn within(what: &'static str, found: usize, max: usize) -> Result<()> {
     if (1..=max).contains(&found) {
         return Ok(());
     }
-    Err(Error::Setting { what, expected: format!("1 to {max}"), found: found.to_string() })
+    Err(SettingError { what, expected: format!("1 to {max}"), found: found.to_string() }.into())
 }
 
 /// Makes features of images with one bundle and one choice of settings. Threads may share it.
@@ -294,11 +295,11 @@ impl Extractor {
 pub(crate) fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = threads.unwrap_or_else(available_threads);
     within("the number of threads", threads, THREADS_MAX)?;
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Setting {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| SettingError {
         what: "the number of threads",
         expected: "as many as the system can start".into(),
         found: format!("{threads} ({error})"),
-    })
+    })?)
 }
 
 fn available_threads() -> usize {

@@ -4,14 +4,52 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, Result};
+type Result<T> = std::result::Result<T, FileError>;
+
+/// A file that cannot be read, written or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// An input could not be opened or read.
+    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    Unreadable {
+        /// The input.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder that should be made is there already.
+    #[error("{} exists already; remove it or choose another folder", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A name leads out of the folder it belongs to.
+    #[error("{name:?} is refused as a file of {}: {reason}", folder.display())]
+    Outside {
+        /// The folder.
+        folder: PathBuf,
+        /// The name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
 
 /// Writes a whole file or nothing: to a temporary beside it, then a rename.
 ///
 /// # Errors
 /// The folder cannot be written or the disk is full; an older file of that name is left as it was.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::OutputUnwritable { path: path.into(), source };
+    let failed = |source| FileError::Unwritable { path: path.into(), source };
     let name = path.file_name().ok_or_else(|| failed(io::Error::other("this is not a file name")))?;
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = File::create(&temporary).and_then(|file| {
@@ -72,13 +110,13 @@ pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u
 /// # Errors
 /// The name is absolute or has `..` in it, the file is not there, or a link leads elsewhere.
 pub(crate) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
-    let refused = |reason: &str| Error::PathOutside { folder: folder.into(), name: name.into(), reason: reason.into() };
+    let refused = |reason: &str| FileError::Outside { folder: folder.into(), name: name.into(), reason: reason.into() };
     let relative = Path::new(name);
     if name.is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(refused("expected a path below the folder, without \"..\""));
     }
     let path = folder.join(relative);
-    let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+    let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
     let real = path.canonicalize().map_err(unreadable)?;
     if !real.starts_with(folder.canonicalize().map_err(unreadable)?) {
         return Err(refused("a symbolic link leads out of the folder; copy the files themselves, as `cp -rL` does"));
@@ -105,9 +143,9 @@ mod tests {
         let absolute = outer.path().join("secret");
         for name in ["", "..", "../secret", "x/../../secret", absolute.to_str().unwrap(), "without"] {
             let error = inside(&folder, name).unwrap_err();
-            assert!(matches!(error, Error::PathOutside { .. }), "{name}: {error}");
+            assert!(matches!(error, FileError::Outside { .. }), "{name}: {error}");
         }
-        assert!(matches!(inside(&folder, "missing"), Err(Error::InputUnreadable { .. })));
+        assert!(matches!(inside(&folder, "missing"), Err(FileError::Unreadable { .. })));
     }
 
     #[test]

@@ -1,11 +1,78 @@
 //! Lists of labels: what a user types, checked.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
+use crate::setting::SettingError;
+use crate::wording::counted;
+
+type Result<T> = std::result::Result<T, LabelsError>;
+
+/// Labels, or a labels file, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabelsError {
+    /// The labels file could not be read.
+    #[error("cannot read the labels file {}: {source}; {}", path.display(), labels_hint(path))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The labels file is not text, or too large.
+    #[error("the labels file {} {problem}; expected UTF-8 text, one label a line", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Too few or too many labels.
+    #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
+    Count {
+        /// How many were given.
+        found: usize,
+        /// Fewest.
+        min: usize,
+        /// Most.
+        max: usize,
+    },
+    /// A label is given twice.
+    #[error("the label {label:?} is given twice (entries {first} and {second}); remove one")]
+    Duplicate {
+        /// The label.
+        label: String,
+        /// First entry, from 1.
+        first: usize,
+        /// Second entry, from 1.
+        second: usize,
+    },
+    /// A label is no words.
+    #[error("the label {label:?} {problem}; a label is words, such as \"sea horse\"")]
+    NotWords {
+        /// The label.
+        label: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A label is too long, or there are not as many identifiers as labels.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
+
+/// What to do about a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+fn labels_hint(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    if !name.contains(',') || name.contains('/') {
+        return "a labels file is UTF-8 text, one label a line".into();
+    }
+    let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
+    format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
+}
 
 /// Labels that can be told apart, and their identifiers, if they have any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +107,19 @@ impl Labels {
     /// (ImageNet has such labels).
     pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
-            return Err(Error::LabelCount { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
+            return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
         }
         if let Some(found) = names.iter().map(String::len).find(|length| !(1..=LABEL_BYTES_MAX).contains(length)) {
             let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
-            return Err(Error::Setting { what: "the length of a label", expected, found: found.to_string() });
+            return Err(SettingError { what: "the length of a label", expected, found: found.to_string() }.into());
         }
         if let Some((label, problem)) = names.iter().find_map(|name| Some((name.clone(), not_words(name)?))) {
-            return Err(Error::LabelNotWords { label, problem });
+            return Err(LabelsError::NotWords { label, problem });
         }
         let mut seen = HashMap::new();
         for (entry, key) in ids.as_ref().unwrap_or(&names).iter().enumerate() {
             if let Some(first) = seen.insert(key, entry) {
-                return Err(Error::LabelDuplicate { label: key.clone(), first: first + 1, second: entry + 1 });
+                return Err(LabelsError::Duplicate { label: key.clone(), first: first + 1, second: entry + 1 });
             }
         }
         Ok(Self { names, ids })
@@ -99,7 +166,7 @@ fn not_words(label: &str) -> Option<&'static str> {
 /// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`Labels::new`].
 pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
     let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
-        .map_err(|source| Error::LabelsUnreadable { path: path.into(), source })?;
+        .map_err(|source| LabelsError::Unreadable { path: path.into(), source })?;
     parse_labels(&bytes, path)
 }
 
@@ -108,7 +175,7 @@ pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
 /// # Errors
 /// As [`read_labels`].
 pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
-    let malformed = |problem: String| Error::LabelsMalformed { path: path.into(), problem };
+    let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
     if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
         return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
     }
@@ -180,13 +247,13 @@ mod tests {
 
     #[test]
     fn bad_lists_are_refused_with_advice() {
-        assert!(matches!(Labels::with_ids(vec![], None), Err(Error::LabelCount { found: 0, .. })));
-        assert!(matches!(parse("watch"), Err(Error::LabelCount { found: 1, .. })));
-        assert!(matches!(parse("watch\ncup\nwatch"), Err(Error::LabelDuplicate { first: 1, second: 3, .. })));
-        assert!(matches!(parse("a\tcup\na\twatch"), Err(Error::LabelDuplicate { first: 1, second: 2, .. })));
+        assert!(matches!(Labels::with_ids(vec![], None), Err(LabelsError::Count { found: 0, .. })));
+        assert!(matches!(parse("watch"), Err(LabelsError::Count { found: 1, .. })));
+        assert!(matches!(parse("watch\ncup\nwatch"), Err(LabelsError::Duplicate { first: 1, second: 3, .. })));
+        assert!(matches!(parse("a\tcup\na\twatch"), Err(LabelsError::Duplicate { first: 1, second: 2, .. })));
         let many = |count: usize| Labels::new((0..count).map(|index| index.to_string()));
         assert!(many(CLASSES_MAX).is_ok());
-        assert!(matches!(many(CLASSES_MAX + 1), Err(Error::LabelCount { .. })));
+        assert!(matches!(many(CLASSES_MAX + 1), Err(LabelsError::Count { .. })));
         for (text, problem) in [
             ("", "holds no label"),
             ("# only\n\n", "holds no label"),
@@ -214,7 +281,7 @@ mod tests {
             ("cup\nnul\0", "has control characters"),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(matches!(error, Error::LabelNotWords { .. }) && error.to_string().contains(problem), "{error}");
+            assert!(matches!(error, LabelsError::NotWords { .. }) && error.to_string().contains(problem), "{error}");
         }
         assert!(parse("men's t-shirt / top\nand/or...\nU.S.A.").is_ok());
         let longest = format!("cup\n{}", "x".repeat(LABEL_BYTES_MAX));

@@ -30,8 +30,9 @@
 // What the program alone uses is checked where all of it is built.
 #![cfg_attr(not(all(feature = "cli", feature = "daemon", feature = "eval")), allow(dead_code, unused_imports))]
 
-mod error;
+mod cause;
 mod limits;
+mod setting;
 mod wording;
 
 mod cancellation;
@@ -58,6 +59,8 @@ mod method;
 mod tamper;
 
 mod bundle;
+
+mod error;
 
 mod label_set;
 
@@ -105,17 +108,21 @@ mod cli;
 
 pub use answer::{Answer, Prediction, Tamper};
 pub use builder::ClassifierBuilder;
-pub use bundle::Bundle;
+pub use bundle::{Bundle, BundleError};
 pub use cache::FeatureCache;
+pub use cancellation::Cancelled;
 pub use classifier::Classifier;
+pub use encoder::EncoderError;
 pub use error::Error;
 pub use extractor::Features;
-pub use labels::Labels;
+pub use files::FileError;
+pub use labels::{Labels, LabelsError};
 pub use method::{Method, MethodSettings};
+pub use setting::SettingError;
 pub use tamper::TamperScore;
-pub use text::Prompt;
+pub use text::{Prompt, TensorError, TextError};
 pub use timings::Timings;
-pub use views::Augment;
+pub use views::{Augment, ImageError};
 
 #[doc(hidden)]
 pub mod internal;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::limits::FOLDER_DEPTH_MAX;
 use crate::views::EXTENSIONS;
 use crate::wording::counted;
@@ -102,7 +103,7 @@ fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf
     }
     let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
         Ok(entries) => entries,
-        Err(source) => return found.push(Err(Error::InputUnreadable { path: folder.into(), source })),
+        Err(source) => return found.push(Err(FileError::Unreadable { path: folder.into(), source }.into())),
     };
     let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|path| !is_hidden(path)).collect();
     paths.sort();

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files::FileError;
 
 /// A lock that is held as long as this value, and given up by the kernel however the process ends.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl Lock {
     /// # Errors
     /// Another process has it, or the file cannot be made.
     pub(crate) fn take(lock: &Path, path: &Path, flag: &'static str) -> Result<Self> {
-        let failed = |source| Error::OutputUnwritable { path: lock.into(), source };
+        let failed = |source| FileError::Unwritable { path: lock.into(), source };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock);
         let mut file = open.map_err(failed)?;
         match file.try_lock() {
@@ -29,7 +30,7 @@ impl Lock {
                 let holder = holder.trim().parse::<u32>().ok().map(|pid| format!("process {pid}"));
                 return Err(Error::InUse { path: path.into(), holder, flag });
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::Error(source)) => return Err(failed(source).into()),
         }
         // For whoever finds the lock taken.
         let written = file

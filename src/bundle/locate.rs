@@ -1,9 +1,8 @@
 //! Where a bundle is looked for when none is named.
+use super::error::{BundleError, Result};
 
 use std::env;
 use std::path::{Path, PathBuf};
-
-use crate::error::{Error, Result};
 
 /// The demo bundle inside a clone of the repository.
 const IN_CLONE: &str = "models/demo/bundle";
@@ -28,6 +27,6 @@ pub(crate) fn locate_bundle(given: Option<&Path>) -> Result<PathBuf> {
     candidates.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(IN_CLONE));
     match candidates.iter().position(|folder| folder.join("manifest.json").is_file()) {
         Some(found) => Ok(candidates.swap_remove(found)),
-        None => Err(Error::BundleNotFound { tried: candidates.iter().map(|p| p.display().to_string()).collect() }),
+        None => Err(BundleError::NotFound { tried: candidates.iter().map(|p| p.display().to_string()).collect() }),
     }
 }

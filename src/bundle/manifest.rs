@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use super::error::{BundleError, Result};
 use crate::limits::{
     CONTEXT_LENGTH_MAX, EMBEDDING_MAX, RESOLUTION_RANGE, TEXT_LAYERS_MAX, TEXT_WIDTH_MAX, VIEWS_MAX, VOCABULARY_MAX,
 };
@@ -160,11 +160,11 @@ impl Manifest {
         struct Version {
             format: u64,
         }
-        let syntax = |source| Error::ManifestSyntax { path: path.to_path_buf(), source };
+        let syntax = |source| BundleError::ManifestSyntax { path: path.to_path_buf(), source };
         // The version first: a later format may differ in everything else.
         let Version { format } = serde_json::from_slice(bytes).map_err(syntax)?;
         if format != FORMAT {
-            return Err(Error::ManifestVersion { found: format, supported: FORMAT });
+            return Err(BundleError::ManifestVersion { found: format, supported: FORMAT });
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(syntax)?;
         manifest.check()?;
@@ -252,5 +252,5 @@ fn ensure(holds: bool, field: &str, expected: &str, found: impl ToString) -> Res
     if holds {
         return Ok(());
     }
-    Err(Error::ManifestValue { field: field.into(), expected: expected.into(), found: found.to_string() })
+    Err(BundleError::ManifestValue { field: field.into(), expected: expected.into(), found: found.to_string() })
 }

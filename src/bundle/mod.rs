@@ -3,6 +3,7 @@
 //! Opening a bundle reads every file once and compares size and digest with the manifest, so that a model that was
 //! copied badly is refused before it gives a wrong answer.
 
+mod error;
 #[cfg(feature = "cli")]
 mod locate;
 mod manifest;
@@ -16,6 +17,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
 pub(crate) use manifest::{ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection};
@@ -25,10 +27,11 @@ pub(crate) use text_tower::TextFiles;
 pub(crate) use writer::BundleWriter;
 
 use crate::encoder::EncoderModel;
-use crate::error::{Error, Result};
 use crate::labels::{Labels, parse_labels};
 use crate::limits::MANIFEST_BYTES_MAX;
+use crate::text::TensorError;
 use crate::text::{Prompt, TextModel};
+use error::Result;
 use tensors::TensorFile;
 use verified::{VerifiedFile, read_bounded, read_verified};
 
@@ -171,7 +174,7 @@ impl BundleContents {
     /// There is none, or a file is not what the manifest says.
     pub(crate) fn text_model(&self) -> Result<TextModel> {
         let Some(files) = &self.text else {
-            return Err(Error::NoTextTower { bundle: self.manifest.name.clone() });
+            return Err(BundleError::NoTextTower { bundle: self.manifest.name.clone() });
         };
         if let Some(model) = self.text_model.get() {
             return Ok(model.clone());
@@ -183,7 +186,7 @@ impl BundleContents {
 
 fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) -> Result<Labels> {
     // A bad label is the user's mistake anywhere else; here the bundle contradicts itself.
-    let contradiction = |found: String| Error::Tensor {
+    let contradiction = |found: String| TensorError {
         file: section.default_labels.clone(),
         what: "the list of default labels".into(),
         expected: format!("names from {}", section.file),
@@ -191,13 +194,13 @@ fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) ->
     };
     let list = parse_labels(bytes, Path::new(&section.default_labels)).map_err(|e| contradiction(e.to_string()))?;
     match list.names().iter().find(|&name| !table.names.contains(name)) {
-        Some(unknown) => Err(contradiction(format!("a list with {unknown:?}"))),
+        Some(unknown) => Err(contradiction(format!("a list with {unknown:?}")).into()),
         None => Ok(list),
     }
 }
 
 fn open_manifest(folder: &Path) -> Result<(Manifest, blake3::Hash)> {
-    let not_folder = |reason: &str| Error::BundleNotFolder { path: folder.into(), reason: reason.into() };
+    let not_folder = |reason: &str| BundleError::NotFolder { path: folder.into(), reason: reason.into() };
     match folder.metadata() {
         Ok(found) if !found.is_dir() => return Err(not_folder("it is a file")),
         Err(error) => return Err(not_folder(&error.to_string())),

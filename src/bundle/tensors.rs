@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use ndarray::{Array2, ArrayD, Ix2, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::error::{Error, Result};
+use super::error::Result;
 use crate::limits::{CLASSES_MAX, LABEL_BYTES_MAX};
 use crate::rows::length;
+use crate::text::TensorError;
 use crate::views::Pixels;
 
 /// One parsed tensor file; `name` is used in errors.
@@ -55,7 +56,7 @@ pub(crate) struct GoldenTexts {
 impl<'a> TensorFile<'a> {
     /// Parses the header of `bytes`.
     pub(crate) fn parse(name: &'a str, bytes: &'a [u8]) -> Result<Self> {
-        let malformed = |error: safetensors::SafeTensorError| Error::Tensor {
+        let malformed = |error: safetensors::SafeTensorError| TensorError {
             file: name.into(),
             what: "the content".into(),
             expected: "the safetensors format".into(),
@@ -76,7 +77,7 @@ impl<'a> TensorFile<'a> {
             let norm = length(row.view());
             let has_unit_length = (norm - 1.0).abs() < 1e-3;
             if !has_unit_length {
-                return Err(self.wrong(&format!("the embedding of {name:?}"), "a row of length 1", norm));
+                return Err(self.wrong(&format!("the embedding of {name:?}"), "a row of length 1", norm).into());
             }
             row.mapv_inplace(|value| value / norm);
         }
@@ -110,7 +111,7 @@ impl<'a> TensorFile<'a> {
         let (shape, bytes) = self.data("text_tokens", Dtype::I64, None)?;
         if shape.len() != 2 || shape[0] != texts.len() || texts.is_empty() {
             let expected = format!("[{}, L]", texts.len());
-            return Err(self.wrong("the shape of text_tokens", &expected, format!("{shape:?}")));
+            return Err(self.wrong("the shape of text_tokens", &expected, format!("{shape:?}")).into());
         }
         let value = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes"));
         let row = |row: &[u8]| row.chunks_exact(8).map(value).take_while(|&token| token >= 0).collect();
@@ -124,16 +125,18 @@ impl<'a> TensorFile<'a> {
         let names: Vec<String> = serde_json::from_str(text)
             .map_err(|error| self.wrong("the metadata entry \"names\"", "a JSON list of class names", error))?;
         if names.is_empty() || names.len() > CLASSES_MAX {
-            return Err(self.wrong("the number of names", &format!("1 to {CLASSES_MAX}"), names.len()));
+            return Err(self.wrong("the number of names", &format!("1 to {CLASSES_MAX}"), names.len()).into());
         }
         let mut seen = HashMap::new();
         for (index, name) in names.iter().enumerate() {
             if name.is_empty() || name.len() > LABEL_BYTES_MAX {
                 let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
-                return Err(self.wrong(&format!("the length of name {index}"), &expected, name.len()));
+                return Err(self.wrong(&format!("the length of name {index}"), &expected, name.len()).into());
             }
             if let Some(first) = seen.insert(name, index) {
-                return Err(self.wrong(&format!("name {index}"), "different from all others", format!("name {first}")));
+                return Err(self
+                    .wrong(&format!("name {index}"), "different from all others", format!("name {first}"))
+                    .into());
             }
         }
         Ok(names)
@@ -147,7 +150,7 @@ impl<'a> TensorFile<'a> {
             .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes")))
             .collect();
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(self.wrong(&format!("value {index} of {tensor}"), "a finite number", values[index]));
+            return Err(self.wrong(&format!("value {index} of {tensor}"), "a finite number", values[index]).into());
         }
         Ok(ArrayD::from_shape_vec(IxDyn(shape), values).expect("safetensors checks sizes against shapes"))
     }
@@ -156,27 +159,25 @@ impl<'a> TensorFile<'a> {
         let (shape, bytes) = self.data(tensor, Dtype::U8, None)?;
         match shape[..] {
             [height, width, 3] if height > 0 && width > 0 => Ok(Pixels::new(width, height, bytes.to_vec())),
-            _ => Err(self.wrong(&format!("the shape of {tensor}"), "[H, W, 3]", format!("{shape:?}"))),
+            _ => Err(self.wrong(&format!("the shape of {tensor}"), "[H, W, 3]", format!("{shape:?}")).into()),
         }
     }
 
     fn data(&self, tensor: &str, dtype: Dtype, shape: Option<&[usize]>) -> Result<(Vec<usize>, &[u8])> {
         let view = self.tensors.tensor(tensor).map_err(|_| self.wrong(tensor, "a tensor of that name", "missing"))?;
         if view.dtype() != dtype {
-            return Err(self.wrong(
-                &format!("the type of {tensor}"),
-                &format!("{dtype:?}"),
-                format!("{:?}", view.dtype()),
-            ));
+            return Err(self
+                .wrong(&format!("the type of {tensor}"), &format!("{dtype:?}"), format!("{:?}", view.dtype()))
+                .into());
         }
         if shape.is_some_and(|shape| shape != view.shape()) {
             let expected = format!("{:?}", shape.unwrap_or_default());
-            return Err(self.wrong(&format!("the shape of {tensor}"), &expected, format!("{:?}", view.shape())));
+            return Err(self.wrong(&format!("the shape of {tensor}"), &expected, format!("{:?}", view.shape())).into());
         }
         Ok((view.shape().to_vec(), view.data()))
     }
 
-    fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> Error {
-        Error::Tensor { file: self.name.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
+    fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> TensorError {
+        TensorError { file: self.name.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::Result;
 use super::manifest::{FileRecord, TextSection};
 use super::verified::VerifiedFile;
-use crate::error::Result;
 use crate::limits::TOKENIZER_BYTES_MAX;
 use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
 

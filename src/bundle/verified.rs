@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::error::{BundleError, Result};
 use super::manifest::FileRecord;
-use crate::error::{Error, Result};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 
 /// A file that had its recorded size and digest, open since they were compared.
@@ -99,7 +99,7 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     }
     let found = size.max(bytes.len() as u64);
     if found > limit {
-        return Err(Error::BundleFileTooLarge { path: path.into(), found, limit });
+        return Err(BundleError::FileTooLarge { path: path.into(), found, limit });
     }
     Ok(bytes)
 }
@@ -119,13 +119,13 @@ fn check_digest(path: &Path, record: &FileRecord, found: blake3::Hash) -> Result
     Ok(())
 }
 
-fn differs(path: &Path, what: &'static str, expected: String, found: String) -> Error {
-    Error::BundleFileDiffers { path: path.into(), what, expected, found }
+fn differs(path: &Path, what: &'static str, expected: String, found: String) -> BundleError {
+    BundleError::FileDiffers { path: path.into(), what, expected, found }
 }
 
-fn file_error(path: &Path, source: std::io::Error) -> Error {
+fn file_error(path: &Path, source: std::io::Error) -> BundleError {
     match source.kind() {
-        ErrorKind::NotFound => Error::BundleFileMissing { path: path.into() },
-        _ => Error::BundleFileUnreadable { path: path.into(), source },
+        ErrorKind::NotFound => BundleError::FileMissing { path: path.into() },
+        _ => BundleError::FileUnreadable { path: path.into(), source },
     }
 }

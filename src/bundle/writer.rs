@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::error::Result;
 use super::manifest::{FileRecord, Manifest};
-use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::write_file;
 
 /// A bundle being written. Dropped before it is published it leaves nothing behind.
@@ -22,9 +23,9 @@ impl BundleWriter {
     /// The folder exists already, or none can be made beside it.
     pub(crate) fn new(target: &Path) -> Result<Self> {
         if target.symlink_metadata().is_ok() {
-            return Err(Error::OutputExists { path: target.into() });
+            return Err(FileError::Exists { path: target.into() }.into());
         }
-        let unwritable = |source| Error::OutputUnwritable { path: target.into(), source };
+        let unwritable = |source| FileError::Unwritable { path: target.into(), source };
         let name = target.file_name().ok_or_else(|| unwritable(std::io::Error::other("this is no folder name")))?;
         let folder = target.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         fs::create_dir_all(&folder).map_err(unwritable)?;
@@ -51,7 +52,7 @@ impl BundleWriter {
     /// It cannot be read.
     pub(crate) fn record(&mut self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
-        let unreadable = |source| Error::InputUnreadable { path: path.clone(), source };
+        let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
         let file = File::open(&path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let mut hasher = blake3::Hasher::new();
@@ -73,7 +74,7 @@ impl BundleWriter {
     pub(crate) fn seal(&self, manifest: &Manifest) -> Result<()> {
         let mut text = serde_json::to_string_pretty(manifest).expect("a manifest is always JSON");
         text.push('\n');
-        write_file(&self.folder.join("manifest.json"), text.as_bytes())
+        Ok(write_file(&self.folder.join("manifest.json"), text.as_bytes())?)
     }
 
     /// Gives the folder its name.
@@ -82,7 +83,7 @@ impl BundleWriter {
     /// It cannot be renamed.
     pub(crate) fn publish(self) -> Result<PathBuf> {
         fs::rename(&self.folder, &self.target)
-            .map_err(|source| Error::OutputUnwritable { path: self.target.clone(), source })?;
+            .map_err(|source| FileError::Unwritable { path: self.target.clone(), source })?;
         Ok(self.target.clone())
     }
 }

@@ -9,14 +9,16 @@ use crate::attack::{AttackOutcome, Budget, Corruption, Query, random_signs, spsa
 use crate::bundle::Bundle;
 use crate::classifier::Classifier;
 use crate::classifier::ClassifierSettings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::dataset::Item;
+use crate::files::FileError;
 use crate::files::{read_up_to, write_file};
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::method::{Method, ViewUse};
 use crate::metrics::wilson;
 use crate::report::{success_curve, write_png};
 use crate::rows::argmax;
+use crate::setting::SettingError;
 use crate::views::{Pixels, Sampler, clean_view_pixels, decode};
 use crate::wording::counted;
 use clap::{Args, Subcommand};
@@ -189,7 +191,7 @@ impl Common {
 impl Scene {
     fn image(&self, item: &Item) -> Result<Pixels> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
-            .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
+            .map_err(|source| FileError::Unreadable { path: item.path.clone(), source })?;
         let image = decode(&bytes)?;
         Ok(match self.at_model_resolution {
             true => clean_view_pixels(&image, self.target.extractor().preprocessing().resolution),
@@ -250,7 +252,7 @@ fn with_queries(attack: Attack, arguments: &Queries) -> Outcome {
     let queries = arguments.queries.unwrap_or(attack.queries());
     if queries == 0 {
         let found = "0".to_string();
-        return Err(Error::Setting { what: "--queries", expected: "at least 1".into(), found }.into());
+        return Err(SettingError { what: "--queries", expected: "at least 1".into(), found }.into());
     }
     let common = &arguments.common;
     let scene = common.open()?;
@@ -333,7 +335,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
     };
     if let Some(found) = arguments.severities.iter().find(|severity| !(1..=5).contains(*severity)) {
         let found = found.to_string();
-        return Err(Error::Setting { what: "--severities", expected: "numbers from 1 to 5".into(), found }.into());
+        return Err(SettingError { what: "--severities", expected: "numbers from 1 to 5".into(), found }.into());
     }
     let common = &arguments.common;
     let scene = common.open()?;
@@ -377,11 +379,11 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
 }
 
 fn named_corruption(name: &str) -> Result<Corruption> {
-    Corruption::named(name).ok_or_else(|| Error::Setting {
+    Ok(Corruption::named(name).ok_or_else(|| SettingError {
         what: "--kinds",
         expected: format!("some of {}", Corruption::ALL.map(Corruption::name).join(", ")),
         found: name.into(),
-    })
+    })?)
 }
 
 /// Where the images' altered copies go below the output folder: a folder a class, as the data set calls it.
@@ -415,9 +417,9 @@ fn parse_eps(text: &str) -> Result<f64> {
         }
         None => text.parse().ok(),
     };
-    value.filter(|value| *value > 0.0 && *value <= 1.0).ok_or_else(|| Error::Setting {
+    Ok(value.filter(|value| *value > 0.0 && *value <= 1.0).ok_or_else(|| SettingError {
         what: "--eps",
         expected: "a fraction such as 4/255, or a number, above 0 and up to 1".into(),
         found: text.into(),
-    })
+    })?)
 }

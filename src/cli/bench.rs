@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::device::{rss_now, rss_peak};
-use crate::error::Error;
+use crate::setting::SettingError;
 use crate::timings::Timings;
 use crate::wording::counted;
 use clap::Args;
@@ -54,7 +54,7 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if !(1..=REPEATS_MAX).contains(&arguments.repeat) {
         let expected = format!("1 to {REPEATS_MAX}");
-        return Err(Error::Setting { what: "--repeat", expected, found: arguments.repeat.to_string() }.into());
+        return Err(SettingError { what: "--repeat", expected, found: arguments.repeat.to_string() }.into());
     }
     let report = measure(arguments)?;
     let mut out = io::stdout().lock();

@@ -47,7 +47,7 @@ struct Folder {
 impl Folder {
     fn open(&self) -> crate::error::Result<Bundle> {
         // What stands on the command line is meant before what stands in the environment.
-        Bundle::open(&locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?)
+        Ok(Bundle::open(&locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?)?)
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::{FILE_NAME, clear, disk_usage};
 use crate::error::Error;
+use crate::files::FileError;
+use crate::setting::SettingError;
 use crate::wording::counted;
 use clap::{Args, Subcommand};
 
@@ -34,17 +36,17 @@ struct Folder {
 
 impl Folder {
     fn path(&self) -> Result<PathBuf, Error> {
-        self.cache_dir.clone().or_else(cache_folder).ok_or_else(|| Error::Setting {
+        Ok(self.cache_dir.clone().or_else(cache_folder).ok_or_else(|| SettingError {
             what: "the cache folder",
             expected: "XDG_CACHE_HOME or HOME to be set, or --cache-dir DIR".into(),
             found: "unknown".into(),
-        })
+        })?)
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut out = io::stdout().lock();
-    let unusable = |folder: &Path, problem: String| Error::OutputUnwritable {
+    let unusable = |folder: &Path, problem: String| FileError::Unwritable {
         path: folder.join(FILE_NAME),
         source: io::Error::other(problem),
     };

@@ -7,9 +7,10 @@ use crate::bundle::Bundle;
 use crate::calibration::{Calibration, TamperThreshold, Target, Temperature, labels_digest};
 use crate::classifier::Classifier;
 use crate::classifier::ClassifierSettings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
 use crate::metrics::calibration_error;
+use crate::setting::SettingError;
 use crate::wording::counted;
 use clap::Args;
 
@@ -65,7 +66,7 @@ struct Measured {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if !(0.0..=0.5).contains(&arguments.fpr) {
         let found = arguments.fpr.to_string();
-        return Err(Error::Setting { what: "--fpr", expected: "0 to 0.5".into(), found }.into());
+        return Err(SettingError { what: "--fpr", expected: "0 to 0.5".into(), found }.into());
     }
     let bundle = arguments.settings.bundle.open()?;
     let settings = arguments.settings.settings(&bundle)?;
@@ -85,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let count = measured.tampers.len();
     if count < IMAGES_MIN {
         let expected = format!("at least {IMAGES_MIN} with two views or more");
-        return Err(Error::Setting { what: "the number of clean images", expected, found: count.to_string() }.into());
+        return Err(SettingError { what: "the number of clean images", expected, found: count.to_string() }.into());
     }
     let mut calibration = Calibration::new(&bundle, &settings.extractor.views);
     let threshold = fit_threshold(&measured.tampers, arguments.fpr);

@@ -6,10 +6,11 @@ use std::time::Instant;
 use crate::answer::Answer;
 use crate::classifier::Classifier;
 use crate::encoder::BatchOrigin;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::write_file;
 use crate::limits::TOP_MAX;
 use crate::report::{ImageRecord, explain, png_bytes};
+use crate::setting::SettingError;
 use crate::views::{Pixels, decode};
 use crate::wording::counted;
 use clap::Args;
@@ -50,13 +51,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     if let Some(found) = arguments.top.filter(|top| !(1..=TOP_MAX).contains(top)) {
         let expected = format!("1 to {TOP_MAX}");
-        return Err(Error::Setting { what: "--top", expected, found: found.to_string() }.into());
+        return Err(SettingError { what: "--top", expected, found: found.to_string() }.into());
     }
     let mut inputs = inputs::list(&arguments.paths);
     if arguments.explain.is_some() && inputs.len() != 1 {
         let expected = "one image, whose picture is written".to_string();
         let found = format!("asked for with {}", counted(inputs.len(), "image"));
-        return Err(Error::Setting { what: "--explain", expected, found }.into());
+        return Err(SettingError { what: "--explain", expected, found }.into());
     }
     let cache = arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir()));
     let classifier = arguments.settings.classifier()?.with_cache(cache);

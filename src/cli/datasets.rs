@@ -45,7 +45,7 @@ impl LabelArguments {
     /// set's own classes. Whoever reads the results is told when they are not the bundle's.
     pub(crate) fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<Labels> {
         if let Some(path) = &self.labels {
-            return read_labels(path);
+            return Ok(read_labels(path)?);
         }
         match &bundle.labels {
             Some(list)

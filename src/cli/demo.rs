@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::answer::Answer;
 use crate::classifier::Classifier;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
 use crate::files::write_file;
 use crate::report::{ImageRecord, png_bytes};
 use clap::Args;
@@ -87,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
 }
 
 fn read_list(path: &Path) -> Result<Vec<Photo>> {
-    let text = fs::read_to_string(path).map_err(|source| Error::InputUnreadable { path: path.into(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
     let photos: Vec<Photo> = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -98,7 +99,7 @@ fn read_list(path: &Path) -> Result<Vec<Photo>> {
         .collect();
     if photos.is_empty() {
         let source = io::Error::other("expected lines of a clean file, an attacked file and a label, parted by tabs");
-        return Err(Error::InputUnreadable { path: path.into(), source });
+        return Err(FileError::Unreadable { path: path.into(), source }.into());
     }
     Ok(photos)
 }

@@ -12,12 +12,14 @@ use crate::eval::{
     Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
 };
 use crate::extractor::Extractor;
+use crate::files::FileError;
 use crate::files::write_file;
 use crate::labels::Labels;
 use crate::limits::SHARDS_MAX;
 use crate::method::{Method, MethodSettings, Needs};
 use crate::predictor::Predictor;
 use crate::report::{evaluation_html, features_bytes};
+use crate::setting::SettingError;
 use crate::wording::counted;
 use clap::{Args, Subcommand};
 
@@ -133,7 +135,7 @@ fn measure(arguments: &Measure) -> Outcome {
         if sets.iter().any(|(other, _)| *other == name) {
             let expected = "a name of its own for each data set, as in clean=photos/".to_string();
             return Err(
-                Error::Setting { what: "the name of a data set", expected, found: format!("{name:?} twice") }.into()
+                SettingError { what: "the name of a data set", expected, found: format!("{name:?} twice") }.into()
             );
         }
         sets.push((name, arguments.data.open(&path, "test")?));
@@ -151,7 +153,7 @@ fn measure(arguments: &Measure) -> Outcome {
         conditions.push(Condition { name, set, truths });
     }
     let evaluation = evaluation(arguments, &bundle, list)?;
-    fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
+    fs::create_dir_all(folder).map_err(|source| FileError::Unwritable { path: folder.into(), source })?;
     let mut results = Vec::new();
     for (place, condition) in conditions.iter().enumerate() {
         results.push(measure_one(&evaluation, (place, condition), part, folder)?);
@@ -171,7 +173,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
     curve.dedup();
     if let Some(&found) = curve.iter().find(|&&count| count == 0 || count >= views) {
         let expected = format!("numbers of views from 1 to {}", views - 1);
-        return Err(Error::Setting { what: "--curve", expected, found: found.to_string() });
+        return Err(SettingError { what: "--curve", expected, found: found.to_string() }.into());
     }
     let labels = Arc::new(arguments.labels.embed(bundle, Some(list), settings.threads)?);
     let methods = chosen_methods(&arguments.methods, bundle, labels.prompt.templates().len() == 1)?;
@@ -201,7 +203,7 @@ fn chosen_methods(asked: &[Method], bundle: &Bundle, one_prompt: bool) -> Result
     for &method in asked {
         if methods.contains(&method) {
             let expected = "each method once".to_string();
-            return Err(Error::Setting { what: "--methods", expected, found: format!("{method} twice") });
+            return Err(SettingError { what: "--methods", expected, found: format!("{method} twice") }.into());
         }
         methods.push(method);
     }
@@ -210,14 +212,14 @@ fn chosen_methods(asked: &[Method], bundle: &Bundle, one_prompt: bool) -> Result
 
 /// Changes a parameter of one of the methods, as in `class-shift.lr=0.01`.
 fn change_setting(all: &mut [MethodSettings], text: &str) -> Result<()> {
-    let refused = |expected: &str| Error::Setting { what: "--set", expected: expected.into(), found: text.into() };
+    let refused = |expected: &str| SettingError { what: "--set", expected: expected.into(), found: text.into() };
     let shape = "METHOD.NAME=VALUE, as in class-shift.lr=0.01";
     let (place, value) = text.split_once('=').ok_or_else(|| refused(shape))?;
     let (method, name) = place.split_once('.').ok_or_else(|| refused(shape))?;
     let method = Method::named(method)?;
     let settings = all.iter_mut().find(|settings| settings.method() == method);
     let settings = settings.ok_or_else(|| refused("a method that is measured"))?;
-    settings.set(name, value.parse().map_err(|_| refused("a number after the ="))?)
+    Ok(settings.set(name, value.parse().map_err(|_| refused("a number after the ="))?)?)
 }
 
 fn measure_one(
@@ -265,10 +267,10 @@ fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) 
         all.push(evaluation.features(item)?.into_matrix());
     }
     let (classes, scale) = evaluation.classes();
-    write_file(
+    Ok(write_file(
         &folder.join(format!("{}.safetensors", condition.name)),
         &features_bytes(&all, &condition.truths, classes, scale),
-    )
+    )?)
 }
 
 fn merge_parts(arguments: &Merge) -> Outcome {
@@ -281,7 +283,7 @@ fn merge_parts(arguments: &Merge) -> Outcome {
     }
     names.sort();
     fs::create_dir_all(&arguments.report)
-        .map_err(|source| Error::OutputUnwritable { path: arguments.report.clone(), source })?;
+        .map_err(|source| FileError::Unwritable { path: arguments.report.clone(), source })?;
     let mut results = Vec::new();
     for (_, name) in names {
         let mut parts = Vec::new();
@@ -299,7 +301,7 @@ fn merge_parts(arguments: &Merge) -> Outcome {
 }
 
 fn result_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |source| Error::InputUnreadable { path: folder.into(), source };
+    let unreadable = |source| FileError::Unreadable { path: folder.into(), source };
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
     let mut files: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == RESULTS));
@@ -348,7 +350,7 @@ fn parse_shard(text: &str) -> Result<(usize, usize)> {
         Some((number, count)) if (1..=count).contains(&number) && count <= SHARDS_MAX => Ok((number, count)),
         _ => {
             let expected = format!("I/N with I from 1 to N, and N at most {SHARDS_MAX}");
-            Err(Error::Setting { what: "--shard", expected, found: text.into() })
+            Err(SettingError { what: "--shard", expected, found: text.into() }.into())
         }
     }
 }

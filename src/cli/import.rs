@@ -65,7 +65,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    let photo = arguments.image.as_deref().map(|path| decode(&Input::file(path).read()?)).transpose()?;
+    let photo = arguments
+        .image
+        .as_deref()
+        .map(|path| Ok::<_, crate::Error>(decode(&Input::file(path).read()?)?))
+        .transpose()?;
     let request = ImportRequest {
         source: arguments.source.clone(),
         image_onnx: arguments.image_onnx.clone(),

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
 use crate::listing::{image_files, left_out};
 
@@ -30,12 +31,12 @@ impl Input {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        let unreadable = |source| Error::InputUnreadable { path: self.path.clone(), source };
+        let unreadable = |source| FileError::Unreadable { path: self.path.clone(), source };
         if self.path == Path::new("-") {
-            return read_bounded(io::stdin().lock()).map_err(unreadable);
+            return Ok(read_bounded(io::stdin().lock()).map_err(unreadable)?);
         }
         let file = File::open(&self.path).map_err(unreadable)?;
-        read_bounded(file).map_err(unreadable)
+        Ok(read_bounded(file).map_err(unreadable)?)
     }
 }
 

@@ -4,8 +4,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::daemon::protocol::{LabelsRecord, LabelsRequest};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::read_up_to;
+use crate::labels::LabelsError;
 use crate::labels::parse_labels;
 use crate::limits::LABELS_FILE_BYTES_MAX;
 use crate::wording::counted;
@@ -90,7 +91,7 @@ fn ask(common: &Common, method: Method, request: Option<LabelsRequest>) -> Resul
 /// The labels of a file, text or JSON as `show --json` prints it; checked here first, so that a line that is wrong is
 /// named.
 fn request(file: &Path) -> Result<LabelsRequest> {
-    let unreadable = |source| Error::LabelsUnreadable { path: file.into(), source };
+    let unreadable = |source| LabelsError::Unreadable { path: file.into(), source };
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
         io::stdin().lock().take(LABELS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -99,7 +100,7 @@ fn request(file: &Path) -> Result<LabelsRequest> {
         read_up_to(file, LABELS_FILE_BYTES_MAX).map_err(unreadable)?
     };
     if bytes.trim_ascii_start().starts_with(b"{") {
-        let malformed = |error: serde_json::Error| Error::LabelsMalformed {
+        let malformed = |error: serde_json::Error| LabelsError::Malformed {
             path: file.into(),
             problem: format!("is no JSON with labels: {error}"),
         };

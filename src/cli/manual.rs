@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::error::Error;
+use crate::files::FileError;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
@@ -28,7 +28,7 @@ pub(crate) struct CompletionsArguments {
 pub(crate) fn manual(arguments: &ManualArguments) -> Outcome {
     let folder = &arguments.folder;
     let pages = fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
-    pages.map_err(|source| Error::OutputUnwritable { path: folder.clone(), source })?;
+    pages.map_err(|source| FileError::Unwritable { path: folder.clone(), source })?;
     Ok(Completion::All)
 }
 

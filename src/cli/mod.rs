@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, thin over the library.
 
+mod advice;
 #[cfg(feature = "daemon")]
 mod ask;
 #[cfg(feature = "eval")]
@@ -40,8 +41,17 @@ mod watch;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use crate::bundle::BundleError;
+use crate::cancellation::Cancelled;
 use crate::encoder::BATCH_LOG_TARGET;
+use crate::encoder::EncoderError;
 use crate::error::{Category, Error};
+use crate::files::FileError;
+use crate::labels::LabelsError;
+use crate::setting::SettingError;
+use crate::text::{TensorError, TextError};
+use crate::views::ImageError;
+use advice::advice;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -136,11 +146,28 @@ enum Failure {
     Output(io::Error),
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
+macro_rules! failures {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Error(error.into())
+            }
+        }
+    )+};
 }
+
+failures!(
+    Error,
+    BundleError,
+    Cancelled,
+    EncoderError,
+    FileError,
+    ImageError,
+    LabelsError,
+    SettingError,
+    TensorError,
+    TextError,
+);
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -232,7 +259,10 @@ fn finish(outcome: Outcome) -> ExitCode {
         Ok(Completion::All) => ExitCode::SUCCESS,
         Ok(Completion::SomeFailed) => ExitCode::from(1),
         Err(Failure::Error(error)) => {
-            eprintln!("rtpt: {error}");
+            match advice(&error) {
+                Some(advice) => eprintln!("rtpt: {error}; {advice}"),
+                None => eprintln!("rtpt: {error}"),
+            }
             ExitCode::from(match error.category() {
                 Category::Input | Category::Output => 1,
                 Category::Usage => 2,

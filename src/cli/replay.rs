@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::BundleError;
 use crate::bundle::{Bundle, locate_bundle};
 use crate::error::{Error, Result};
 use crate::labels::read_labels;
@@ -103,16 +104,16 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 /// The bundle that was named, or the one that was recorded with.
 fn open_bundle(named: Option<&Path>, part: &RecordingPart) -> Result<Bundle> {
     if let Some(path) = named {
-        return Bundle::open(path);
+        return Ok(Bundle::open(path)?);
     }
     // Elsewhere the folder may be another one, and the demo bundle wherever this program has it.
     let recorded = Bundle::open(&part.settings.bundle);
     match recorded {
         Ok(bundle) => Ok(bundle),
-        Err(error @ Error::BundleNotFolder { .. }) => {
-            locate_bundle(None).and_then(|path| Bundle::open(&path)).map_err(|_| error)
+        Err(error @ BundleError::NotFolder { .. }) => {
+            Ok(locate_bundle(None).and_then(|path| Bundle::open(&path)).map_err(|_| error)?)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::{DaemonSettings, Loaded, Token, serve};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::read_up_to;
 use crate::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
 use crate::recording::RecorderSettings;
+use crate::setting::SettingError;
 use crate::source::{SourceSettings, SourceSpec};
 use clap::Args;
 
@@ -75,7 +76,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Asked once before anything is opened, so that a wrong flag is told at once.
     arguments.source()?;
-    let unknown = |what, expected: &str| Error::Setting { what, expected: expected.into(), found: "unknown".into() };
+    let unknown = |what, expected: &str| SettingError { what, expected: expected.into(), found: "unknown".into() };
     let socket = match &arguments.socket {
         Some(socket) => socket.clone(),
         None => {
@@ -128,7 +129,7 @@ impl Arguments {
         let (least, most) = SOURCE_TIMEOUT_S;
         if !(least..=most).contains(&self.source_timeout) {
             let (expected, found) = (format!("{least} to {most} seconds"), self.source_timeout.to_string());
-            return Err(Error::Setting { what: "--source-timeout", expected, found });
+            return Err(SettingError { what: "--source-timeout", expected, found }.into());
         }
         let timeout = Duration::from_secs_f64(self.source_timeout);
         let spec = self.source.as_deref().map(SourceSpec::parse).transpose()?;
@@ -142,7 +143,7 @@ impl Arguments {
 
     fn token(&self) -> Result<Option<Token>> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let unreadable = |error| Error::Setting {
+        let unreadable = |error| SettingError {
             what: "--token-file",
             expected: "a file with a token".into(),
             found: format!("{} ({error})", path.display()),

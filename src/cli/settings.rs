@@ -8,7 +8,6 @@ use crate::bundle::{Bundle, locate_bundle};
 use crate::cache::FeatureCache;
 use crate::classifier::Classifier;
 use crate::classifier::ClassifierSettings;
-use crate::error::Error;
 use crate::error::Result;
 use crate::extractor::ExtractorSettings;
 use crate::extractor::worker_pool;
@@ -16,6 +15,7 @@ use crate::label_set::LabelSet;
 use crate::labels::{Labels, read_labels};
 use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
 use crate::method::{Method, MethodSettings};
+use crate::setting::SettingError;
 use crate::text::Prompt;
 use crate::views::Augment;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -42,7 +42,7 @@ pub(crate) struct BundleArgument {
 impl BundleArgument {
     /// Finds and opens the bundle.
     pub(crate) fn open(&self) -> Result<Bundle> {
-        Bundle::open(&locate_bundle(self.bundle.as_deref())?)
+        Ok(Bundle::open(&locate_bundle(self.bundle.as_deref())?)?)
     }
 }
 
@@ -239,7 +239,7 @@ impl LabelArguments {
     /// The labels asked for; `None` where neither the user nor the bundle names any.
     pub(crate) fn list(&self, bundle: &Bundle) -> Result<Option<Labels>> {
         match &self.labels {
-            Some(path) => read_labels(path).map(Some),
+            Some(path) => Ok(read_labels(path).map(Some)?),
             None => Ok(bundle.labels.clone()),
         }
     }
@@ -295,7 +295,7 @@ impl MethodArguments {
             settings.set(name, value)?;
         }
         for text in &self.parameters {
-            let refused = || Error::Setting {
+            let refused = || SettingError {
                 what: "--set",
                 expected: "NAME=VALUE with a number, as in selection=0.2".into(),
                 found: text.clone(),

@@ -14,8 +14,8 @@ use super::http::{Answer, Context, require_ready};
 use super::protocol::ClassifyQuery;
 use super::refusal::Refused;
 use crate::cancellation::CancellationToken;
-use crate::error::Error;
 use crate::limits::{DEADLINE_MS, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX};
+use crate::setting::SettingError;
 
 /// Answers listed if a query does not say (count), as in `rtpt classify --json`.
 const TOP: usize = 5;
@@ -88,7 +88,7 @@ fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
 fn check_query(query: &ClassifyQuery, own: usize) -> Result<(), Refused> {
     let within = |what: &'static str, found: Option<u64>, most: u64| match found {
         Some(found) if !(1..=most).contains(&found) => {
-            Err(Refused::from(Error::Setting { what, expected: format!("1 to {most}"), found: found.to_string() }))
+            Err(Refused::from(SettingError { what, expected: format!("1 to {most}"), found: found.to_string() }))
         }
         _ => Ok(()),
     };

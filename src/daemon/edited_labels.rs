@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::LabelsRequest;
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::{read_up_to, sync_folder, write_file};
 use crate::labels::Labels;
+use crate::labels::LabelsError;
 use crate::limits::LABELS_FILE_BYTES_MAX;
+use crate::setting::SettingError;
 
 /// The labels' name in the daemon's folder.
 const NAME: &str = "labels.json";
@@ -20,9 +23,9 @@ pub(crate) fn labels_of(request: LabelsRequest) -> Result<Labels> {
     let trimmed = |texts: Vec<String>| texts.iter().map(|text| text.trim().to_string()).collect::<Vec<_>>();
     if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != labels.len()) {
         let (expected, found) = (format!("{} or none", labels.len()), ids.len().to_string());
-        return Err(Error::Setting { what: "the number of identifiers", expected, found });
+        return Err(SettingError { what: "the number of identifiers", expected, found }.into());
     }
-    Labels::with_ids(trimmed(labels), ids.map(trimmed))
+    Ok(Labels::with_ids(trimmed(labels), ids.map(trimmed))?)
 }
 
 /// The file of the edited labels.
@@ -43,12 +46,13 @@ impl EditedLabels {
         if !self.path.exists() {
             return None;
         }
-        let malformed = |problem: String| Error::LabelsMalformed { path: self.path.clone(), problem };
+        let malformed = |problem: String| LabelsError::Malformed { path: self.path.clone(), problem };
         let read = read_up_to(&self.path, 2 * LABELS_FILE_BYTES_MAX)
-            .map_err(|source| Error::LabelsUnreadable { path: self.path.clone(), source })
+            .map_err(|source| LabelsError::Unreadable { path: self.path.clone(), source })
             .and_then(|bytes| {
                 serde_json::from_slice(&bytes).map_err(|error| malformed(format!("is damaged ({error})")))
             })
+            .map_err(Error::from)
             .and_then(labels_of);
         read.map_err(|error| log::warn!("going on with the configured labels: {error}")).ok()
     }
@@ -59,7 +63,7 @@ impl EditedLabels {
     /// The file cannot be written.
     pub(crate) fn keep(&self, list: &Labels) -> Result<()> {
         let request = LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) };
-        write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))
+        Ok(write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))?)
     }
 
     /// Forgets the labels that were kept.
@@ -67,11 +71,11 @@ impl EditedLabels {
     /// # Errors
     /// The file cannot be removed.
     pub(crate) fn forget(&self) -> Result<()> {
-        let failed = |source| Error::OutputUnwritable { path: self.path.clone(), source };
+        let failed = |source| FileError::Unwritable { path: self.path.clone(), source };
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(error)),
-            Ok(()) => sync_folder(self.path.parent().unwrap_or(Path::new("."))).map_err(failed),
+            Err(error) => Err(failed(error).into()),
+            Ok(()) => Ok(sync_folder(self.path.parent().unwrap_or(Path::new("."))).map_err(failed)?),
         }
     }
 }

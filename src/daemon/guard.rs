@@ -6,8 +6,9 @@ use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::refusal::Refused;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, TOKEN_BYTES};
+use crate::setting::SettingError;
 
 /// The cookie in which a browser keeps the token.
 pub(crate) const COOKIE_NAME: &str = "rtpt_token";
@@ -53,7 +54,7 @@ impl Token {
             let expected = format!("{least} to {most} letters and digits, such as `openssl rand -hex 16` prints");
             let found =
                 format!("{} bytes{}", token.len(), if printable { "" } else { ", some of them no such characters" });
-            return Err(Error::Setting { what: "the token", expected, found });
+            return Err(SettingError { what: "the token", expected, found }.into());
         }
         Ok(Self(blake3::hash(token.as_bytes())))
     }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::lock::Lock;
+use crate::setting::SettingError;
 
 /// Mode of the socket: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -88,11 +89,12 @@ fn prepare(socket: &Path) -> Result<Lock> {
     let failed = |source| Error::Listen { address: socket.display().to_string(), source };
     // Before anything is made beside it.
     if fs::symlink_metadata(socket).is_ok_and(|found| !found.file_type().is_socket()) {
-        return Err(Error::Setting {
+        return Err(SettingError {
             what: "--socket",
             expected: "a name that is free, or a socket that was left behind".into(),
             found: format!("{}, which is another kind of file", socket.display()),
-        });
+        }
+        .into());
     }
     let mut lock_file = socket.as_os_str().to_owned();
     lock_file.push(".lock");

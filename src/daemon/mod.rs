@@ -46,9 +46,12 @@ pub(crate) use guard::Token;
 pub(crate) use update::{Loaded, Loader};
 
 use crate::cache::FeatureCache;
+use crate::encoder::EncoderError;
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::limits::{QUEUE, SHUTDOWN_MS};
 use crate::lock::Lock;
+use crate::setting::SettingError;
 use archive::Archive;
 use body::BodyBudget;
 use edited_labels::EditedLabels;
@@ -108,8 +111,8 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
     let mut listeners = Listeners::open(&socket, listen)?;
-    let failed = |source| Error::OutputUnwritable { path: state.clone(), source };
-    fs::create_dir_all(&state).map_err(|error| Error::Setting {
+    let failed = |source| FileError::Unwritable { path: state.clone(), source };
+    fs::create_dir_all(&state).map_err(|error| SettingError {
         what: "the daemon's folder",
         expected: "one that can be written; name it with --state DIR".into(),
         found: format!("{} ({error})", state.display()),
@@ -204,21 +207,22 @@ impl Parts {
 }
 
 fn engine_gone() -> Error {
-    Error::EncoderRun { source: "the engine's thread ended; see the log".into() }
+    EncoderError::Run { source: "the engine's thread ended; see the log".into() }.into()
 }
 
 fn check(settings: &DaemonSettings) -> Result<()> {
     let (_, most) = QUEUE;
     if !(1..=most).contains(&settings.queue) {
         let (expected, found) = (format!("1 to {most}"), settings.queue.to_string());
-        return Err(Error::Setting { what: "--queue", expected, found });
+        return Err(SettingError { what: "--queue", expected, found }.into());
     }
     match settings.listen {
-        Some(address) if !address.ip().is_loopback() && settings.token.is_none() => Err(Error::Setting {
+        Some(address) if !address.ip().is_loopback() && settings.token.is_none() => Err(SettingError {
             what: "--listen",
             expected: "a loopback address such as 127.0.0.1:8080, or --token-file FILE with any other".into(),
             found: address.to_string(),
-        }),
+        }
+        .into()),
         _ => Ok(()),
     }
 }

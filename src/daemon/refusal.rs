@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::protocol::RefusalRecord;
 use crate::error::{Category, Error};
+use crate::views::ImageError;
 
 /// Reason that a request is not answered as it was asked.
 #[derive(Debug)]
@@ -35,12 +36,13 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        let error = error.into();
         let status = match &error {
-            Error::ImageFileTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::ImageFormatUnknown { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Error::Cancelled => StatusCode::GATEWAY_TIMEOUT,
+            Error::Image(ImageError::FileTooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Image(ImageError::FormatUnknown { .. }) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::Cancelled(_) => StatusCode::GATEWAY_TIMEOUT,
             _ => match error.category() {
                 Category::Input => StatusCode::UNPROCESSABLE_ENTITY,
                 Category::Usage => StatusCode::BAD_REQUEST,

@@ -24,6 +24,7 @@ use super::refusal::Refused;
 use crate::bundle::Bundle;
 use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
+use crate::cancellation::Cancelled;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::{Error, Result};
 use crate::extractor::worker_pool;
@@ -193,7 +194,7 @@ impl Updater {
     }
 
     fn relabel(&self, list: Option<Labels>) -> Result<()> {
-        let Some(model) = self.parts.model.info() else { return Err(Error::Cancelled) };
+        let Some(model) = self.parts.model.info() else { return Err(Cancelled.into()) };
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
@@ -230,8 +231,8 @@ impl Updater {
     /// Gives the engine something new and waits until it has it.
     fn hand_over(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> Result<()> {
         let (done, taken) = oneshot::channel();
-        self.parts.queue.inbox.push_own(job(done)).map_err(|_| Error::Cancelled)?;
-        taken.blocking_recv().map_err(|_| Error::Cancelled)
+        self.parts.queue.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
+        Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
     }
 
     /// Has frames come from another source, unless it is the same.

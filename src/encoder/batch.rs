@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use ndarray::Array4;
 
+use super::error::Result;
 use super::{Encoder, EncoderModel, EncoderShape};
-use crate::error::Result;
 
 /// Batches that are tried, in order; ties go to the earlier.
 const CANDIDATES: [usize; 4] = [1, 2, 4, 8];

@@ -5,6 +5,7 @@
 //! the batch, whatever the number of threads, so that the bits do not depend on it.
 
 mod batch;
+mod error;
 #[cfg(feature = "cli")]
 mod onnx;
 
@@ -18,12 +19,13 @@ use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
 use tract_onnx::tract_hir::infer::Factoid;
 
 pub(crate) use batch::{BatchChoice, BatchOrigin, LOG_TARGET as BATCH_LOG_TARGET, choose_batch};
+pub use error::EncoderError;
 #[cfg(feature = "cli")]
 pub(crate) use onnx::{OnnxFile, OnnxValue};
 
 use crate::cancellation::CancellationToken;
-use crate::error::{Error, Result};
 use crate::rows::{dot, length};
+use error::Result;
 
 /// Input and output sizes of an encoder; from the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +69,11 @@ impl Encoder {
     /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
     /// `[N, 3, R, R]` or its output not of the width expected, in f32.
     pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
-        let failed = |stage| move |source: TractError| Error::EncoderLoad { stage, source: source.into() };
+        let failed = |stage| move |source: TractError| EncoderError::Load { stage, source: source.into() };
         let parsed = onnx().model_for_read(&mut &model.onnx[..]).map_err(failed("parsed"))?;
         if parsed.inputs.len() != 1 || parsed.outputs.is_empty() {
             let found = format!("{} inputs and {} outputs", parsed.inputs.len(), parsed.outputs.len());
-            return Err(Error::EncoderShape { what: "interface", expected: "one input, one output".into(), found });
+            return Err(EncoderError::Shape { what: "interface", expected: "one input, one output".into(), found });
         }
         let input = [batch, 3, shape.resolution, shape.resolution];
         check_declared_input(&parsed, shape)?;
@@ -135,7 +137,7 @@ impl Encoder {
 
     /// Encodes up to one batch; a shorter one is filled up with zeros, whose features are dropped.
     fn encode_chunk(&self, views: ArrayView4<f32>, mut features: ArrayViewMut2<f32>) -> Result<()> {
-        let failed = |source: TractError| Error::EncoderRun { source: source.into() };
+        let failed = |source: TractError| EncoderError::Run { source: source.into() };
         let mut worker = self.worker().map_err(failed)?;
         worker.fill(views).map_err(failed)?;
         let outputs = worker.state.run(tvec!(worker.input.clone().into_tvalue())).map_err(failed)?;
@@ -185,7 +187,7 @@ impl Worker {
 
 /// What the ONNX file itself says of its input must not contradict the manifest; a free dimension fits anything.
 fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<()> {
-    let fact = model.input_fact(0).map_err(|source| Error::EncoderLoad { stage: "read", source: source.into() })?;
+    let fact = model.input_fact(0).map_err(|source| EncoderError::Load { stage: "read", source: source.into() })?;
     let expected = [3, shape.resolution, shape.resolution];
     let differs = fact.shape.rank().concretize().is_some_and(|rank| rank != 4)
         || expected.iter().enumerate().any(|(axis, &size)| {
@@ -193,7 +195,7 @@ fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<(
             declared.and_then(|dim| dim.to_usize().ok()).is_some_and(|found| found != size)
         });
     if differs {
-        return Err(Error::EncoderShape {
+        return Err(EncoderError::Shape {
             what: "input",
             expected: format!("[N, 3, {0}, {0}]", shape.resolution),
             found: format!("{:?}", fact.shape),
@@ -203,10 +205,10 @@ fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<(
 }
 
 fn check_output(model: &TypedModel, batch: usize, width: usize) -> Result<()> {
-    let fact = model.output_fact(0).map_err(|source| Error::EncoderLoad { stage: "read", source: source.into() })?;
+    let fact = model.output_fact(0).map_err(|source| EncoderError::Load { stage: "read", source: source.into() })?;
     let found = fact.shape.as_concrete();
     if fact.datum_type != f32::datum_type() || found != Some(&[batch, width]) {
-        return Err(Error::EncoderShape {
+        return Err(EncoderError::Shape {
             what: "output",
             expected: format!("[{batch}, {width}] in f32"),
             found: format!("{fact:?}"),
@@ -218,12 +220,12 @@ fn check_output(model: &TypedModel, batch: usize, width: usize) -> Result<()> {
 fn to_unit_features(features: &mut Array2<f32>) -> Result<()> {
     for (view, mut row) in features.rows_mut().into_iter().enumerate() {
         if let Some((dimension, &value)) = row.indexed_iter().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::FeaturesNotFinite { view, dimension, value });
+            return Err(EncoderError::NotFinite { view, dimension, value });
         }
         let norm = length(row.view());
         // A length that overflows or vanishes has no direction either.
         if !(norm.is_normal()) {
-            return Err(Error::FeaturesZero { view });
+            return Err(EncoderError::Zero { view });
         }
         row.mapv_inplace(|value| value / norm);
     }
@@ -240,11 +242,11 @@ mod tests {
     fn features_that_are_not_finite_are_refused_by_view() {
         let mut features = array![[3.0, 4.0], [1.0, f32::NAN]];
         let error = to_unit_features(&mut features).unwrap_err();
-        assert!(matches!(error, Error::FeaturesNotFinite { view: 1, dimension: 1, .. }), "{error}");
+        assert!(matches!(error, EncoderError::NotFinite { view: 1, dimension: 1, .. }), "{error}");
         let mut features = array![[f32::INFINITY, 1.0]];
-        assert!(matches!(to_unit_features(&mut features), Err(Error::FeaturesNotFinite { view: 0, .. })));
+        assert!(matches!(to_unit_features(&mut features), Err(EncoderError::NotFinite { view: 0, .. })));
         let mut features = array![[3.0, 4.0], [0.0, 0.0]];
-        assert!(matches!(to_unit_features(&mut features), Err(Error::FeaturesZero { view: 1 })));
+        assert!(matches!(to_unit_features(&mut features), Err(EncoderError::Zero { view: 1 })));
         let mut features = array![[3.0, 4.0]];
         to_unit_features(&mut features).unwrap();
         assert_eq!(features, array![[0.6, 0.8]]);

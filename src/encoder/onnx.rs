@@ -8,7 +8,8 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Size;
 use tract_onnx::pb::type_proto::Value as Kind;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
-use crate::error::{Error, Result};
+use super::error::{EncoderError, Result};
+use crate::files::FileError;
 use crate::files::{inside, read_range};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 
@@ -35,7 +36,7 @@ impl OnnxFile {
     /// # Errors
     /// They are no ONNX model.
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::EncoderLoad { stage: "parsed", source };
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| EncoderError::Load { stage: "parsed", source };
         let model = ModelProto::decode(&bytes[..]).map_err(|error| failed(error.into()))?;
         if model.graph.is_none() {
             return Err(failed("it has no graph".into()));
@@ -112,7 +113,7 @@ fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
     let number = |key: &str| match entry(key).map(str::parse::<u64>) {
         None => Ok(None),
         Some(Ok(number)) if number <= BUNDLE_FILE_BYTES_MAX => Ok(Some(number)),
-        Some(_) => Err(Error::EncoderLoad {
+        Some(_) => Err(EncoderError::Load {
             stage: "parsed",
             source: format!("the {key} of the external data of {:?} is {:?}", tensor.name, entry(key)).into(),
         }),
@@ -120,7 +121,7 @@ fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
     let path = inside(folder, entry("location").unwrap_or_default())?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     let data = read_range(&path, offset, length, BUNDLE_FILE_BYTES_MAX)
-        .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+        .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
     tensor.raw_data = data;
     tensor.data_location = None;
     tensor.external_data.clear();

@@ -1,6 +1,12 @@
 //! What programs need to know of an error: whose fault it is, and its name.
 
 use super::Error;
+use crate::bundle::BundleError;
+use crate::encoder::EncoderError;
+use crate::files::FileError;
+use crate::labels::LabelsError;
+use crate::text::TextError;
+use crate::views::ImageError;
 
 /// Whose fault an error is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,49 +37,21 @@ impl Error {
     fn class(&self) -> (Category, &'static str) {
         use Category::{Bundle, Daemon, Input, Output, Usage};
         match self {
-            Self::InputUnreadable { .. } => (Input, "input_unreadable"),
+            Self::File(error) => of_file(error),
+            Self::Image(error) => of_image(error),
+            Self::Encoder(error) => of_encoder(error),
+            Self::Text(error) => of_text(error),
+            Self::Labels(error) => of_labels(error),
+            Self::Bundle(error) => of_bundle(error),
+            Self::Setting(_) => (Usage, "setting"),
+            Self::Cancelled(_) => (Input, "cancelled"),
+            Self::Thread { .. } => (Output, "thread"),
             Self::FolderWithoutImages { .. } => (Input, "folder_without_images"),
             Self::FolderTooLarge { .. } => (Input, "folder_too_large"),
-            Self::PathOutside { .. } => (Bundle, "path_outside"),
             Self::Import { .. } => (Bundle, "import"),
-            Self::OutputExists { .. } => (Output, "output_exists"),
-            Self::ImageEmpty => (Input, "image_empty"),
-            Self::ImageFileTooLarge { .. } => (Input, "image_file_too_large"),
-            Self::ImageFormatUnknown { .. } => (Input, "image_format_unknown"),
-            Self::ImageSize { .. } => (Input, "image_size"),
-            Self::ImageCorrupt { .. } => (Input, "image_corrupt"),
-            Self::FeaturesNotFinite { .. } => (Input, "features_not_finite"),
-            Self::FeaturesZero { .. } => (Input, "features_zero"),
-            Self::Cancelled => (Input, "cancelled"),
-            Self::BundleNotFound { .. } => (Bundle, "bundle_not_found"),
-            Self::BundleNotFolder { .. } => (Bundle, "bundle_not_folder"),
-            Self::BundleFileUnreadable { .. } => (Bundle, "bundle_file_unreadable"),
-            Self::BundleFileTooLarge { .. } => (Bundle, "bundle_file_too_large"),
-            Self::ManifestSyntax { .. } => (Bundle, "manifest_syntax"),
-            Self::ManifestVersion { .. } => (Bundle, "manifest_version"),
-            Self::ManifestValue { .. } => (Bundle, "manifest_value"),
-            Self::BundleFileMissing { .. } => (Bundle, "bundle_file_missing"),
-            Self::BundleFileDiffers { .. } => (Bundle, "bundle_file_differs"),
-            Self::Tensor { .. } => (Bundle, "tensor"),
-            Self::Tokenizer { .. } => (Bundle, "tokenizer"),
-            Self::EmbeddingNotFinite { .. } => (Bundle, "embedding_not_finite"),
-            Self::EncoderLoad { .. } => (Bundle, "encoder_load"),
-            Self::EncoderShape { .. } => (Bundle, "encoder_shape"),
-            Self::EncoderRun { .. } => (Bundle, "encoder_run"),
             Self::GoldenMismatch { .. } => (Bundle, "golden_mismatch"),
-            Self::LabelsUnreadable { .. } => (Usage, "labels_unreadable"),
-            Self::LabelsMalformed { .. } => (Usage, "labels_malformed"),
-            Self::LabelCount { .. } => (Usage, "label_count"),
-            Self::LabelDuplicate { .. } => (Usage, "label_duplicate"),
-            Self::LabelUnknown { .. } => (Usage, "label_unknown"),
-            Self::NoTextTower { .. } => (Usage, "no_text_tower"),
-            Self::NoLabels { .. } => (Usage, "no_labels"),
-            Self::LabelTooLong { .. } => (Usage, "label_too_long"),
-            Self::TextTokens { .. } => (Usage, "text_tokens"),
             Self::DataSet { .. } => (Usage, "data_set"),
             Self::Results { .. } => (Usage, "results"),
-            Self::Setting { .. } => (Usage, "setting"),
-            Self::LabelNotWords { .. } => (Usage, "label_not_words"),
             Self::Configuration { .. } => (Usage, "configuration"),
             Self::SourceSpec { .. } => (Usage, "source"),
             Self::Recording { .. } => (Usage, "recording"),
@@ -85,7 +63,80 @@ impl Error {
             Self::Refused { status: 400, .. } => (Usage, "refused"),
             Self::Refused { .. } => (Input, "refused"),
             Self::Io(_) => (Input, "io"),
-            Self::OutputUnwritable { .. } => (Output, "output_unwritable"),
         }
+    }
+}
+
+fn of_file(error: &FileError) -> (Category, &'static str) {
+    match error {
+        FileError::Unreadable { .. } => (Category::Input, "input_unreadable"),
+        FileError::Outside { .. } => (Category::Bundle, "path_outside"),
+        FileError::Exists { .. } => (Category::Output, "output_exists"),
+        FileError::Unwritable { .. } => (Category::Output, "output_unwritable"),
+    }
+}
+
+fn of_image(error: &ImageError) -> (Category, &'static str) {
+    match error {
+        ImageError::Empty => (Category::Input, "image_empty"),
+        ImageError::FileTooLarge { .. } => (Category::Input, "image_file_too_large"),
+        ImageError::FormatUnknown { .. } => (Category::Input, "image_format_unknown"),
+        ImageError::Size { .. } => (Category::Input, "image_size"),
+        ImageError::Corrupt { .. } => (Category::Input, "image_corrupt"),
+    }
+}
+
+fn of_encoder(error: &EncoderError) -> (Category, &'static str) {
+    match error {
+        EncoderError::NotFinite { .. } => (Category::Input, "features_not_finite"),
+        EncoderError::Zero { .. } => (Category::Input, "features_zero"),
+        EncoderError::Load { .. } => (Category::Bundle, "encoder_load"),
+        EncoderError::Shape { .. } => (Category::Bundle, "encoder_shape"),
+        EncoderError::Run { .. } => (Category::Bundle, "encoder_run"),
+        EncoderError::File(error) => of_file(error),
+        EncoderError::Cancelled(_) => (Category::Input, "cancelled"),
+    }
+}
+
+fn of_text(error: &TextError) -> (Category, &'static str) {
+    match error {
+        TextError::Tokenizer { .. } => (Category::Bundle, "tokenizer"),
+        TextError::NotFinite { .. } => (Category::Bundle, "embedding_not_finite"),
+        TextError::TooLong { .. } => (Category::Usage, "label_too_long"),
+        TextError::Tokens { .. } => (Category::Usage, "text_tokens"),
+        TextError::Unreadable { .. } => (Category::Bundle, "bundle_file_unreadable"),
+        TextError::Tensor(_) => (Category::Bundle, "tensor"),
+        TextError::Setting(_) => (Category::Usage, "setting"),
+    }
+}
+
+fn of_labels(error: &LabelsError) -> (Category, &'static str) {
+    match error {
+        LabelsError::Unreadable { .. } => (Category::Usage, "labels_unreadable"),
+        LabelsError::Malformed { .. } => (Category::Usage, "labels_malformed"),
+        LabelsError::Count { .. } => (Category::Usage, "label_count"),
+        LabelsError::Duplicate { .. } => (Category::Usage, "label_duplicate"),
+        LabelsError::NotWords { .. } => (Category::Usage, "label_not_words"),
+        LabelsError::Setting(_) => (Category::Usage, "setting"),
+    }
+}
+
+fn of_bundle(error: &BundleError) -> (Category, &'static str) {
+    match error {
+        BundleError::NotFound { .. } => (Category::Bundle, "bundle_not_found"),
+        BundleError::NotFolder { .. } => (Category::Bundle, "bundle_not_folder"),
+        BundleError::FileUnreadable { .. } => (Category::Bundle, "bundle_file_unreadable"),
+        BundleError::FileTooLarge { .. } => (Category::Bundle, "bundle_file_too_large"),
+        BundleError::ManifestSyntax { .. } => (Category::Bundle, "manifest_syntax"),
+        BundleError::ManifestVersion { .. } => (Category::Bundle, "manifest_version"),
+        BundleError::ManifestValue { .. } => (Category::Bundle, "manifest_value"),
+        BundleError::FileMissing { .. } => (Category::Bundle, "bundle_file_missing"),
+        BundleError::FileDiffers { .. } => (Category::Bundle, "bundle_file_differs"),
+        BundleError::UnknownLabel { .. } => (Category::Usage, "label_unknown"),
+        BundleError::NoTextTower { .. } => (Category::Usage, "no_text_tower"),
+        BundleError::NoLabels { .. } => (Category::Usage, "no_labels"),
+        BundleError::File(error) => of_file(error),
+        BundleError::Tensor(_) => (Category::Bundle, "tensor"),
+        BundleError::Text(error) => of_text(error),
     }
 }

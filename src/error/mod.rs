@@ -1,31 +1,59 @@
-//! Every way to fail: one variant each, saying what was expected, what was found and what to do.
+//! The error of the library, nested: an error of a layer is one of its variants.
 
 mod class;
 
-use std::error::Error as StdError;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub(crate) use class::Category;
 
+use crate::bundle::BundleError;
+use crate::cancellation::Cancelled;
+use crate::encoder::EncoderError;
+use crate::files::FileError;
+use crate::labels::LabelsError;
+use crate::setting::SettingError;
+use crate::text::{TensorError, TextError};
+use crate::views::ImageError;
 use crate::wording::counted;
 
 /// The result of everything in this crate that can fail.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// A cause from below that this crate does not interpret.
-pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
-
-/// What went wrong.
+/// A failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An input could not be opened or read.
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
-    InputUnreadable {
-        /// The input.
-        path: PathBuf,
-        /// What the system said.
+    /// An image file that cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An encoder that cannot be used, or features that cannot.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// A bundle that cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A text or a text tower that cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Labels that cannot be used.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// A setting that is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A file that cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Work that nobody waits for any more.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A thread that the system could not start.
+    #[error("cannot start {what}: {source}; end other programs, or raise the limit of threads")]
+    Thread {
+        /// The thread or threads.
+        what: &'static str,
+        /// The system's error.
         source: io::Error,
     },
     /// A folder holds no image.
@@ -44,16 +72,6 @@ pub enum Error {
         /// The bound.
         limit: usize,
     },
-    /// A name leads out of the folder it belongs to.
-    #[error("{name:?} is refused as a file of {}: {reason}", folder.display())]
-    PathOutside {
-        /// The folder.
-        folder: PathBuf,
-        /// The name.
-        name: String,
-        /// Why.
-        reason: String,
-    },
     /// A model folder is not one that can be imported.
     #[error("cannot import {}: {what} is {found}, expected {expected}", path.display())]
     Import {
@@ -66,214 +84,6 @@ pub enum Error {
         /// What was there.
         found: String,
     },
-    /// A folder that should be made is there already.
-    #[error("{} exists already; remove it or choose another folder", path.display())]
-    OutputExists {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// An image file of no bytes.
-    #[error("the file is empty, expected an image; was it copied to its end?")]
-    ImageEmpty,
-    /// An image file over the byte limit.
-    #[error("the file is larger than {limit} bytes; make it smaller before classifying it")]
-    ImageFileTooLarge {
-        /// The bound (bytes).
-        limit: u64,
-    },
-    /// The content is no image format that is read.
-    #[error(
-        "the content is {found}, not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to JPEG, as with heif-convert or ImageMagick"
-    )]
-    ImageFormatUnknown {
-        /// What it is by its first bytes.
-        found: &'static str,
-    },
-    /// The image claims sides that are 0 or past the limits.
-    #[error(
-        "the image claims {width}×{height} pixels, expected sides of 1 to {side_max} and at most {pixels_max} pixels in all; make it smaller"
-    )]
-    ImageSize {
-        /// Claimed columns.
-        width: u32,
-        /// Claimed rows.
-        height: u32,
-        /// Largest side (pixels).
-        side_max: u32,
-        /// Largest area (pixels).
-        pixels_max: u64,
-    },
-    /// The image is damaged or cut short.
-    #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
-    ImageCorrupt {
-        /// What the decoder said.
-        source: Cause,
-    },
-    /// The encoder gave NaN or infinity for a view.
-    #[error(
-        "the features of view {view} are not finite (dimension {dimension} is {value}); the model is damaged or overflows, run `rtpt bundle check`"
-    )]
-    FeaturesNotFinite {
-        /// Index of the view.
-        view: usize,
-        /// Index of the first such dimension.
-        dimension: usize,
-        /// What was found there.
-        value: f32,
-    },
-    /// The encoder gave an embedding of length 0.
-    #[error("the features of view {view} are all zero and have no direction; run `rtpt bundle check`")]
-    FeaturesZero {
-        /// Index of the view.
-        view: usize,
-    },
-
-    /// Nobody waits for the result any more.
-    #[error("the work was cancelled: the client hung up or its deadline passed")]
-    Cancelled,
-
-    /// No bundle was named and none was found.
-    #[error("no bundle found; give one with --bundle DIR or RTPT_BUNDLE (looked in: {})", tried.join(", "))]
-    BundleNotFound {
-        /// The folders that were looked in.
-        tried: Vec<String>,
-    },
-    /// The bundle path is not a folder with a manifest.
-    #[error("{} is not a bundle: {reason}; expected a folder with a manifest.json", path.display())]
-    BundleNotFolder {
-        /// The path.
-        path: PathBuf,
-        /// What it is instead.
-        reason: String,
-    },
-    /// A file of the bundle could not be read.
-    #[error("cannot read {} of the bundle: {source}; copy the bundle again", path.display())]
-    BundleFileUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file of the bundle is over its limit.
-    #[error("{} is {found} bytes long, expected at most {limit}; this is not a bundle this version can read", path.display())]
-    BundleFileTooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size (bytes).
-        found: u64,
-        /// The bound (bytes).
-        limit: u64,
-    },
-    /// The manifest is not the JSON it should be.
-    #[error("{} is not a valid manifest: {source}; copy or export the bundle again", path.display())]
-    ManifestSyntax {
-        /// The manifest.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// The manifest is of another format version.
-    #[error("the bundle has format version {found}, expected {supported}; export it again or use the matching rtpt")]
-    ManifestVersion {
-        /// Version in the manifest.
-        found: u64,
-        /// Version of this program.
-        supported: u64,
-    },
-    /// A value of the manifest makes no sense.
-    #[error("the manifest's {field} is {found}, expected {expected}; export the bundle again")]
-    ManifestValue {
-        /// Name of the field.
-        field: String,
-        /// What is allowed.
-        expected: String,
-        /// What was there.
-        found: String,
-    },
-    /// A file named by the manifest, or needed, is not there.
-    #[error("{} is missing from the bundle; copy the bundle again, with all its files", path.display())]
-    BundleFileMissing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file of the bundle has other bytes than the manifest says.
-    #[error("{} has {what} {found}, the manifest says {expected}; the file is damaged or was changed, copy the bundle again", path.display())]
-    BundleFileDiffers {
-        /// The file.
-        path: PathBuf,
-        /// `size` or `BLAKE3 digest`.
-        what: &'static str,
-        /// From the manifest.
-        expected: String,
-        /// From the file.
-        found: String,
-    },
-    /// A tensor file is malformed, or a tensor is not as it should be.
-    #[error("{file}: {what} is {found}, expected {expected}; get the file again, or export it again")]
-    Tensor {
-        /// File name.
-        file: String,
-        /// The tensor or part.
-        what: String,
-        /// What is allowed.
-        expected: String,
-        /// What was there.
-        found: String,
-    },
-    /// Something was asked for that only a text tower can do.
-    #[error(
-        "the bundle {bundle} has no text tower, so it knows only its own classes under its own prompt; use --labels with names from `rtpt bundle info --classes`, or a bundle with a text tower"
-    )]
-    NoTextTower {
-        /// Its name.
-        bundle: String,
-    },
-    /// The bundle has no default labels and none were given.
-    #[error("the bundle {bundle} has no labels of its own; give some with --labels FILE, one a line")]
-    NoLabels {
-        /// Its name.
-        bundle: String,
-    },
-    /// A tokenizer's file cannot be used with the text tower.
-    #[error("the tokenizer {file} cannot be used: {problem}; take the one that belongs to the model")]
-    Tokenizer {
-        /// File name.
-        file: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The text tower gave NaN, infinity or nothing for a label.
-    #[error(
-        "the text tower gives {label:?} an embedding that is not finite or has no direction; the model is damaged or overflows, run `rtpt bundle check`"
-    )]
-    EmbeddingNotFinite {
-        /// The label.
-        label: String,
-    },
-    /// The encoder could not be loaded.
-    #[error("the image encoder cannot be {stage}: {source}; the file is damaged or uses operators tract does not run")]
-    EncoderLoad {
-        /// Which step failed.
-        stage: &'static str,
-        /// What tract said.
-        source: Cause,
-    },
-    /// The encoder's input or output has another shape than the manifest says.
-    #[error("the image encoder's {what} is {found}, expected {expected} from the manifest; export the bundle again")]
-    EncoderShape {
-        /// `input` or `output`.
-        what: &'static str,
-        /// From the manifest.
-        expected: String,
-        /// From the model.
-        found: String,
-    },
-    /// The encoder failed while running.
-    #[error("the image encoder failed: {source}; run `rtpt bundle check`")]
-    EncoderRun {
-        /// What tract said.
-        source: Cause,
-    },
     /// The bundle's own goldens were not reproduced on this device.
     #[error(
         "the bundle's goldens are not reproduced: {stage} differs by {difference:e}, tolerance {tolerance:e}; do not trust this bundle on this device"
@@ -285,69 +95,6 @@ pub enum Error {
         difference: f32,
         /// What is allowed.
         tolerance: f32,
-    },
-
-    /// The labels file could not be read.
-    #[error("cannot read the labels file {}: {source}; {}", path.display(), labels_hint(path))]
-    LabelsUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The labels file is not text, or too large.
-    #[error("the labels file {} {problem}; expected UTF-8 text, one label a line", path.display())]
-    LabelsMalformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Too few or too many labels.
-    #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
-    LabelCount {
-        /// How many were given.
-        found: usize,
-        /// Fewest.
-        min: usize,
-        /// Most.
-        max: usize,
-    },
-    /// A label is given twice.
-    #[error("the label {label:?} is given twice (entries {first} and {second}); remove one")]
-    LabelDuplicate {
-        /// The label.
-        label: String,
-        /// First entry, from 1.
-        first: usize,
-        /// Second entry, from 1.
-        second: usize,
-    },
-    /// The bundle has no embedding for a label.
-    #[error("the bundle has no class named {label:?}{}; `rtpt bundle info --classes` lists them", suggest(nearest))]
-    LabelUnknown {
-        /// The label.
-        label: String,
-        /// The most similar class name, if one is near.
-        nearest: Option<String>,
-    },
-    /// A label's prompt has more tokens than the text tower takes.
-    #[error("the label {label:?} makes a prompt of {tokens} tokens, expected at most {limit}; shorten it")]
-    LabelTooLong {
-        /// The label.
-        label: String,
-        /// Tokens of its prompt, start and end included.
-        tokens: usize,
-        /// The tower's context length.
-        limit: usize,
-    },
-    /// A text has no usable tokens.
-    #[error("the text {text:?} {problem}")]
-    TextTokens {
-        /// The text.
-        text: String,
-        /// What is wrong.
-        problem: String,
     },
     /// A data set is not what it should be; everything that is wrong is listed, up to a bound.
     #[error("the data set {} cannot be used, nothing was encoded; {}:{}", path.display(), counted(*count, "problem"), listed(shown, *count))]
@@ -366,25 +113,6 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong and what to do.
         problem: String,
-    },
-    /// A setting is out of its range.
-    #[error("{what} is {found}, expected {expected}")]
-    Setting {
-        /// The setting.
-        what: &'static str,
-        /// What is allowed.
-        expected: String,
-        /// What was asked.
-        found: String,
-    },
-
-    /// A label is no words.
-    #[error("the label {label:?} {problem}; a label is words, such as \"sea horse\"")]
-    LabelNotWords {
-        /// The label.
-        label: String,
-        /// What is wrong.
-        problem: &'static str,
     },
     /// A configuration file cannot be used.
     #[error("the configuration {} {problem}", path.display())]
@@ -410,7 +138,6 @@ pub enum Error {
         /// What is wrong and what to do.
         problem: String,
     },
-
     /// Another daemon has a socket or a folder.
     #[error("another daemon has {}{}; stop it, or give this one its own with {flag}", path.display(), by(holder))]
     InUse {
@@ -455,32 +182,15 @@ pub enum Error {
         /// Its message.
         message: String,
     },
-
     /// A caller's own input or output failed, as in `std::fs::read`.
     #[error("cannot read or write: {0}")]
     Io(#[from] io::Error),
-    /// A file could not be written.
-    #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
-    OutputUnwritable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
-fn suggest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
-}
-
-/// What to do about a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
-fn labels_hint(path: &Path) -> String {
-    let name = path.to_string_lossy();
-    if !name.contains(',') || name.contains('/') {
-        return "a labels file is UTF-8 text, one label a line".into();
+impl From<TensorError> for Error {
+    fn from(error: TensorError) -> Self {
+        Self::Text(error.into())
     }
-    let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
-    format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 
 fn by(holder: &Option<String>) -> String {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::record::{Plan, Record};
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::{read_up_to, write_file};
 use crate::limits::DATA_SET_FILE_BYTES_MAX;
 
@@ -37,7 +38,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Results`]: what is there was made with other settings, or is damaged. The file cannot be written.
     pub(crate) fn open(path: &Path, plan: &Plan) -> Result<Self> {
-        let unwritable = |source| Error::OutputUnwritable { path: path.into(), source };
+        let unwritable = |source| FileError::Unwritable { path: path.into(), source };
         let mut results = Results { plan: plan.clone(), records: BTreeMap::new() };
         if path.exists() {
             let (found, length) = read(path)?;
@@ -67,7 +68,7 @@ impl Journal {
     /// The file cannot be written.
     pub(crate) fn add(&mut self, record: Record) -> Result<()> {
         let written = self.file.write_all(line(&record).as_bytes());
-        written.map_err(|source| Error::OutputUnwritable { path: self.path.clone(), source })?;
+        written.map_err(|source| FileError::Unwritable { path: self.path.clone(), source })?;
         self.results.records.insert(record.index(), record);
         Ok(())
     }
@@ -116,7 +117,7 @@ pub(crate) fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
 /// The file cannot be written.
 pub(crate) fn write_all(path: &Path, results: &Results) -> Result<()> {
     let text: String = std::iter::once(line(&results.plan)).chain(results.records.values().map(line)).collect();
-    write_file(path, text.as_bytes())
+    Ok(write_file(path, text.as_bytes())?)
 }
 
 fn line(value: &impl serde::Serialize) -> String {
@@ -127,7 +128,7 @@ fn line(value: &impl serde::Serialize) -> String {
 
 /// The results in a file, and how many of its bytes are whole lines.
 fn read(path: &Path) -> Result<(Option<Results>, u64)> {
-    let unreadable = |source| Error::InputUnreadable { path: path.into(), source };
+    let unreadable = |source| FileError::Unreadable { path: path.into(), source };
     let bytes = read_up_to(path, DATA_SET_FILE_BYTES_MAX).map_err(unreadable)?;
     if bytes.len() as u64 > DATA_SET_FILE_BYTES_MAX {
         return Err(wrong(path, &format!("it is larger than {DATA_SET_FILE_BYTES_MAX} bytes")));

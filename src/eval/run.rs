@@ -8,8 +8,9 @@ use rayon::ThreadPool;
 
 use super::dataset::Item;
 use super::record::{Failure, Measured, MethodResult, Plan, Record, SCHEMA};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extractor::{Extractor, Features, worker_pool};
+use crate::files::FileError;
 use crate::files::read_up_to;
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::metrics::PROBABILITY_MIN;
@@ -111,7 +112,7 @@ impl Evaluation {
     /// It cannot be read, decoded or encoded.
     pub(crate) fn features(&self, item: &Item) -> Result<Features> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
-            .map_err(|source| Error::InputUnreadable { path: item.path.clone(), source })?;
+            .map_err(|source| FileError::Unreadable { path: item.path.clone(), source })?;
         self.extractor.features(&bytes)
     }
 

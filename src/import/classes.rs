@@ -7,7 +7,8 @@ use ndarray::Array2;
 use safetensors::SafeTensors;
 
 use super::wrong;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, EMBEDDING_MAX, LABEL_SET_BYTES_MAX};
 use crate::rows::length;
@@ -24,7 +25,7 @@ const TENSOR: &str = "embeddings";
 /// The file is neither, or its rows are not finite or have no direction.
 pub(crate) fn read_classes(path: &Path) -> Result<(Option<Vec<String>>, Array2<f32>)> {
     let bytes =
-        read_up_to(path, LABEL_SET_BYTES_MAX).map_err(|source| Error::InputUnreadable { path: path.into(), source })?;
+        read_up_to(path, LABEL_SET_BYTES_MAX).map_err(|source| FileError::Unreadable { path: path.into(), source })?;
     let (names, mut table) = if bytes.starts_with(NPY_MAGIC) {
         (
             None,

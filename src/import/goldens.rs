@@ -62,7 +62,7 @@ pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut Bundle
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("the bytes fill the shape"))
     });
-    writer.add(GOLDENS, &serialize(views, metadata).expect("names differ and sizes fit their shapes"))
+    Ok(writer.add(GOLDENS, &serialize(views, metadata).expect("names differ and sizes fit their shapes"))?)
 }
 
 /// The tokens of a whole text, start and end included.

@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
+use crate::bundle::BundleError;
 use crate::bundle::{
     Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextFiles,
 };
 use crate::check::{Drift, check_goldens, require_goldens};
 use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::read_range;
 use crate::labels::{Labels, read_labels};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
@@ -177,7 +179,7 @@ fn import_encoder(
         })?,
     };
     let bytes = read_range(&path, 0, None, BUNDLE_FILE_BYTES_MAX)
-        .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+        .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
     let mut onnx = OnnxFile::parse(bytes)?;
     onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
     let declared = declared_resolution(&path, &onnx)?;
@@ -279,7 +281,7 @@ fn classes_of(
     let rows: Option<Vec<usize>> = defaults.names().iter().map(row_of).collect();
     let Some(rows) = rows else {
         let unknown = defaults.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
-        return Err(Error::LabelUnknown { label: unknown, nearest: None });
+        return Err(BundleError::UnknownLabel { label: unknown, nearest: None }.into());
     };
     let default_embeddings = embeddings.select(ndarray::Axis(0), &rows);
     Ok(Some(Classes { all, embeddings, defaults, default_embeddings }))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::{inside, read_up_to};
 use crate::limits::IMPORT_SMALL_FILE_BYTES_MAX;
 
@@ -38,7 +39,7 @@ impl Source {
     pub(crate) fn find(&self, names: &[&str]) -> Result<Option<PathBuf>> {
         // A link to nowhere is there, and refused.
         let there = names.iter().find(|name| self.folder.join(name).symlink_metadata().is_ok());
-        there.map(|name| inside(&self.folder, name)).transpose()
+        Ok(there.map(|name| inside(&self.folder, name)).transpose()?)
     }
 
     /// Path and bytes of a small file, if it is there.
@@ -48,7 +49,7 @@ impl Source {
     pub(crate) fn read(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
         let Some(path) = self.find(&[name])? else { return Ok(None) };
         let bytes = read_up_to(&path, IMPORT_SMALL_FILE_BYTES_MAX)
-            .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+            .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
         if bytes.len() as u64 > IMPORT_SMALL_FILE_BYTES_MAX {
             return Err(Error::Import {
                 path,

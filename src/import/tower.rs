@@ -9,7 +9,9 @@ use super::config::TextConfig;
 use super::source::Source;
 use super::{TOWER, wrong};
 use crate::bundle::{BundleWriter, TextSection};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
+use crate::text::TextError;
 use crate::text::{Bpe, Naming, TextTower, Tokenizer, TowerShape, WeightsFile};
 
 /// What checkpoints are called.
@@ -77,7 +79,7 @@ impl ImportedTower {
     pub(crate) fn visual_projection(&self) -> Result<Array2<f32>> {
         let name = "visual_projection.weight";
         let shape = self.weights.shape(name)?;
-        self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])
+        Ok(self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])?)
     }
 
     /// Writes tower and tokenizer into a bundle; the tensors keep their type and names.
@@ -88,7 +90,7 @@ impl ImportedTower {
         let target = writer.folder().join(TOWER);
         let kept = self.naming.tensors(&self.weights);
         let views: HashMap<String, _> = kept.into_iter().map(|name| (name.clone(), self.weights.view(&name))).collect();
-        safetensors::serialize_to_file(views, None, &target).map_err(|error| Error::OutputUnwritable {
+        safetensors::serialize_to_file(views, None, &target).map_err(|error| FileError::Unwritable {
             path: self.path.clone(),
             source: std::io::Error::other(error.to_string()),
         })?;
@@ -101,9 +103,11 @@ impl ImportedTower {
 }
 
 fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Result<TowerShape> {
-    let matrix = |name: String| match weights.shape(&name)?[..] {
-        [rows, columns] => Ok([rows, columns]),
-        ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}"))),
+    let matrix = |name: String| -> Result<[usize; 2]> {
+        match weights.shape(&name)?[..] {
+            [rows, columns] => Ok([rows, columns]),
+            ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}")).into()),
+        }
     };
     let [vocabulary, width] = matrix(naming.tokens())?;
     let [context_length, _] = matrix(naming.positions())?;
@@ -111,7 +115,9 @@ fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Resul
     let layers = (0..).take_while(|&layer| names.iter().any(|name| name.starts_with(&naming.layer(layer)))).count();
     if layers == 0 || config.heads == 0 || !width.is_multiple_of(config.heads) {
         let found = format!("{layers} layers of width {width} with {} heads", config.heads);
-        return Err(weights.wrong("the text tower", "at least one layer, and heads that divide its width", found));
+        return Err(weights
+            .wrong("the text tower", "at least one layer, and heads that divide its width", found)
+            .into());
     }
     let embedding = naming.embedding(weights)?;
     let TextConfig { heads, activation, .. } = *config;
@@ -134,12 +140,14 @@ fn read_tokenizer(source: &Source, vocabulary: usize) -> Result<(String, Vec<u8>
     };
     let vocab: HashMap<String, u32> = serde_json::from_slice(&vocab)
         .map_err(|error| wrong(&path, "the content", "a JSON map of tokens to numbers", error))?;
-    let refused = |problem| Error::Tokenizer { file: "vocab.json".into(), problem };
+    let refused = |problem| TextError::Tokenizer { file: "vocab.json".into(), problem };
     if vocab.len() > vocabulary {
-        return Err(refused(format!("it has {} tokens, the tower's token embedding {vocabulary} rows", vocab.len())));
+        return Err(
+            refused(format!("it has {} tokens, the tower's token embedding {vocabulary} rows", vocab.len())).into()
+        );
     }
-    let bpe =
-        Bpe::parse(&merges, vocabulary).map_err(|problem| Error::Tokenizer { file: "merges.txt".into(), problem })?;
+    let bpe = Bpe::parse(&merges, vocabulary)
+        .map_err(|problem| TextError::Tokenizer { file: "merges.txt".into(), problem })?;
     // The numbers follow from the merges, which is all that a bundle keeps.
     bpe.agrees_with(&merges, &vocab).map_err(refused)?;
     Ok(("merges.txt".into(), merges))

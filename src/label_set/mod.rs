@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis};
 
+use crate::bundle::BundleError;
 use crate::bundle::{BundleContents, ClassTable};
 use crate::error::{Error, Result};
 use crate::labels::{Labels, nearest};
@@ -45,7 +46,8 @@ impl LabelSet {
     /// # Errors
     /// The bundle has none.
     pub(crate) fn of(bundle: &BundleContents) -> Result<Self> {
-        let list = bundle.labels.clone().ok_or_else(|| Error::NoLabels { bundle: bundle.manifest.name.clone() })?;
+        let list =
+            bundle.labels.clone().ok_or_else(|| BundleError::NoLabels { bundle: bundle.manifest.name.clone() })?;
         Self::new(bundle, list, bundle.prompt(), None)
     }
 
@@ -110,7 +112,7 @@ fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
 fn without_tower(bundle: &BundleContents, list: &Labels, fits_table: bool) -> Error {
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
         let label = list.names().iter().find(|&name| !table.names.contains(name))?;
-        Some(Error::LabelUnknown { label: label.clone(), nearest: nearest(&table.names, label) })
+        Some(BundleError::UnknownLabel { label: label.clone(), nearest: nearest(&table.names, label) })
     });
-    unknown.unwrap_or_else(|| Error::NoTextTower { bundle: bundle.manifest.name.clone() })
+    unknown.unwrap_or_else(|| BundleError::NoTextTower { bundle: bundle.manifest.name.clone() }).into()
 }

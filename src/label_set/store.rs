@@ -10,8 +10,10 @@ use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::bundle::BundleContents;
+use crate::bundle::BundleError;
 use crate::device::device_key;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
 use crate::files::{read_up_to, write_file};
 use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
@@ -60,7 +62,7 @@ pub(crate) fn save(folder: &Path, key: &str, table: &Array2<f32>) {
     let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes).expect("the bytes fill the shape");
     let content = serialize([(TENSOR, view)], None).expect("one tensor of the right size");
     let written = fs::create_dir_all(folder)
-        .map_err(|source| Error::OutputUnwritable { path: folder.into(), source })
+        .map_err(|source| FileError::Unwritable { path: folder.into(), source })
         .and_then(|()| write_file(&path, &content));
     match written {
         Ok(()) => remove_oldest(folder),
@@ -74,11 +76,11 @@ fn file(folder: &Path, key: &str) -> PathBuf {
 
 fn read(path: &Path, (classes, embedding): (usize, usize)) -> Result<Array2<f32>> {
     let bytes = read_up_to(path, LABEL_SET_BYTES_MAX)
-        .map_err(|source| Error::BundleFileUnreadable { path: path.into(), source })?;
+        .map_err(|source| BundleError::FileUnreadable { path: path.into(), source })?;
     let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
     let table = weights.matrix::<f32>(TENSOR, [classes, embedding])?;
     match table.rows().into_iter().map(length).find(|norm| (norm - 1.0).abs() > 1e-3) {
-        Some(norm) => Err(weights.wrong("the length of a row", "1", norm)),
+        Some(norm) => Err(weights.wrong("the length of a row", "1", norm).into()),
         None => Ok(table),
     }
 }

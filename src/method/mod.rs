@@ -32,7 +32,7 @@ pub use settings::MethodSettings;
 pub(crate) use settings::{CLASS_CUTOFF, LEARNING_RATE, Parameter, RANK, SELECTION, STEPS, serialize_as};
 pub use view_shift::{ViewShift, view_basis};
 
-use crate::error::Error;
+use crate::setting::SettingError;
 use settings::WEIGHT_DECAY;
 
 /// One method.
@@ -171,8 +171,8 @@ impl Method {
     ///
     /// # Errors
     /// There is none; the message lists those that there are.
-    pub fn named(name: &str) -> Result<Self, Error> {
-        Self::all().find(|method| method.name() == name).ok_or_else(|| Error::Setting {
+    pub fn named(name: &str) -> Result<Self, SettingError> {
+        Self::all().find(|method| method.name() == name).ok_or_else(|| SettingError {
             what: "the method",
             expected: format!("one of {}", Self::all().map(Self::name).collect::<Vec<_>>().join(", ")),
             found: name.into(),
@@ -239,9 +239,9 @@ impl fmt::Debug for Method {
 }
 
 impl FromStr for Method {
-    type Err = Error;
+    type Err = SettingError;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
+    fn from_str(name: &str) -> Result<Self, SettingError> {
         Self::named(name)
     }
 }

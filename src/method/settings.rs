@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::Method;
-use crate::error::{Error, Result};
 use crate::limits::{CLASS_CUTOFF_MAX, EMBEDDING_MAX, LEARNING_RATE_MAX, TUNING_STEPS_MAX};
+use crate::setting::SettingError;
 use crate::tuning::AdamWSettings;
 
 /// A number that a method can be given.
@@ -115,7 +115,7 @@ impl Parameter {
         Self { default, ..self }
     }
 
-    fn check(&self, value: f64) -> Result<()> {
+    fn check(&self, value: f64) -> Result<(), SettingError> {
         let fits = match self.range {
             Range::Closed(least, most) => value >= least && value <= most,
             Range::Above(least, most) => value > least && value <= most,
@@ -130,7 +130,7 @@ impl Parameter {
             Range::Above(least, most) => format!("above {least}, up to {most}"),
             Range::Below(least, most) => format!("{least} to less than {most}"),
         };
-        Err(Error::Setting { what: self.what, expected: format!("{whole}{interval}"), found: value.to_string() })
+        Err(SettingError { what: self.what, expected: format!("{whole}{interval}"), found: value.to_string() })
     }
 }
 
@@ -178,14 +178,14 @@ impl MethodSettings {
     ///
     /// # Errors
     /// The method has no such parameter, or the value is out of its range.
-    pub fn set(&mut self, name: &str, value: f64) -> Result<()> {
+    pub fn set(&mut self, name: &str, value: f64) -> Result<(), SettingError> {
         let Some(place) = self.place(name) else {
             let names: Vec<&str> = self.method.parameters().iter().map(|parameter| parameter.name).collect();
             let expected = match &names[..] {
                 [] => format!("nothing, since {} has no parameters", self.method),
                 names => format!("one of {}, which {} has", names.join(", "), self.method),
             };
-            return Err(Error::Setting { what: "the parameter of a method", expected, found: name.into() });
+            return Err(SettingError { what: "the parameter of a method", expected, found: name.into() });
         };
         self.method.parameters()[place].check(value)?;
         self.values[place] = value;
@@ -222,7 +222,7 @@ impl MethodSettings {
     }
 
     /// Takes over a value from a file.
-    fn read(&mut self, name: &str, value: &Value) -> std::result::Result<(), String> {
+    fn read(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let optimizer = AdamWSettings::default();
         let constant = match name {
             "betas" => Some(serde_json::json!([optimizer.betas.0, optimizer.betas.1])),
@@ -276,7 +276,7 @@ impl fmt::Debug for MethodSettings {
 
 /// A map of `method` and the parameters by name.
 impl Serialize for MethodSettings {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_as(self, "method", serializer)
     }
 }
@@ -286,7 +286,7 @@ pub(crate) fn serialize_as<S: Serializer>(
     settings: &MethodSettings,
     key: &'static str,
     serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
+) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(None)?;
     map.serialize_entry(key, settings.method.name())?;
     for (parameter, value) in settings.method.parameters().iter().zip(settings.values) {
@@ -305,7 +305,7 @@ pub(crate) fn serialize_as<S: Serializer>(
 /// Where the map is flattened into another type, it must be that type's last field: a name that no field before it has
 /// taken is refused here.
 impl<'de> Deserialize<'de> for MethodSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(SettingsVisitor)
     }
 }
@@ -319,7 +319,7 @@ impl<'de> Visitor<'de> for SettingsVisitor {
         f.write_str("a method and its parameters")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<MethodSettings, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MethodSettings, A::Error> {
         let (mut settings, mut entries) = (None, Vec::new());
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             let text = value.as_str().unwrap_or_default();
@@ -346,7 +346,7 @@ impl<'de> Visitor<'de> for SettingsVisitor {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> std::result::Result<MethodSettings, String> {
+    fn read(json: &str) -> Result<MethodSettings, String> {
         serde_json::from_str(json).map_err(|error| error.to_string())
     }
 

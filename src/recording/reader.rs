@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::part::{DECISIONS, FORMAT, FRAMES, RecordedFrame, RecordedSettings, part_number};
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::files::read_range;
 use crate::limits::{IMAGE_BYTES_MAX, RECORD_LINE_BYTES_MAX};
 
@@ -123,7 +124,7 @@ impl RecordingPart {
     pub fn image(&self, frame: &RecordedFrame) -> Result<Vec<u8>> {
         let path = self.folder.join(FRAMES);
         let bytes = read_range(&path, frame.offset, Some(frame.length.min(IMAGE_BYTES_MAX + 1)), IMAGE_BYTES_MAX)
-            .map_err(|source| Error::InputUnreadable { path: path.clone(), source })?;
+            .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
         if blake3::hash(&bytes).to_hex().as_str() != frame.digest {
             let problem = format!("has another image than the one recorded for frame {}", frame.sequence);
             return Err(Error::Recording { path: self.folder.clone(), problem });

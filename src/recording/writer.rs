@@ -10,10 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_folder, part_number};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
 use crate::files::sync_folder;
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
 use crate::lock::Lock;
+use crate::setting::SettingError;
 
 /// Folder of a recording, and its room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl RecorderSettings {
             return Ok(());
         }
         let expected = format!("{least} to {most}");
-        Err(Error::Setting { what: "--record-max-mb", expected, found: self.max_mb.to_string() })
+        Err(SettingError { what: "--record-max-mb", expected, found: self.max_mb.to_string() }.into())
     }
 }
 
@@ -82,18 +84,18 @@ impl Recorder {
     pub(crate) fn start(settings: &RecorderSettings) -> Result<Self> {
         settings.check()?;
         fs::create_dir_all(&settings.folder)
-            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
         let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, "--record")?;
         let status = Arc::<RecorderStatus>::default();
         let ring = Ring::open(&settings.folder, settings.max_mb << 20)
-            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
         status.bytes.store(ring.bytes(), Ordering::Relaxed);
         let (sender, receiver) = sync_channel(RECORD_PENDING_MAX);
         let shared = Arc::clone(&status);
         let thread = thread::Builder::new()
             .name("rtpt-record".into())
             .spawn(move || Writer { ring, status: shared, unsynced: 0, rest_until: None }.run(&receiver))
-            .map_err(|source| Error::OutputUnwritable { path: settings.folder.clone(), source })?;
+            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
         Ok(Self { entries: Some(sender), thread: Some(thread), status, _lock: lock })
     }
 

@@ -7,7 +7,8 @@ use ndarray::{ArrayView4, Axis};
 
 use super::canvas::{Canvas, Color};
 use crate::answer::Answer;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::FileError;
 use crate::files::write_file;
 use crate::rows::{argmax, softmax, top};
 use crate::views::{Pixels, Preprocessing, encode_png, view_pixels};
@@ -71,9 +72,9 @@ pub fn png_bytes(picture: &Pixels) -> Vec<u8> {
 /// The file cannot be written.
 pub(crate) fn write_png(path: &Path, picture: &Pixels) -> Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|source| Error::OutputUnwritable { path: folder.into(), source })?;
+        fs::create_dir_all(folder).map_err(|source| FileError::Unwritable { path: folder.into(), source })?;
     }
-    write_file(path, &encode_png(picture))
+    Ok(write_file(path, &encode_png(picture))?)
 }
 
 fn draw_header(canvas: &mut Canvas, name: &str, answer: &Answer) {

@@ -12,9 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::answer::Answer;
 use crate::cancellation::CancellationToken;
 use crate::classifier::Classifier;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extractor::CacheUse;
 use crate::source::Picture;
+use crate::views::ImageError;
 
 /// A picture on its way to the encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(crate) fn unix_ms() -> u64 {
 /// The frame cannot be decoded, or the encoder fails.
 pub(crate) fn decide(frame: Frame, classifier: &Classifier, token: &CancellationToken) -> Result<Decision> {
     let Frame { sequence, unix_ms, live, picture } = frame;
-    let cut_short = || Error::ImageCorrupt { source: "the camera's buffer is shorter than its rows".into() };
+    let cut_short = || ImageError::Corrupt { source: "the camera's buffer is shorter than its rows".into() };
     let file = picture.content.into_file().ok_or_else(cut_short)?;
     let cache = if live { CacheUse::Bypass } else { CacheUse::LookUp };
     let answer = classifier.classify_in(&file, classifier.views(), cache, token)?;

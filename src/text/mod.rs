@@ -11,6 +11,7 @@ mod attention;
 mod block;
 mod bpe;
 mod clean;
+mod error;
 mod layers;
 mod model;
 mod names;
@@ -21,6 +22,7 @@ mod tower;
 mod weights;
 
 pub(crate) use bpe::Bpe;
+pub use error::{TensorError, TextError};
 pub use layers::Activation;
 pub(crate) use model::{TextModel, context_prompts, embed};
 pub(crate) use names::Naming;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
+use super::error::{Result, TextError};
 use super::prompt::{Prompt, context_tokens, template_tokens};
 use super::prompts::Prompts;
 use super::tokenizer::Tokenizer;
 use super::tower::TextTower;
-use crate::error::{Error, Result};
 use crate::rows::unit_rows;
+use crate::setting::SettingError;
 
 /// A text tower and the tokenizer that belongs to it. Cheap to clone.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Res
     }
     let embeddings = unit_rows(sum).rows;
     match embeddings.rows().into_iter().zip(names).find(|(row, _)| !row.iter().all(|value| value.is_finite())) {
-        Some((_, name)) => Err(Error::EmbeddingNotFinite { label: name.clone() }),
+        Some((_, name)) => Err(TextError::NotFinite { label: name.clone() }),
         None => Ok(embeddings),
     }
 }
@@ -44,16 +45,16 @@ pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Res
 /// # Errors
 /// The prompt is an ensemble of templates, the context is empty, or a label cannot be tokenised or does not fit.
 pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prompt) -> Result<Prompts<f32>> {
-    let refused = |found: &str| Error::Setting {
+    let refused = |found: &str| SettingError {
         what: "the prompt",
         expected: "one context of at least one word, which the head context tunes; use --context, or another --head"
             .into(),
         found: found.into(),
     };
-    let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates")) };
+    let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates").into()) };
     let tokens = context_tokens(&model.tokenizer, context, names, model.tower.shape().context_length)?;
     if tokens.shared.len() < 2 {
-        return Err(refused("empty"));
+        return Err(refused("empty").into());
     }
     Prompts::read(&model.tower, &tokens)
 }

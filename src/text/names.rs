@@ -5,10 +5,10 @@ use ndarray::{Array1, Array2, Axis, concatenate};
 
 use super::attention::Heads;
 use super::block::Block;
+use super::error::Result;
 use super::layers::{Activation, LayerNorm, Linear};
 use super::tower::TowerShape;
 use super::weights::WeightsFile;
-use crate::error::Result;
 use crate::rows::Real;
 
 /// Which names a checkpoint uses.
@@ -28,10 +28,10 @@ impl Naming {
     pub(crate) fn of(weights: &WeightsFile) -> Result<Self> {
         let known = [Self::HuggingFace, Self::OpenAi(""), Self::OpenAi("text.")];
         let found = known.into_iter().find(|naming| weights.has(&naming.tokens()));
-        found.ok_or_else(|| {
+        Ok(found.ok_or_else(|| {
             let expected = known.map(|naming| naming.tokens()).join(" or ");
             weights.wrong("the token embedding", &expected, "under none of these names")
-        })
+        })?)
     }
 
     /// The token embedding `[vocabulary, W]`.
@@ -93,7 +93,7 @@ impl Naming {
         let (name, axis) = if weights.has(&parameter) { (parameter, 1) } else { (linear, 0) };
         match weights.shape(&name)?[..] {
             [rows, columns] => Ok([rows, columns][axis]),
-            ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}"))),
+            ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}")).into()),
         }
     }
 
@@ -109,7 +109,9 @@ impl Naming {
     ) -> Result<Array2<T>> {
         let name = self.tokens();
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= shape.vocabulary) {
-            return Err(weights.wrong("a token", &format!("below {}, the rows of {name}", shape.vocabulary), token));
+            return Err(weights
+                .wrong("a token", &format!("below {}, the rows of {name}", shape.vocabulary), token)
+                .into());
         }
         weights.rows(&name, [shape.vocabulary, shape.width], tokens)
     }

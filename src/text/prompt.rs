@@ -1,7 +1,8 @@
 //! From labels to the tokens of prompts, cut where the prompts begin to differ.
 
-use crate::error::{Error, Result};
+use super::error::{Result, TextError};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
+use crate::setting::SettingError;
 
 use super::tokenizer::Tokenizer;
 
@@ -37,7 +38,8 @@ impl Prompt {
             Self::Context(context) => std::slice::from_ref(context),
             Self::Templates(templates) => templates,
         };
-        let refused = |expected: String, found: String| Err(Error::Setting { what: "the prompt", expected, found });
+        let refused =
+            |expected: String, found: String| Err(SettingError { what: "the prompt", expected, found }.into());
         if texts.is_empty() || texts.len() > TEMPLATES_MAX {
             return refused(format!("1 to {TEMPLATES_MAX} templates"), texts.len().to_string());
         }
@@ -112,7 +114,7 @@ fn filled_tokens(
         tokens.extend(tokenizer.encode(&text)?);
         tokens.push(tokenizer.end());
         if tokens.len() > context_length {
-            return Err(Error::LabelTooLong { label: label.clone(), tokens: tokens.len(), limit: context_length });
+            return Err(TextError::TooLong { label: label.clone(), tokens: tokens.len(), limit: context_length });
         }
         Ok(tokens)
     });
@@ -122,7 +124,7 @@ fn filled_tokens(
 fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str) -> Result<PromptTokens> {
     let own = rows.into_iter().zip(labels).map(|(row, label)| match row.strip_prefix(&shared[..]) {
         Some(own) if !own.is_empty() => Ok(own.to_vec()),
-        _ => Err(Error::TextTokens {
+        _ => Err(TextError::Tokens {
             text: template.replacen(PLACE, label, 1),
             problem: "joins tokens of the context with the label's; end the context with a whole word".into(),
         }),

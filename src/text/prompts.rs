@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
+use super::error::Result;
 use super::tower::TextTower;
-use crate::error::Result;
 use crate::rows::Real;
 use crate::text::PromptTokens;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::bpe::Bpe;
 use super::clean::clean;
-use crate::error::{Error, Result};
+use super::error::{Result, TextError};
 
 /// The names of the token that starts a text, in the tokenizers of CLIP models.
 const STARTS: [&str; 2] = ["<|startoftext|>", "<start_of_text>"];
@@ -33,7 +33,7 @@ impl Tokenizer {
     /// # Errors
     /// The content is neither, has tokens that the tower has no row for, or lacks the tokens that start and end a text.
     pub fn parse(file: &str, bytes: &[u8], vocabulary: usize) -> Result<Self> {
-        let refused = |problem: String| Error::Tokenizer { file: file.into(), problem };
+        let refused = |problem: String| TextError::Tokenizer { file: file.into(), problem };
         if !bytes.trim_ascii_start().starts_with(b"{") {
             let bpe = Bpe::parse(bytes, vocabulary).map_err(refused)?;
             return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(Box::new(bpe)) });
@@ -72,7 +72,7 @@ impl Tokenizer {
     /// # Errors
     /// The text contains one of those, or a character the tokenizer does not know.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let refused = |problem: String| Error::TextTokens { text: text.into(), problem };
+        let refused = |problem: String| TextError::Tokens { text: text.into(), problem };
         let tokens = match &self.model {
             Model::HuggingFace(tokenizer) => {
                 let encoding = tokenizer.encode_fast(clean(text), false).map_err(|error| refused(error.to_string()))?;

@@ -13,11 +13,11 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, parallel::prelude::*, s};
 
 use super::attention::{Heads, Queries, Segments};
 use super::block::{Block, BlockTape, Scope};
+use super::error::Result;
 use super::layers::{Activation, LayerNorm, NormTape};
 use super::names::Naming;
 use super::prompts::Prompts;
 use super::weights::WeightsFile;
-use crate::error::Result;
 use crate::rows::{Real, UnitRows, scaled_products, unit_rows, unit_rows_backward};
 
 /// Rows of one chunk: large enough for the matrix products to be efficient, small enough that what backward needs

@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2};
 use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
-use crate::error::{Error, Result};
+use super::error::{Result, TensorError, TextError};
 use crate::rows::Real;
 
 /// An open checkpoint. Tensors are f32, f16 or bf16; each value is converted when it is read.
@@ -43,7 +43,7 @@ impl WeightsFile {
     /// # Errors
     /// It cannot be opened, or is no safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
-        let unreadable = |source| Error::BundleFileUnreadable { path: path.into(), source };
+        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
         Self::map(path, &File::open(path).map_err(unreadable)?)
     }
 
@@ -52,7 +52,7 @@ impl WeightsFile {
     /// # Errors
     /// It cannot be mapped, or is no safetensors file.
     pub(crate) fn map(path: &Path, file: &File) -> Result<Self> {
-        let unreadable = |source| Error::BundleFileUnreadable { path: path.into(), source };
+        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
         // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its name
         // later, so that only a program that writes into this very file can change or shorten it. No code of this crate
         // does: files are written under another name and renamed. That no other program does cannot be had here, as in
@@ -73,12 +73,13 @@ impl WeightsFile {
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
         match SafeTensors::read_metadata(&bytes) {
             Ok((header, tensors)) => Ok(Self { name, data_start: header + 8, tensors, bytes }),
-            Err(error) => Err(Error::Tensor {
+            Err(error) => Err(TensorError {
                 file: name,
                 what: "the content".into(),
                 expected: "the safetensors format, whole".into(),
                 found: error.to_string(),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -159,13 +160,15 @@ impl WeightsFile {
         let info = self.tensors.info(tensor).ok_or_else(|| self.wrong(tensor, "a tensor of that name", "missing"))?;
         if info.shape != shape {
             let (expected, found) = (format!("{shape:?}"), format!("{:?}", info.shape));
-            return Err(self.wrong(&format!("the shape of {tensor}"), &expected, found));
+            return Err(self.wrong(&format!("the shape of {tensor}"), &expected, found).into());
         }
         let size = match info.dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
             other => {
-                return Err(self.wrong(&format!("the type of {tensor}"), "F32, F16 or BF16", format!("{other:?}")));
+                return Err(self
+                    .wrong(&format!("the type of {tensor}"), "F32, F16 or BF16", format!("{other:?}"))
+                    .into());
             }
         };
         let start = self.data_start + info.data_offsets.0;
@@ -179,11 +182,9 @@ impl WeightsFile {
         let mut values = Vec::with_capacity(range.len());
         for (index, single) in bytes.map(to_single).enumerate() {
             if !single.is_finite() {
-                return Err(self.wrong(
-                    &format!("value {} of {tensor}", range.start + index),
-                    "a finite number",
-                    single,
-                ));
+                return Err(self
+                    .wrong(&format!("value {} of {tensor}", range.start + index), "a finite number", single)
+                    .into());
             }
             values.push(T::from(single).expect("a finite f32 fits in any float"));
         }
@@ -191,12 +192,7 @@ impl WeightsFile {
     }
 
     /// An error about a part of this file.
-    pub fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> Error {
-        Error::Tensor {
-            file: self.name.clone(),
-            what: what.into(),
-            expected: expected.into(),
-            found: found.to_string(),
-        }
+    pub fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> TensorError {
+        TensorError { file: self.name.clone(), what: what.into(), expected: expected.into(), found: found.to_string() }
     }
 }

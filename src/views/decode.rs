@@ -2,11 +2,11 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::error::{ImageError, Result};
 use super::jpeg::is_complete_jpeg;
 use super::pixels::Pixels;
-use crate::error::{Error, Result};
 use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX};
 
 /// File name extensions (lower case) of the formats that [`decode`] reads.
@@ -22,19 +22,19 @@ pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 /// checked before pixels are allocated.
 pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     if bytes.is_empty() {
-        return Err(Error::ImageEmpty);
+        return Err(ImageError::Empty);
     }
     if bytes.len() as u64 > IMAGE_BYTES_MAX {
-        return Err(Error::ImageFileTooLarge { limit: IMAGE_BYTES_MAX });
+        return Err(ImageError::FileTooLarge { limit: IMAGE_BYTES_MAX });
     }
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
-        .map_err(|source| Error::ImageCorrupt { source: source.into() })?;
+        .map_err(|source| ImageError::Corrupt { source: source.into() })?;
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
-        return Err(Error::ImageFormatUnknown { found: kind_of(bytes) });
+        return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
     }
     if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(bytes) {
-        return Err(Error::ImageCorrupt { source: "the JPEG has no end".into() });
+        return Err(ImageError::Corrupt { source: "the JPEG has no end".into() });
     }
     reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
@@ -77,14 +77,14 @@ fn check_size(width: u32, height: u32) -> Result<()> {
     let pixels = u64::from(width) * u64::from(height);
     let fits = width <= IMAGE_SIDE_MAX && height <= IMAGE_SIDE_MAX && pixels <= IMAGE_PIXELS_MAX;
     if width == 0 || height == 0 || !fits {
-        return Err(Error::ImageSize { width, height, side_max: IMAGE_SIDE_MAX, pixels_max: IMAGE_PIXELS_MAX });
+        return Err(ImageError::Size { width, height, side_max: IMAGE_SIDE_MAX, pixels_max: IMAGE_PIXELS_MAX });
     }
     Ok(())
 }
 
-fn corrupt(source: ImageError) -> Error {
+fn corrupt(source: image::ImageError) -> ImageError {
     // Some decoders end their messages with a new line, which would break ours.
-    Error::ImageCorrupt { source: source.to_string().trim().into() }
+    ImageError::Corrupt { source: source.to_string().trim().into() }
 }
 
 fn to_pixels(image: DynamicImage) -> Pixels {

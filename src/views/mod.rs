@@ -6,6 +6,7 @@
 mod augment;
 mod decode;
 mod encode;
+mod error;
 mod geometry;
 mod jpeg;
 mod pixels;
@@ -17,13 +18,15 @@ mod yuyv;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, parallel::prelude::*};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::error::Result;
 use crate::limits::VIEWS_MAX;
+use crate::setting::SettingError;
 
 pub(crate) use augment::random_resized_crop;
 pub(crate) use decode::EXTENSIONS;
 pub use decode::decode;
 pub use encode::{encode_jpeg, encode_png};
+pub use error::ImageError;
 pub use geometry::{affine, rotate};
 pub use pixels::{Pixels, Region};
 pub use resize::{Filter, resize, resize_window};
@@ -65,7 +68,7 @@ impl ViewSettings {
             return Ok(());
         }
         let (expected, found) = (format!("1 to {VIEWS_MAX}"), self.count.to_string());
-        Err(Error::Setting { what: "the number of views", expected, found })
+        Err(SettingError { what: "the number of views", expected, found }.into())
     }
 
     /// Whether views are of the same number and kind, whatever their seed.

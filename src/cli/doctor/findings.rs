@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::bundle::Bundle;
+use crate::bundle::BundleError;
 use crate::cache::{FILE_NAME, disk_usage};
 use crate::check::Drift;
 use crate::device::{Memory, Processor, Slowed};
@@ -151,7 +152,7 @@ pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
 
 pub(crate) fn bundle_missing(error: &Error) -> Finding {
     let advice = match error {
-        Error::BundleNotFound { .. } | Error::BundleNotFolder { .. } => {
+        Error::Bundle(BundleError::NotFound { .. } | BundleError::NotFolder { .. }) => {
             "name one with --bundle or RTPT_BUNDLE; make one with rtpt bundle import"
         }
         _ => "copy it again, whole, or install its package again",

@@ -183,7 +183,7 @@ impl DataSet {
                 names
             }
         };
-        Labels::with_ids(names, None)
+        Ok(Labels::with_ids(names, None)?)
     }
 
     /// BLAKE3 over the images' names and truths, in order: what two parts of one evaluation must have in common.
@@ -278,7 +278,7 @@ pub(crate) fn read_subset(labels: &Path, subset: &Path) -> Result<Labels> {
     problems.none_or_error(subset)?;
     let names = places.iter().map(|&place| all.names()[place].clone()).collect();
     let ids = places.iter().map(|&place| all.id(place).map(String::from)).collect();
-    Labels::with_ids(names, ids)
+    Ok(Labels::with_ids(names, ids)?)
 }
 
 fn read_text(path: &Path) -> Result<String> {

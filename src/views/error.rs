@@ -1,0 +1,48 @@
+//! Ways for an image file to be refused.
+
+use crate::cause::Cause;
+
+pub(crate) type Result<T> = std::result::Result<T, ImageError>;
+
+/// An image file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// An image file of no bytes.
+    #[error("the file is empty, expected an image; was it copied to its end?")]
+    Empty,
+    /// An image file over the byte limit.
+    #[error("the file is larger than {limit} bytes; make it smaller before classifying it")]
+    FileTooLarge {
+        /// The bound (bytes).
+        limit: u64,
+    },
+    /// The content is no image format that is read.
+    #[error(
+        "the content is {found}, not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to JPEG, as with heif-convert or ImageMagick"
+    )]
+    FormatUnknown {
+        /// Kind of file by its first bytes.
+        found: &'static str,
+    },
+    /// The image claims sides that are 0 or past the limits.
+    #[error(
+        "the image claims {width}×{height} pixels, expected sides of 1 to {side_max} and at most {pixels_max} pixels in all; make it smaller"
+    )]
+    Size {
+        /// Claimed columns.
+        width: u32,
+        /// Claimed rows.
+        height: u32,
+        /// Largest side (pixels).
+        side_max: u32,
+        /// Largest area (pixels).
+        pixels_max: u64,
+    },
+    /// The image is damaged or cut short.
+    #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
+    Corrupt {
+        /// What the decoder said.
+        source: Cause,
+    },
+}
