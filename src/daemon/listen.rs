@@ -142,7 +142,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs itself in a process that has a listening socket as descriptor 3, as systemd would start it.
+    /// Runs itself in a process that has a listening socket as descriptor 3, as systemd would start it; by the emulator
+    /// where the tests run under one.
     #[test]
     fn sockets_are_handed_over_once_in_a_process() {
         if std::env::var_os("LISTEN_PID").is_some() {
@@ -152,7 +153,7 @@ mod tests {
             return;
         }
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let shell = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --exact \"$1\"";
+        let shell = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec $RTPT_TESTS_EMULATOR \"$0\" --exact \"$1\"";
         let name = "daemon::listen::tests::sockets_are_handed_over_once_in_a_process";
         let mut child = Command::new("sh");
         child.args(["-c", shell]).arg(std::env::current_exe().unwrap()).arg(name);
