@@ -46,8 +46,12 @@ impl LeftOut {
         let total: usize = self.0.iter().sum();
         let files = counted(total, "file");
         (total > 0).then(|| {
-            let were = if total == 1 { "of a kind that is not read was" } else { "of kinds that are not read were" };
-            format!("{files} {were} left out: {}; {CONVERT}", kinds.join(", "))
+            let were = if total == 1 {
+                "of a kind that is not read was left out"
+            } else {
+                "of kinds that are not read were left out"
+            };
+            format!("{files} {were}: {}; {CONVERT}", kinds.join(", "))
         })
     }
 }

@@ -38,7 +38,7 @@ Examples:
 
 How long: images × queries × the time of one classification, which `rtpt bench --views N` tells. An
 image that is misled, or wrong from the start, needs no more queries. Against zero-shot of the demo
-model 1000 queries take some 10 to 30 seconds an image, against 64 views many minutes.";
+model 1000 queries take some 10 seconds an image on a PC, against 64 views many minutes.";
 
 #[derive(Args)]
 pub(crate) struct Arguments {

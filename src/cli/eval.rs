@@ -237,7 +237,7 @@ fn measure_one(
     let bar = progress_bar(places.len());
     let done = places.iter().filter(|place| journal.results.records.contains_key(place)).count();
     if done > 0 {
-        eprintln!("{name}: {done} of {} measured before", counted(places.len(), "image"));
+        eprintln!("{name}: {done} of {} were measured before", counted(places.len(), "image"));
         bar.set_position(done as u64);
         bar.reset_eta();
     }

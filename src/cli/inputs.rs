@@ -9,6 +9,8 @@ use crate::files::FileError;
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
 use crate::listing::{image_files, left_out};
 
+use super::printer::shown;
+
 /// One thing to classify, or why there is nothing.
 pub(crate) struct Input {
     /// The path as it is reported; `-` for standard input.
@@ -46,7 +48,7 @@ pub(crate) fn list(paths: &[PathBuf]) -> Vec<Input> {
     for path in paths {
         if path.is_dir() {
             if let Some(message) = left_out(path).message() {
-                eprintln!("rtpt: {}: {message}", path.display());
+                eprintln!("rtpt: {}: {message}", shown(path));
             }
             let most = FILES_MAX.saturating_sub(inputs.len());
             inputs.extend(image_files(path, most).into_iter().map(|found| match found {

@@ -62,12 +62,12 @@ impl Printer {
         let notes: Vec<&str> = notes.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect();
         writeln!(
             out,
-            "{:path_width$}  {}  {}  {:6.0} ms  {}",
+            "{:path_width$}  {}  {}  {:6.0} ms{}",
             clipped(&shown(Path::new(&record.path)), path_width),
             answer(&record.best.label, record.best.probability, label_width),
             answer(&record.zero_shot.label, record.zero_shot.probability, label_width),
             record.timings_ms.total,
-            notes.join(", ")
+            if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) }
         )?;
         for (rank, next) in record.top.iter().enumerate().skip(1) {
             let rank = format!("{}.", rank + 1);

@@ -164,8 +164,6 @@ impl MethodSummary {
     /// The row of a table.
     pub(crate) fn cells(&self) -> [String; 9] {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
-        // What rounds to zero has no sign.
-        let hundredths = |value: f64| format!("{:.2}", if value.abs() < 0.005 { 0.0 } else { value });
         let gap = self.against_zero_shot.map_or(String::new(), |gap| {
             let p = if gap.p < 0.001 { "p < 0.001".into() } else { format!("p = {:.3}", gap.p) };
             format!("{:+.1}, {p}", gap.difference * 100.0)
@@ -186,6 +184,11 @@ impl MethodSummary {
             format!("{:.2}, {:.2}", self.ms.0, self.ms.1),
         ]
     }
+}
+
+/// Two decimals; what rounds to zero has no sign.
+fn hundredths(value: f64) -> String {
+    format!("{:.2}", if value.abs() < 0.005 { 0.0 } else { value })
 }
 
 fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSummary {
@@ -258,4 +261,16 @@ pub(crate) fn measured(results: &Results) -> impl Iterator<Item = &Measured> {
 
 fn tampers(results: &Results) -> Vec<f32> {
     measured(results).filter_map(|one| one.tamper).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_has_no_sign() {
+        let values = [(-0.0, "0.00"), (-0.004, "0.00"), (0.004, "0.00"), (-0.006, "-0.01"), (1.234, "1.23")];
+        assert!(values.iter().all(|&(value, text)| hundredths(value) == text));
+        assert_eq!(hundredths(f64::NAN), "NaN");
+    }
 }

@@ -89,7 +89,7 @@ fn text_named_as_an_image() {
 fn images_of_other_kinds_are_named_by_their_content() {
     for (kind, bytes) in [
         ("a GIF image", &b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"[..]),
-        ("a HEIC image", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("a HEIC image", b"\0\0\0\x14ftypheic\0\0\0\0heic"),
         ("a HEIC image", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
         ("an AVIF image", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif"),
         ("a TIFF or raw image", b"II*\0\x08\0\0\0"),

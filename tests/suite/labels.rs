@@ -16,7 +16,7 @@ fn wrong_label_files() {
     );
     assert_labels_refused(b"", &["holds no label", "one label a line"]);
     assert_labels_refused(b"red\nwatch\nred\n", &["\"red\" is given twice", "entries 1 and 3"]);
-    assert_labels_refused(b"red\n", &["1 labels given", "expected 2"]);
+    assert_labels_refused(b"red\n", &["1 label given", "expected 2"]);
     assert_labels_refused(b"\xff\xfe", &["is not UTF-8"]);
 }
 

@@ -94,7 +94,7 @@ fn the_clients_say_what_the_daemon_says() {
         (&json!(["1", "2"]), &"edited".into())
     );
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n");
-    rtpt(&["labels", "set", &bench.write("one.txt", b"red\n")]).fails_with(2, &["1 labels given"]);
+    rtpt(&["labels", "set", &bench.write("one.txt", b"red\n")]).fails_with(2, &["1 label given"]);
     rtpt(&["labels", "set", &bench.write("unknown.txt", b"red\nzebra\n")]).fails_with(2, &["no class named \"zebra\""]);
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n", "the old ones stay");
     // What `show --json` prints can be put in force again.
