@@ -20,12 +20,14 @@ fn the_public_items_are_those_of_the_list() {
         fs::write(&path, &found).unwrap();
     }
     let listed = fs::read_to_string(&path).unwrap();
-    for line in found.lines().filter(|line| !listed.lines().any(|other| other == *line)) {
-        panic!("not in {LIST}: {line}\nis it meant to be public? then run this test with RTPT_WRITE_API=1");
-    }
-    for line in listed.lines().filter(|line| !found.lines().any(|other| other == *line)) {
-        panic!("in {LIST} and gone: {line}");
-    }
+    let missing_in = |list: &str, from: &str| -> Vec<String> {
+        from.lines().filter(|line| !list.lines().any(|other| other == *line)).map(str::to_string).collect()
+    };
+    let (added, gone) = (missing_in(&listed, &found), missing_in(&found, &listed));
+    assert!(
+        added.is_empty() && gone.is_empty(),
+        "{LIST} differs: new {added:?}, gone {gone:?}; if that is meant, run this test with RTPT_WRITE_API=1"
+    );
 }
 
 /// Every item that `lib.rs` re-exports, with its public fields, variants and methods, a line each.
@@ -175,4 +177,32 @@ fn main() -> Result<(), rtpt_edge::Error> {
     for name in ["clap", "indicatif", "env_logger", "plotters", "tokio", "axum", "hyper"] {
         assert!(!tree.lines().any(|line| line.starts_with(&format!("{name} v"))), "{name} is in\n{tree}");
     }
+}
+
+/// Files that the compiler reads beside the sources are in the package too, and the package is no place for models.
+#[test]
+fn the_package_has_what_its_sources_include() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let listed =
+        Command::new(cargo).args(["package", "--list", "--allow-dirty", "--offline"]).current_dir(root()).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let files: Vec<&str> = listed.lines().collect();
+    assert!(files.contains(&"src/lib.rs") && files.contains(&"LICENSE-MIT"), "{listed}");
+    let mut sources = Vec::new();
+    walk(&root().join("src"), &mut sources);
+    let mut included = 0;
+    for source in sources.iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs")) {
+        let text = fs::read_to_string(source).unwrap();
+        for call in ["include_bytes!(\"", "include_str!(\""] {
+            for name in text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                let path = source.parent().unwrap().join(name).canonicalize().unwrap();
+                let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
+                assert!(files.contains(&path), "{path} is not among the files that Cargo.toml includes");
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 5, "the search is broken");
+    let bytes: u64 = files.iter().filter_map(|name| root().join(name).metadata().ok()).map(|file| file.len()).sum();
+    assert!(bytes < 10_000_000, "{bytes} bytes before compression, more than a registry takes");
 }

@@ -223,7 +223,7 @@ fn an_encoder_that_overflows_is_reported_by_view() {
 #[test]
 fn the_demo_bundle_is_found_from_any_folder() {
     let bench = Bench::new();
-    let run = bench.rtpt_without_bundle(&["bundle", "info"]);
+    let run = bench.rtpt_in_clone(&["bundle", "info"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.starts_with("bundle         demo@"), "{}", run.stdout);
 }
@@ -240,7 +240,7 @@ fn the_demo_bundle_reproduces_its_goldens() {
 fn the_demo_runs_and_resists() {
     let bench = Bench::new();
     let picture = bench.path("why.png");
-    let run = bench.rtpt_without_bundle(&["demo", "--views", "16", "--explain", picture.to_str().unwrap()]);
+    let run = bench.rtpt_in_clone(&["demo", "--views", "16", "--explain", picture.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let totals = run.stdout.lines().find(|line| line.starts_with("right")).expect("a line of totals");
     let counts: Vec<usize> = totals.split_whitespace().filter_map(|word| word.parse().ok()).collect();

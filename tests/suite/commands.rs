@@ -112,7 +112,7 @@ fn records_are_as_the_program_writes_them() {
     let [Block { text, .. }] = &all_blocks("json")[..] else { panic!("expected one record in the documents") };
     let documented: Value = serde_json::from_str(text).unwrap();
     let photo = root().join(documented["path"].as_str().unwrap());
-    let run = bench.rtpt_without_bundle(&["classify", "--json", "--top", "2", photo.to_str().unwrap()]);
+    let run = bench.rtpt_in_clone(&["classify", "--json", "--top", "2", photo.to_str().unwrap()]);
     let written = &run.records()[0];
     assert_eq!(keys(&documented), keys(written));
     for same in ["digest", "label", "method", "views", "zero_shot/label", "tamper/suspicious"] {

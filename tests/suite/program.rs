@@ -1,7 +1,9 @@
 //! Runs the real `rtpt` the way a user does, and makes the bundles and images it is run on.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -64,8 +66,24 @@ impl Bench {
         run(self.command(arguments), &[])
     }
 
+    /// As [`Self::rtpt_without_bundle`], by a program in the `target/release` of a clone: this one's own may be elsewhere.
+    pub fn rtpt_in_clone(&self, arguments: &[&str]) -> Run {
+        let clone = self.path("clone");
+        let (program, model) = (clone.join("target/release/rtpt"), clone.join("models/demo"));
+        for path in [&program, &model] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        let built = Path::new(env!("CARGO_BIN_EXE_rtpt"));
+        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
+        symlink(root().join("models/demo"), &model).unwrap();
+        run(self.prepared(program_at(&program), arguments), &[])
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = program();
+        self.prepared(program(), arguments)
+    }
+
+    fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -101,8 +119,12 @@ impl Bench {
 
 /// `rtpt`; where the tests run under emulation, by the same emulator.
 pub fn program() -> Command {
+    program_at(Path::new(env!("CARGO_BIN_EXE_rtpt")))
+}
+
+fn program_at(path: &Path) -> Command {
     let emulator = std::env::var("RTPT_TESTS_EMULATOR").unwrap_or_default();
-    let mut words = emulator.split_whitespace().chain([env!("CARGO_BIN_EXE_rtpt")]);
+    let mut words = emulator.split_whitespace().map(OsStr::new).chain([path.as_os_str()]);
     let mut command = Command::new(words.next().unwrap());
     command.args(words);
     command
