@@ -13,7 +13,7 @@ pub(crate) type Result<T> = std::result::Result<T, BundleError>;
 #[non_exhaustive]
 pub enum BundleError {
     /// No bundle was named and none was found.
-    #[error("no bundle was named and none was found; name one (looked in: {})", tried.join(", "))]
+    #[error("no bundle found (looked in: {}); name one", tried.join(", "))]
     NotFound {
         /// The folders that were looked in.
         tried: Vec<String>,
@@ -53,9 +53,7 @@ pub enum BundleError {
         source: serde_json::Error,
     },
     /// The manifest is of another format version.
-    #[error(
-        "the bundle has format version {found}, expected {supported}; export it again or use the matching version of this program"
-    )]
+    #[error("the bundle has format version {found}, expected {supported}; export it again or use the matching rtpt")]
     ManifestVersion {
         /// Version in the manifest.
         found: u64,

@@ -173,14 +173,11 @@ pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(in_words(error)),
     };
-    let locked = guarded(|| match builder().open(&path) {
-        Err(error @ DatabaseError::DatabaseAlreadyOpen) => Err(opening(&error)),
-        _ => Ok(false),
-    });
-    if let Err(problem) = locked
-        && problem.contains(IN_USE)
-    {
-        return Err(problem);
+    // A panic over a damaged file is no reason to keep it.
+    let in_use =
+        guarded(|| Ok(builder().open(&path).err().filter(|e| matches!(e, DatabaseError::DatabaseAlreadyOpen))));
+    if let Ok(Some(error)) = in_use {
+        return Err(opening(&error));
     }
     fs::remove_file(&path).map_err(in_words)?;
     Ok(bytes)

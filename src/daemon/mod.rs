@@ -48,7 +48,6 @@ pub(crate) use update::{Loaded, Loader};
 use crate::cache::FeatureCache;
 use crate::encoder::EncoderError;
 use crate::error::{Error, Result};
-use crate::files::FileError;
 use crate::limits::{QUEUE, SHUTDOWN_MS};
 use crate::lock::Lock;
 use crate::setting::SettingError;
@@ -111,7 +110,6 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
     let mut listeners = Listeners::open(&socket, listen)?;
-    let failed = |source| FileError::Unwritable { path: state.clone(), source };
     fs::create_dir_all(&state).map_err(|error| SettingError {
         what: "the daemon's folder",
         expected: "one that can be written; name it with --state DIR".into(),
@@ -120,12 +118,13 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let _one = Lock::take(&state.join("daemon.lock"), &state, "--state")?;
     let parts = Parts::new(queue, cache, listeners.places());
     let engine = parts.engine();
-    let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run()).map_err(failed)?;
+    let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());
+    let engine = engine.map_err(|source| Error::Thread { what: "the engine's thread", source })?;
     let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder);
     let (stop, stopping) = watch::channel(false);
     let context = parts.context(updater, Access { token }, stopping);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
-    let runtime = runtime.map_err(failed)?;
+    let runtime = runtime.map_err(|source| Error::Thread { what: "the threads that answer clients", source })?;
     let taken = std::mem::take(&mut listeners.all);
     let outcome = runtime.block_on(run_until_stopped(&context, taken, stop, &engine));
     context.queue.inbox.close();

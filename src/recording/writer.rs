@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_folder, part_number};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::FileError;
 use crate::files::sync_folder;
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
@@ -95,7 +95,7 @@ impl Recorder {
         let thread = thread::Builder::new()
             .name("rtpt-record".into())
             .spawn(move || Writer { ring, status: shared, unsynced: 0, rest_until: None }.run(&receiver))
-            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
+            .map_err(|source| Error::Thread { what: "the recorder's thread", source })?;
         Ok(Self { entries: Some(sender), thread: Some(thread), status, _lock: lock })
     }
 

@@ -7,7 +7,7 @@ use rtpt_edge::internal::encoder::{Encoder, EncoderShape};
 use crate::program::tiny;
 
 fn encoder(batch: usize) -> Encoder {
-    let bundle = Bundle::open(&tiny()).unwrap();
+    let bundle = Bundle::open(tiny()).unwrap();
     Encoder::load(rtpt_edge::internal::bundle::encoder(&bundle), EncoderShape { resolution: 16, embedding: 8 }, batch)
         .unwrap()
 }
