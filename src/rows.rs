@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, NdFlo
 
 /// Float of the computations: f32 on the device, f64 in tests that need more digits.
 ///
-/// Sealed, because [`add_product`] hands values of this type to unsafe code that knows f32 and f64.
+/// Sealed, because `add_product` hands values of this type to unsafe code that knows f32 and f64.
 pub trait Real: NdFloat + sealed::Sealed {
     /// The error function.
     fn erf(self) -> Self;
