@@ -73,7 +73,7 @@ pub(crate) enum Needs {
 pub struct Material<'a, T> {
     /// Class embeddings T `[C, D]`, unit rows.
     pub classes: ArrayView2<'a, T>,
-    /// Text tower and prompts, for methods that [need](Needs) them.
+    /// Text tower and prompts, for methods that need them.
     pub context: Option<Arc<ContextModel<T>>>,
 }
 

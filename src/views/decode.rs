@@ -18,7 +18,7 @@ pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 /// reference preprocessing (`Image.convert("RGB")`) drops it; of 16-bit values the high byte is kept, as Pillow does.
 ///
 /// # Errors
-/// The file is empty, of no known format, corrupt or truncated, or past a limit of [`crate::limits`]; the size is
+/// The file is empty, of no known format, corrupt or truncated, or past a limit of `limits.rs`; the size is
 /// checked before pixels are allocated.
 pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     if bytes.is_empty() {

@@ -117,7 +117,7 @@ fn an_interrupted_evaluation_goes_on_and_other_settings_are_not_mixed_in() {
     fs::write(&results, torn).unwrap();
     let run = eval(&[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stderr.contains("3 of 7 images measured before"), "{}", run.stderr);
+    assert!(run.stderr.contains("3 of 7 images were measured before"), "{}", run.stderr);
     assert_eq!(lines(&results), whole);
     assert_eq!(
         summary(&out)["conditions"][0]["methods"][2]["right"],
