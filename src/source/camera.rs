@@ -1,7 +1,8 @@
 //! A V4L2 camera: MJPG and YUYV in mapped buffers.
 
+use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -80,7 +81,7 @@ struct Layout {
 
 impl Camera {
     pub(crate) fn open(spec: &CameraSpec) -> Result<Self, SourceFailure> {
-        let device = open_device(spec)?;
+        let device = open_device(&spec.device).map_err(|error| SourceFailure::Failed(error.to_string()))?;
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
         if let Some(Err(problem)) = spec.rate.map(|rate| device.set_rate(rate)) {
@@ -136,14 +137,39 @@ fn failed(what: &str, problem: Errno) -> SourceFailure {
     SourceFailure::Failed(format!("the camera cannot {what}: {}", problem.desc()))
 }
 
-fn open_device(spec: &CameraSpec) -> Result<Device, SourceFailure> {
-    let path = spec.device.display();
-    let device =
-        Device::open(&spec.device).map_err(|error| SourceFailure::Failed(format!("cannot open {path}: {error}")))?;
-    let capability = device.capability().map_err(|_| SourceFailure::Failed(format!("{path} is no video device")))?;
+/// A device file that is no camera to take frames from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CameraError {
+    /// The file cannot be opened.
+    #[error("cannot open {}: {source}", device.display())]
+    Unopened {
+        /// Device file.
+        device: PathBuf,
+        /// Error of the system.
+        source: io::Error,
+    },
+    /// The file is no video device.
+    #[error("{} is no video device", device.display())]
+    NotVideo {
+        /// Device file.
+        device: PathBuf,
+    },
+    /// The device is of a camera, but gives no frames.
+    #[error(
+        "{} gives no frames; a camera has several device files, and not all give frames; try the next",
+        device.display()
+    )]
+    NoFrames {
+        /// Device file.
+        device: PathBuf,
+    },
+}
+
+fn open_device(path: &Path) -> Result<Device, CameraError> {
+    let device = Device::open(path).map_err(|source| CameraError::Unopened { device: path.into(), source })?;
+    let capability = device.capability().map_err(|_| CameraError::NotVideo { device: path.into() })?;
     if !capability.gives_frames() {
-        let advice = "a camera has several device files, and not all give frames; try the next";
-        return Err(SourceFailure::Failed(format!("{path} gives no frames; {advice}")));
+        return Err(CameraError::NoFrames { device: path.into() });
     }
     Ok(device)
 }
@@ -191,12 +217,12 @@ fn map_buffers(device: Device) -> Result<Buffers, SourceFailure> {
 }
 
 /// A video device, and what it offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct CameraReport {
     /// The device file.
     pub device: PathBuf,
     /// The camera's name and formats; or the reason that it cannot be used.
-    pub found: Result<OfferedFormats, String>,
+    pub found: Result<OfferedFormats, CameraError>,
 }
 
 /// Name and formats of a camera.
@@ -220,9 +246,8 @@ pub(crate) struct OfferedFormat {
 }
 
 /// Looks at a video device without setting anything.
-pub(crate) fn look_at_camera(device: &std::path::Path) -> CameraReport {
-    let spec = CameraSpec { device: device.into(), size: None, rate: None, format: None };
-    let found = open_device(&spec).map_err(|failure| failure.to_string()).map(|open| {
+pub(crate) fn look_at_camera(device: &Path) -> CameraReport {
+    let found = open_device(device).map(|open| {
         let described = open.formats().into_iter().map(|code| OfferedFormat {
             code: code_name(code),
             understood: CameraFormat::of_code(code).is_some(),

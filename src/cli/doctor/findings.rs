@@ -226,21 +226,22 @@ pub(crate) fn cameras(reports: &[crate::source::CameraReport]) -> Vec<Finding> {
 
 #[cfg(feature = "daemon")]
 fn camera(report: &crate::source::CameraReport) -> Finding {
+    use std::io::ErrorKind;
+
+    use crate::source::CameraError;
     let device = report.device.display();
     let offered = match &report.found {
         Ok(offered) => offered,
-        Err(problem) if problem.contains("gives no frames") => {
-            return finding("camera", Fine, problem.as_str(), format!("{NOTHING}: not a device to take frames from"));
-        }
-        Err(problem) if problem.contains("ermission denied") => {
-            let advice = "let this user use cameras: sudo usermod -aG video $USER, then log in again";
-            return finding("camera", Problem, problem.as_str(), advice);
-        }
-        Err(problem) if problem.contains("is no video device") => {
-            return finding("camera", Problem, problem.as_str(), "name one that is, such as /dev/video0");
-        }
-        Err(problem) => {
-            return finding("camera", Problem, problem.as_str(), "plug it in again, and look at what dmesg says");
+        Err(error) => {
+            let (verdict, advice) = match error {
+                CameraError::NoFrames { .. } => (Fine, "nothing to do: not a device to take frames from"),
+                CameraError::NotVideo { .. } => (Problem, "name one that is, such as /dev/video0"),
+                CameraError::Unopened { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                    (Problem, "let this user use cameras: sudo usermod -aG video $USER, then log in again")
+                }
+                CameraError::Unopened { .. } => (Problem, "plug it in again, and look at what dmesg says"),
+            };
+            return finding("camera", verdict, error.to_string(), advice);
         }
     };
     let formats: Vec<String> = offered
@@ -442,15 +443,21 @@ mod tests {
     #[cfg(feature = "daemon")]
     #[test]
     fn a_camera_that_may_not_be_used_is_told_apart_from_a_broken_one() {
-        use crate::source::CameraReport;
-        let report = |problem: &str| CameraReport { device: "/dev/video0".into(), found: Err(problem.into()) };
-        let denied = camera(&report("cannot open /dev/video0: Permission denied (os error 13)"));
+        use std::io;
+        use std::path::PathBuf;
+
+        use crate::source::{CameraError, CameraReport};
+        let report = |error: CameraError| CameraReport { device: "/dev/video0".into(), found: Err(error) };
+        let device = || PathBuf::from("/dev/video0");
+        let unopened =
+            |code| report(CameraError::Unopened { device: device(), source: io::Error::from_raw_os_error(code) });
+        let denied = camera(&unopened(13));
         assert!(denied.verdict == Problem && denied.advice.contains("usermod -aG video"), "{denied:?}");
-        let broken = camera(&report("cannot open /dev/video0: No such device (os error 19)"));
+        let broken = camera(&unopened(19));
         assert!(broken.verdict == Problem && broken.advice.contains("dmesg"), "{broken:?}");
-        let none = camera(&report("/dev/null is no video device"));
+        let none = camera(&report(CameraError::NotVideo { device: device() }));
         assert!(none.verdict == Problem && none.advice.contains("/dev/video0"), "{none:?}");
-        let other = camera(&report("/dev/video1 gives no frames; try the next"));
+        let other = camera(&report(CameraError::NoFrames { device: device() }));
         assert_eq!(other.verdict, Fine);
         assert!(cameras(&[])[0].advice.contains("rpicam-vid"));
     }

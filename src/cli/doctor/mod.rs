@@ -270,7 +270,7 @@ impl CameraRecord {
                 formats: offered.formats.into_iter().map(FormatRecord::from).collect(),
                 problem: None,
             },
-            Err(problem) => Self { device, name: None, formats: Vec::new(), problem: Some(problem) },
+            Err(error) => Self { device, name: None, formats: Vec::new(), problem: Some(error.to_string()) },
         }
     }
 }
