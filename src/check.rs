@@ -13,7 +13,7 @@ use crate::views::clean_view_array;
 
 /// How far one stage is from its golden.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Drift {
+pub(crate) struct Deviation {
     /// `view`, `features`, `logits`, `tokens` or `texts`.
     pub stage: &'static str,
     /// Largest absolute difference, NaN if a value was NaN; of `tokens` the number of texts that differ.
@@ -22,7 +22,7 @@ pub(crate) struct Drift {
     pub tolerance: f32,
 }
 
-impl Drift {
+impl Deviation {
     /// Whether it is within the tolerance; NaN is not.
     pub(crate) fn passes(&self) -> bool {
         self.difference <= self.tolerance
@@ -36,34 +36,34 @@ const FEATURE_TOLERANCE: f32 = 1e-4;
 /// Tolerance of the logits.
 const LOGIT_TOLERANCE: f32 = 1e-2;
 
-/// Runs the golden image through view, encoder and logits and measures the drift of each stage.
+/// Runs the golden image through view, encoder and logits and measures the deviation of each stage.
 ///
 /// # Errors
-/// The encoder cannot be loaded or run. Drift past the tolerance is no error here: see [`require_goldens`].
-pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Drift>> {
+/// The encoder cannot be loaded or run. Deviation past the tolerance is no error here: see [`require_goldens`].
+pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Deviation>> {
     let goldens = &bundle.goldens;
     let preprocessing = bundle.manifest.preprocessing();
     let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
     let view = clean_view_array(&goldens.image, &preprocessing).insert_axis(Axis(0));
     let features = Encoder::load(&bundle.encoder, shape, 1)?.encode(view.view())?;
     let view = view.index_axis_move(Axis(0), 0);
-    let mut drifts = vec![
-        drift("view", &view.into_dyn(), &goldens.view, VIEW_TOLERANCE),
-        drift("features", &features.clone().into_dyn(), &goldens.features, FEATURE_TOLERANCE),
+    let mut deviations = vec![
+        deviation("view", &view.into_dyn(), &goldens.view, VIEW_TOLERANCE),
+        deviation("features", &features.clone().into_dyn(), &goldens.features, FEATURE_TOLERANCE),
     ];
     if let (Some(logits), Some(_)) = (&goldens.logits, &bundle.labels) {
         let labels = LabelSet::of(bundle)?;
         let found = scaled_products(bundle.manifest.logit_scale, features.view(), labels.embeddings.view());
-        drifts.push(drift("logits", &found.into_dyn(), logits, LOGIT_TOLERANCE));
+        deviations.push(deviation("logits", &found.into_dyn(), logits, LOGIT_TOLERANCE));
     }
     if let Some(golden) = goldens.texts.as_ref().filter(|_| bundle.manifest.text.is_some()) {
-        drifts.extend(check_texts(bundle, golden)?);
+        deviations.extend(check_texts(bundle, golden)?);
     }
-    Ok(drifts)
+    Ok(deviations)
 }
 
 /// The golden texts through tokenizer and text tower.
-fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Drift; 2]> {
+fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Deviation; 2]> {
     let model = bundle.text_model()?;
     let mut tokens = Vec::with_capacity(golden.texts.len());
     for text in &golden.texts {
@@ -75,28 +75,30 @@ fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Drift; 2]> {
     // Whole texts in the place of the label: what the tower makes of them does not depend on how they are cut.
     let features = embed(&model, &golden.texts, &Prompt::Templates(vec!["{}".into()]))?;
     Ok([
-        Drift { stage: "tokens", difference: wrong as f32, tolerance: 0.0 },
-        drift("texts", &features.into_dyn(), &golden.features, FEATURE_TOLERANCE),
+        Deviation { stage: "tokens", difference: wrong as f32, tolerance: 0.0 },
+        deviation("texts", &features.into_dyn(), &golden.features, FEATURE_TOLERANCE),
     ])
 }
 
-/// The first drift past its tolerance, as an error.
+/// The first deviation past its tolerance, as an error.
 ///
 /// # Errors
-/// A stage drifts past its tolerance.
-pub(crate) fn require_goldens(drifts: &[Drift]) -> Result<()> {
-    match drifts.iter().find(|drift| !drift.passes()) {
+/// A stage deviates past its tolerance.
+pub(crate) fn require_goldens(deviations: &[Deviation]) -> Result<()> {
+    match deviations.iter().find(|deviation| !deviation.passes()) {
         None => Ok(()),
-        Some(&Drift { stage, difference, tolerance }) => Err(Error::GoldenMismatch { stage, difference, tolerance }),
+        Some(&Deviation { stage, difference, tolerance }) => {
+            Err(Error::GoldenMismatch { stage, difference, tolerance })
+        }
     }
 }
 
-fn drift(stage: &'static str, found: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: f32) -> Drift {
+fn deviation(stage: &'static str, found: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: f32) -> Deviation {
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let difference = differences.fold(0.0_f32, |largest, difference| {
         if difference.is_nan() || largest.is_nan() { f32::NAN } else { largest.max(difference) }
     });
-    Drift { stage, difference, tolerance }
+    Deviation { stage, difference, tolerance }
 }
 
 #[cfg(test)]
@@ -108,16 +110,16 @@ mod tests {
     #[test]
     fn one_nan_fails_the_stage() {
         let (expected, found) = (arr1(&[1.0, 2.0, 3.0]).into_dyn(), arr1(&[1.0, f32::NAN, 3.0]).into_dyn());
-        let drift = drift("features", &found, &expected, 1.0);
-        assert!(!drift.passes());
-        assert!(require_goldens(&[drift]).is_err());
+        let deviation = deviation("features", &found, &expected, 1.0);
+        assert!(!deviation.passes());
+        assert!(require_goldens(&[deviation]).is_err());
     }
 
     #[test]
     fn the_largest_difference_counts() {
         let (expected, found) = (arr1(&[1.0, 2.0]).into_dyn(), arr1(&[1.5, 2.25]).into_dyn());
-        assert_eq!(drift("view", &found, &expected, 1.0).difference, 0.5);
-        assert!(drift("view", &found, &expected, 0.5).passes());
-        assert!(!drift("view", &found, &expected, 0.4).passes());
+        assert_eq!(deviation("view", &found, &expected, 1.0).difference, 0.5);
+        assert!(deviation("view", &found, &expected, 0.5).passes());
+        assert!(!deviation("view", &found, &expected, 0.4).passes());
     }
 }

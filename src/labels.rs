@@ -74,7 +74,7 @@ fn labels_hint(path: &Path) -> String {
     format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 
-/// Labels that can be told apart, and their identifiers, if they have any.
+/// Labels that differ from one another, and their identifiers, if they have any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,

@@ -48,22 +48,22 @@ pub(crate) struct DiskUsage {
 impl DiskCache {
     /// Opens the cache in `folder`, or makes one.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, String> {
-        fs::create_dir_all(folder).map_err(in_words)?;
+        fs::create_dir_all(folder).map_err(message_of)?;
         let path = folder.join(FILE_NAME);
         guarded(|| {
             let database = builder().create(&path).map_err(|error| opening(&error))?;
-            let write = database.begin_write().map_err(in_words)?;
+            let write = database.begin_write().map_err(message_of)?;
             {
-                let mut numbers = write.open_table(NUMBERS).map_err(in_words)?;
-                let found = numbers.get("format").map_err(in_words)?.map(|guard| guard.value());
+                let mut numbers = write.open_table(NUMBERS).map_err(message_of)?;
+                let found = numbers.get("format").map_err(message_of)?.map(|guard| guard.value());
                 check_format(found.unwrap_or(FORMAT))?;
                 if found.is_none() {
-                    numbers.insert("format", FORMAT).map_err(in_words)?;
-                    write.open_table(FEATURES).map_err(in_words)?;
-                    write.open_table(ORDER).map_err(in_words)?;
+                    numbers.insert("format", FORMAT).map_err(message_of)?;
+                    write.open_table(FEATURES).map_err(message_of)?;
+                    write.open_table(ORDER).map_err(message_of)?;
                 }
             }
-            write.commit().map_err(in_words)?;
+            write.commit().map_err(message_of)?;
             Ok(Self { folder: folder.into(), database, bytes_max, pending: Vec::new() })
         })
     }
@@ -74,9 +74,9 @@ impl DiskCache {
             return Ok(Some(Array2::clone(features)));
         }
         guarded(|| {
-            let read = self.database.begin_read().map_err(in_words)?;
-            let table = read.open_table(FEATURES).map_err(in_words)?;
-            let Some(value) = table.get(&key.0).map_err(in_words)? else { return Ok(None) };
+            let read = self.database.begin_read().map_err(message_of)?;
+            let table = read.open_table(FEATURES).map_err(message_of)?;
+            let Some(value) = table.get(&key.0).map_err(message_of)? else { return Ok(None) };
             let features = decode(key, value.value());
             if features.is_none() {
                 log::warn!("a damaged entry of the feature cache in {} is left alone", self.folder.display());
@@ -102,41 +102,41 @@ impl DiskCache {
             return Ok(());
         }
         guarded(|| {
-            let mut write = self.database.begin_write().map_err(in_words)?;
+            let mut write = self.database.begin_write().map_err(message_of)?;
             // After a crash the next start then need not walk the whole file.
             write.set_quick_repair(true);
             {
-                let mut features = write.open_table(FEATURES).map_err(in_words)?;
-                let mut order = write.open_table(ORDER).map_err(in_words)?;
-                let mut numbers = write.open_table(NUMBERS).map_err(in_words)?;
+                let mut features = write.open_table(FEATURES).map_err(message_of)?;
+                let mut order = write.open_table(ORDER).map_err(message_of)?;
+                let mut numbers = write.open_table(NUMBERS).map_err(message_of)?;
                 let number = |name: &str, numbers: &redb::Table<&str, u64>| {
-                    numbers.get(name).map(|guard| guard.map_or(0, |guard| guard.value())).map_err(in_words)
+                    numbers.get(name).map(|guard| guard.map_or(0, |guard| guard.value())).map_err(message_of)
                 };
                 let mut bytes = number("bytes", &numbers)?;
                 let mut next = number("next", &numbers)?;
                 for (key, value) in &pending {
                     let encoded = encode(key, value);
-                    let old = features.insert(&key.0, encoded.as_slice()).map_err(in_words)?;
+                    let old = features.insert(&key.0, encoded.as_slice()).map_err(message_of)?;
                     bytes += encoded.len() as u64;
                     match old {
                         // A damaged entry was written anew; its place in the order stays.
                         Some(old) => bytes = bytes.saturating_sub(old.value().len() as u64),
                         None => {
-                            order.insert(next, &key.0).map_err(in_words)?;
+                            order.insert(next, &key.0).map_err(message_of)?;
                             next += 1;
                         }
                     }
                 }
                 while bytes > self.bytes_max {
-                    let Some((_, oldest)) = order.pop_first().map_err(in_words)? else { break };
-                    if let Some(old) = features.remove(oldest.value()).map_err(in_words)? {
+                    let Some((_, oldest)) = order.pop_first().map_err(message_of)? else { break };
+                    if let Some(old) = features.remove(oldest.value()).map_err(message_of)? {
                         bytes = bytes.saturating_sub(old.value().len() as u64);
                     }
                 }
-                numbers.insert("bytes", bytes).map_err(in_words)?;
-                numbers.insert("next", next).map_err(in_words)?;
+                numbers.insert("bytes", bytes).map_err(message_of)?;
+                numbers.insert("next", next).map_err(message_of)?;
             }
-            write.commit().map_err(in_words)
+            write.commit().map_err(message_of)
         })
     }
 }
@@ -147,21 +147,21 @@ pub(crate) fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
     let file_bytes = match path.metadata() {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(in_words(error)),
+        Err(error) => return Err(message_of(error)),
     };
     guarded(|| {
         let database = builder().open(&path).map_err(|error| opening(&error))?;
-        let read = database.begin_read().map_err(in_words)?;
+        let read = database.begin_read().map_err(message_of)?;
         let numbers = match read.open_table(NUMBERS) {
             Ok(numbers) => numbers,
             Err(TableError::TableDoesNotExist(_)) => return Err("it is a database of another program".into()),
-            Err(error) => return Err(in_words(error)),
+            Err(error) => return Err(message_of(error)),
         };
         let number = |name: &str| numbers.get(name).map(|guard| guard.map_or(0, |guard| guard.value()));
-        check_format(number("format").map_err(in_words)?)?;
-        let features = read.open_table(FEATURES).map_err(in_words)?;
-        let entries = redb::ReadableTableMetadata::len(&features).map_err(in_words)?;
-        Ok(Some(DiskUsage { entries, bytes: number("bytes").map_err(in_words)?, file_bytes }))
+        check_format(number("format").map_err(message_of)?)?;
+        let features = read.open_table(FEATURES).map_err(message_of)?;
+        let entries = redb::ReadableTableMetadata::len(&features).map_err(message_of)?;
+        Ok(Some(DiskUsage { entries, bytes: number("bytes").map_err(message_of)?, file_bytes }))
     })
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
     let bytes = match path.metadata() {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(in_words(error)),
+        Err(error) => return Err(message_of(error)),
     };
     // A panic over a damaged file is no reason to keep it.
     let in_use =
@@ -179,7 +179,7 @@ pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
     if let Ok(Some(error)) = in_use {
         return Err(opening(&error));
     }
-    fs::remove_file(&path).map_err(in_words)?;
+    fs::remove_file(&path).map_err(message_of)?;
     Ok(bytes)
 }
 
@@ -198,7 +198,7 @@ fn opening(error: &DatabaseError) -> String {
         }
         DatabaseError::UpgradeRequired(_) => format!("it was made by another version ({error}); {ADVICE}"),
         DatabaseError::Storage(redb::StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
-            in_words(source)
+            message_of(source)
         }
         _ => format!("{error}; {ADVICE}"),
     }
@@ -213,7 +213,7 @@ fn check_format(found: u64) -> Result<(), String> {
     Err(format!("it has format {found}, expected {FORMAT}; {ADVICE}"))
 }
 
-fn in_words(error: impl std::fmt::Display) -> String {
+fn message_of(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 

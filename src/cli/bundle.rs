@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::bundle::locate_bundle;
-use crate::check::{Drift, check_goldens, require_goldens};
+use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::wording::counted;
 use clap::{Args, Subcommand};
 
@@ -64,19 +64,23 @@ fn check(bundle: &Bundle) -> Outcome {
     let mut out = io::stdout().lock();
     let files = counted(bundle.manifest.files.len(), "file");
     writeln!(out, "{}: {files}, sizes and digests as recorded", bundle.id())?;
-    let drifts = check_goldens(bundle)?;
-    print_drifts(&mut out, &drifts)?;
-    require_goldens(&drifts)?;
+    let deviations = check_goldens(bundle)?;
+    print_deviations(&mut out, &deviations)?;
+    require_goldens(&deviations)?;
     writeln!(out, "the bundle gives its golden results on this device")?;
     Ok(Completion::All)
 }
 
 /// A table of how far each stage is from its golden.
-pub(crate) fn print_drifts(out: &mut impl Write, drifts: &[Drift]) -> io::Result<()> {
+pub(crate) fn print_deviations(out: &mut impl Write, deviations: &[Deviation]) -> io::Result<()> {
     writeln!(out, "{:10} {:>20} {:>12}", "stage", "largest difference", "tolerance")?;
-    for drift in drifts {
-        let verdict = if drift.passes() { "ok" } else { "FAILED" };
-        writeln!(out, "{:10} {:>20.3e} {:>12.0e}  {verdict}", drift.stage, drift.difference, drift.tolerance)?;
+    for deviation in deviations {
+        let verdict = if deviation.passes() { "ok" } else { "FAILED" };
+        writeln!(
+            out,
+            "{:10} {:>20.3e} {:>12.0e}  {verdict}",
+            deviation.stage, deviation.difference, deviation.tolerance
+        )?;
     }
     Ok(())
 }

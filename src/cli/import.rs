@@ -7,7 +7,7 @@ use crate::import::{ImportRequest, Imported, import};
 use crate::views::decode;
 use clap::Args;
 
-use super::bundle::{print_drifts, print_info};
+use super::bundle::{print_deviations, print_info};
 use super::inputs::Input;
 use super::{Completion, Outcome};
 
@@ -84,11 +84,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         resolution: arguments.resolution,
         logit_scale: arguments.logit_scale,
     };
-    let Imported { bundle, drifts } = import(&request, &arguments.output)?;
+    let Imported { bundle, deviations } = import(&request, &arguments.output)?;
     let mut out = io::stdout().lock();
     print_info(&mut out, &bundle)?;
     writeln!(out)?;
-    print_drifts(&mut out, &drifts)?;
+    print_deviations(&mut out, &deviations)?;
     let labels = if bundle.labels.is_some() { "" } else { "--labels FILE " };
     writeln!(out, "imported; try: rtpt classify --bundle {} {labels}PHOTO", arguments.output.display())?;
     Ok(Completion::All)

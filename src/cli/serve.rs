@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    // Asked once before anything is opened, so that a wrong flag is told at once.
+    // Asked once before anything is opened, so that a wrong flag is refused at once.
     arguments.source()?;
     let unknown = |what, expected: &str| SettingError { what, expected: expected.into(), found: "unknown".into() };
     let socket = match &arguments.socket {

@@ -16,7 +16,7 @@ use crate::bundle::BundleError;
 use crate::bundle::{
     Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextFiles,
 };
-use crate::check::{Drift, check_goldens, require_goldens};
+use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
 use crate::files::FileError;
@@ -75,7 +75,7 @@ pub(crate) struct Imported {
     /// The bundle.
     pub bundle: Bundle,
     /// Distances of its check from the goldens that were just made.
-    pub drifts: Vec<Drift>,
+    pub deviations: Vec<Deviation>,
 }
 
 /// Imports a model as the bundle `target`.
@@ -141,10 +141,10 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         files: writer.files().clone(),
     })?;
     let bundle = Bundle::open(writer.folder())?;
-    let drifts = check_goldens(&bundle)?;
-    require_goldens(&drifts)?;
+    let deviations = check_goldens(&bundle)?;
+    require_goldens(&deviations)?;
     drop(bundle);
-    Ok(Imported { bundle: Bundle::open(&writer.publish()?)?, drifts })
+    Ok(Imported { bundle: Bundle::open(&writer.publish()?)?, deviations })
 }
 
 /// The logit scale that was asked for, else the checkpoint's.

@@ -12,7 +12,7 @@ use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_
 /// File name extensions (lower case) of the formats that [`decode`] reads.
 pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
-/// Decodes a JPEG, PNG, BMP or WebP file; the format is told by the content, not by a name.
+/// Decodes a JPEG, PNG, BMP or WebP file; the content decides the format, not a name.
 ///
 /// The EXIF orientation is applied. Grey is repeated over the channels; an alpha channel is dropped, as CLIP's
 /// reference preprocessing (`Image.convert("RGB")`) drops it; of 16-bit values the high byte is kept, as Pillow does.

@@ -18,7 +18,7 @@ fn assert_refused(parts: &[&str], break_it: impl FnOnce(&BrokenBundle)) {
 }
 
 #[test]
-fn a_good_bundle_passes_its_check_and_shows_its_drift() {
+fn a_good_bundle_passes_its_check_and_shows_its_deviation() {
     let run = Bench::new().rtpt(&["bundle", "check"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     for stage in ["view", "features", "logits"] {

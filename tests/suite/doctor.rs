@@ -35,9 +35,11 @@ fn the_device_is_described_and_every_finding_says_what_to_do() {
     assert!(report["memory"]["total_bytes"].as_u64() > Some(1 << 20), "{}", report["memory"]);
 
     let goldens = report["bundle"]["goldens"].as_array().unwrap();
-    let stages: Vec<&str> = goldens.iter().map(|drift| drift["stage"].as_str().unwrap()).collect();
+    let stages: Vec<&str> = goldens.iter().map(|deviation| deviation["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["view", "features", "logits"]);
-    assert!(goldens.iter().all(|drift| drift["passes"] == true && drift["difference"].as_f64() >= Some(0.0)));
+    assert!(
+        goldens.iter().all(|deviation| deviation["passes"] == true && deviation["difference"].as_f64() >= Some(0.0))
+    );
 
     let speed = &report["speed"];
     let kernels = speed["kernels"].as_array().unwrap();
@@ -70,7 +72,7 @@ fn the_list_is_for_people() {
     let bench = Bench::new();
     let run = bench.rtpt(&["doctor", "--no-timing"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    for part in ["processor    ok", "drift from the goldens: view", "temperature  ", "→ nothing to do"] {
+    for part in ["processor    ok", "deviation from the goldens: view", "temperature  ", "→ nothing to do"] {
         assert!(run.stdout.contains(part), "{part:?} is not in {}", run.stdout);
     }
     assert!(!run.stdout.contains("forecast"), "{}", run.stdout);
@@ -88,7 +90,8 @@ fn a_device_that_computes_something_else_is_told() {
     let bundle = finding(&run.records()[0], "bundle").clone();
     assert_eq!(bundle["verdict"], "problem");
     assert!(bundle["advice"].as_str().unwrap().contains("do not trust its answers"), "{bundle}");
-    let failed = run.records()[0]["bundle"]["goldens"].as_array().unwrap().iter().any(|drift| drift["passes"] == false);
+    let failed =
+        run.records()[0]["bundle"]["goldens"].as_array().unwrap().iter().any(|deviation| deviation["passes"] == false);
     assert!(failed);
 }
 
@@ -173,7 +176,8 @@ fn the_demo_bundle_is_examined_with_its_text_tower() {
     let run = bench.rtpt(&["doctor", "--no-timing", "--json", "--bundle", demo().to_str().unwrap()]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let goldens = run.records()[0]["bundle"]["goldens"].clone();
-    let stages: Vec<&str> = goldens.as_array().unwrap().iter().map(|drift| drift["stage"].as_str().unwrap()).collect();
+    let stages: Vec<&str> =
+        goldens.as_array().unwrap().iter().map(|deviation| deviation["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["view", "features", "logits", "tokens", "texts"]);
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bundle::Bundle;
 use crate::bundle::BundleError;
 use crate::cache::{FILE_NAME, disk_usage};
-use crate::check::Drift;
+use crate::check::Deviation;
 use crate::device::{Memory, Processor, Slowed};
 use crate::error::{Error, Result};
 use crate::wording::counted;
@@ -128,7 +128,7 @@ pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     if reasons.is_empty() {
         return finding("throttling", Fine, "nothing slows it, as far as the system tells", NOTHING);
     }
-    let told = reasons.iter().map(|reason| match reason {
+    let explained = reasons.iter().map(|reason| match reason {
         Slowed::Undervoltage => (
             "the supply's voltage is too low now",
             "use the power supply made for the board, and a short cable",
@@ -144,7 +144,7 @@ pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
             "write performance or ondemand to /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor; on a Jetson: nvpmodel, jetson_clocks",
         ),
     });
-    let (found, advice): (Vec<&str>, Vec<&str>) = told.unzip();
+    let (found, advice): (Vec<&str>, Vec<&str>) = explained.unzip();
     let mut advice = advice;
     advice.dedup();
     finding("throttling", Warning, found.join("\n"), advice.join("; "))
@@ -160,21 +160,21 @@ pub(crate) fn bundle_missing(error: &Error) -> Finding {
     finding("bundle", Problem, error.to_string(), advice)
 }
 
-pub(crate) fn goldens(bundle: &Bundle, drifts: &Result<Vec<Drift>>) -> Finding {
+pub(crate) fn goldens(bundle: &Bundle, deviations: &Result<Vec<Deviation>>) -> Finding {
     let head = format!("{} in {}", bundle.id(), bundle.folder.display());
-    let drifts = match drifts {
+    let deviations = match deviations {
         Err(error) => {
             let advice = "the model cannot run on this device; copy the bundle again, or export it anew";
             return finding("bundle", Problem, format!("{head}: {error}"), advice);
         }
-        Ok(drifts) => drifts,
+        Ok(deviations) => deviations,
     };
-    let stages: Vec<String> = drifts
+    let stages: Vec<String> = deviations
         .iter()
-        .map(|drift| format!("{} {:.1e} of {:.0e}", drift.stage, drift.difference, drift.tolerance))
+        .map(|deviation| format!("{} {:.1e} of {:.0e}", deviation.stage, deviation.difference, deviation.tolerance))
         .collect();
-    let found = format!("{head}\ndrift from the goldens: {}", stages.join(", "));
-    if drifts.iter().all(Drift::passes) {
+    let found = format!("{head}\ndeviation from the goldens: {}", stages.join(", "));
+    if deviations.iter().all(Deviation::passes) {
         return finding("bundle", Fine, found, NOTHING);
     }
     let advice = "this device computes something else than the model's maker: do not trust its answers; copy the bundle \
@@ -192,7 +192,7 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
     let forecast: Vec<String> = speed
         .forecast
         .iter()
-        .map(|forecast| format!("{} at {} views", in_words(forecast.frames_per_second), forecast.views))
+        .map(|forecast| format!("{} at {} views", two_digits(forecast.frames_per_second), forecast.views))
         .collect();
     let found = format!(
         "{} (640×480, {}, batch {})\nforecast, frames a second: {}",
@@ -351,7 +351,7 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 /// A rate with two digits that matter.
-fn in_words(rate: f64) -> String {
+fn two_digits(rate: f64) -> String {
     if rate >= 10.0 {
         format!("{rate:.0}")
     } else if rate >= 0.1 {

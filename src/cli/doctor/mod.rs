@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::Bundle;
-use crate::check::{Drift, check_goldens, require_goldens};
+use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::device::{Memory, Processor, Slowed, pi_firmware, rss_peak, slowed, temperature_at};
 use crate::error::Error;
 use crate::extractor::worker_pool;
@@ -122,7 +122,7 @@ struct FormatRecord {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    // A wrong flag is told before anything is run.
+    // A wrong flag is refused before anything is run.
     worker_pool(arguments.threads)?;
     let root = Path::new("/");
     let processor = Processor::of(root);
@@ -191,7 +191,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 fn examine(
     bundle: &Bundle,
     arguments: &Arguments,
-    goldens: &mut Vec<Drift>,
+    goldens: &mut Vec<Deviation>,
     speed: &mut Option<Speed>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
@@ -245,10 +245,10 @@ impl ProcessorRecord {
 }
 
 impl DriftRecord {
-    fn new(drift: &Drift) -> Self {
-        let &Drift { stage, difference, tolerance } = drift;
+    fn new(deviation: &Deviation) -> Self {
+        let &Deviation { stage, difference, tolerance } = deviation;
         let finite = difference.is_finite().then_some(difference);
-        Self { stage, difference: finite, tolerance, passes: drift.passes() }
+        Self { stage, difference: finite, tolerance, passes: deviation.passes() }
     }
 }
 
