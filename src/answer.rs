@@ -39,10 +39,10 @@ pub struct Answer {
 pub struct Prediction {
     /// The label.
     pub label: String,
-    /// Its identifier, where the labels have identifiers.
+    /// Identifier of the label, where the labels have identifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Its probability (0–1).
+    /// Probability of the label (0–1).
     pub probability: f32,
 }
 
@@ -56,7 +56,7 @@ pub struct Tamper {
     /// Further terms by name that the method computed, which are no part of the score.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "terms")]
     pub terms: Vec<(String, f32)>,
-    /// Whether the score is above the calibrated threshold; `None` where none was calibrated for these views.
+    /// True if the score is above the calibrated threshold; `None` where none was calibrated for these views.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspicious: Option<bool>,
     /// The calibrated threshold.

@@ -1,4 +1,4 @@
-//! What is fitted to a deployment's own images: a threshold for the tamper score and a temperature for probabilities.
+//! Calibration to a deployment's own images: a threshold for the tamper score and a temperature for probabilities.
 //!
 //! Kept in the bundle's folder, in a file of its own: the model stays the same bytes, and cached features stay valid.
 
@@ -21,7 +21,7 @@ pub(crate) const FILE_NAME: &str = "calibration.json";
 /// Version of the file.
 const FORMAT: u32 = 1;
 
-/// What `rtpt calibrate` found for one choice of settings.
+/// Result of `rtpt calibrate` for one choice of settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
     /// Version of the file.
@@ -56,7 +56,7 @@ pub(crate) struct Temperature {
     pub temperature: f64,
     /// BLAKE3 of labels and prompt.
     pub labels: String,
-    /// What answers were compared with.
+    /// Target that answers were compared with.
     pub target: Target,
     /// Images it was fitted to.
     pub images: usize,
@@ -69,13 +69,13 @@ pub(crate) struct Temperature {
     pub method: MethodSettings,
 }
 
-/// What answers are compared with when a temperature is fitted.
+/// Target that answers are compared with when a temperature is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Target {
-    /// What the images show.
+    /// True labels of the images.
     Truth,
-    /// What the bundle's full number of views answers.
+    /// Answers with the bundle's full number of views.
     FullViews,
 }
 

@@ -13,9 +13,9 @@ const ENERGY_MIN: f64 = 1e-10;
 /// Computed in f64 from the smaller of the two Gram matrices.
 pub(crate) struct Directions {
     rows: Array2<f64>,
-    /// Whether the Gram matrix is that of the rows, `[N, N]`, not that of the columns, `[D, D]`.
+    /// True if the Gram matrix is that of the rows, `[N, N]`, not that of the columns, `[D, D]`.
     wide: bool,
-    /// Its eigenvectors, a column each, in the order of `energies`.
+    /// Eigenvectors of the Gram matrix, a column each, in the order of `energies`.
     vectors: Vec<Array1<f64>>,
     energies: Vec<f64>,
 }
@@ -75,7 +75,8 @@ pub(crate) fn residuals<T: Real>(features: ArrayView2<T>) -> Array2<T> {
     &others - &clean
 }
 
-/// How many directions the rows `[N, D]` take up: e to the entropy of their energies' shares; 0 where there is no energy.
+/// Number of directions that the rows `[N, D]` take up: e to the entropy of their energies' shares; 0 where there is no
+/// energy.
 ///
 /// The effective rank of Roy and Vetterli (EUSIPCO 2007), of squared singular values. 1 for rows along one direction.
 pub(crate) fn effective_rank<T: Real>(rows: ArrayView2<T>) -> f64 {

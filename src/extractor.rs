@@ -31,12 +31,12 @@ pub(crate) struct ExtractorSettings {
 }
 
 impl ExtractorSettings {
-    /// What the bundle's manifest recommends.
+    /// Settings that the bundle's manifest recommends.
     pub(crate) fn of(bundle: &Bundle) -> Self {
         Self { views: bundle.manifest.views, threads: None, batch: None }
     }
 
-    /// Whether every setting is in its range.
+    /// Range check of every setting.
     ///
     /// # Errors
     /// One is not.
@@ -87,7 +87,7 @@ pub struct Features {
     pub(crate) views: ViewSettings,
     /// F `[V, D]`, unit rows.
     pub(crate) matrix: Arc<Array2<f32>>,
-    /// Whether they were in the cache.
+    /// True if the features came from the cache.
     pub(crate) cached: bool,
     /// Name and digest of the bundle.
     pub(crate) bundle: Arc<str>,
@@ -111,7 +111,7 @@ impl Features {
         self.matrix
     }
 
-    /// Whether they were in the cache.
+    /// True if the features came from the cache.
     pub fn cached(&self) -> bool {
         self.cached
     }

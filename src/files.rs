@@ -15,7 +15,7 @@ pub enum FileError {
     Unreadable {
         /// The input.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A file could not be written.
@@ -23,7 +23,7 @@ pub enum FileError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A folder that should be made is there already.
@@ -39,7 +39,7 @@ pub enum FileError {
         folder: PathBuf,
         /// The name.
         name: String,
-        /// Why.
+        /// Reason for the refusal.
         reason: String,
     },
 }
@@ -71,7 +71,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Has the system write down which files a folder has: a new name outlasts a power cut only then.
 ///
 /// # Errors
-/// What the system says.
+/// Error of the system.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -79,7 +79,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Reads at most `limit + 1` bytes of a file: one more than the limit says that there are more.
 ///
 /// # Errors
-/// What the system says.
+/// Error of the system.
 pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
@@ -89,7 +89,7 @@ pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Reads `length` bytes from `offset` on, or all that follow, at most `limit`.
 ///
 /// # Errors
-/// What the system says; the file ends before, or there is more than `limit`.
+/// Error of the system; the file ends before, or there is more than `limit`.
 pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;

@@ -20,7 +20,7 @@ pub enum LabelsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The labels file is not text, or too large.
@@ -28,13 +28,13 @@ pub enum LabelsError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem found.
         problem: String,
     },
     /// Too few or too many labels.
     #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
     Count {
-        /// How many were given.
+        /// Number of labels given.
         found: usize,
         /// Fewest.
         min: usize,
@@ -56,7 +56,7 @@ pub enum LabelsError {
     NotWords {
         /// The label.
         label: String,
-        /// What is wrong.
+        /// Problem found.
         problem: &'static str,
     },
     /// A label is too long, or there are not as many identifiers as labels.
@@ -64,7 +64,7 @@ pub enum LabelsError {
     Setting(#[from] SettingError),
 }
 
-/// What to do about a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+/// Hint for a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
 fn labels_hint(path: &Path) -> String {
     let name = path.to_string_lossy();
     if !name.contains(',') || name.contains('/') {
@@ -150,7 +150,7 @@ impl Labels {
     }
 }
 
-/// What keeps a label from being words: what came from a mistaken paste would otherwise reach terminals and pages.
+/// Reason that a label is not words: what came from a mistaken paste would otherwise reach terminals and pages.
 fn not_words(label: &str) -> Option<&'static str> {
     if label.chars().any(char::is_control) {
         return Some("has control characters");

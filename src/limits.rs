@@ -98,7 +98,7 @@ pub(crate) const BAD_FRAMES_MAX: u32 = 8;
 pub(crate) const REOPEN_MS: (u64, u64) = (250, 10_000);
 /// A source that gave frames for this long is opened again without a longer wait (milliseconds).
 pub(crate) const SETTLED_MS: u64 = 5_000;
-/// How long a command that is a source may take to end by itself before it is killed (milliseconds).
+/// Time for a command that is a source to end by itself before it is killed (milliseconds).
 pub(crate) const COMMAND_END_MS: u64 = 1_000;
 /// Bounds of the time without a frame after which a source counts as lost (seconds).
 pub(crate) const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
@@ -119,15 +119,15 @@ pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
 pub(crate) const BODIES_BYTES_MAX: usize = 192 << 20;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
-/// How long a client may take over the head of a request (milliseconds).
+/// Longest time that a client may take over the head of a request (milliseconds).
 pub(crate) const HEAD_MS: u64 = 10_000;
-/// How long a client may take over a body (milliseconds).
+/// Longest time that a client may take over a body (milliseconds).
 pub(crate) const BODY_MS: u64 = 30_000;
-/// How long a client may not take what is written to it (milliseconds).
+/// Longest time that a client may not take what is written to it (milliseconds).
 pub(crate) const WRITE_STALL_MS: u64 = 30_000;
-/// How long a request waits for its answer where nothing else is said, and at most (milliseconds).
+/// Time that a request waits for its answer where nothing else is said, and at most (milliseconds).
 pub(crate) const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
-/// How long running requests may take after SIGTERM (milliseconds).
+/// Longest time that running requests may take after SIGTERM (milliseconds).
 pub(crate) const SHUTDOWN_MS: u64 = 10_000;
 /// Views that a request may ask for (count), unless the daemon itself uses more.
 pub(crate) const REQUEST_VIEWS_MAX: usize = 256;
@@ -148,9 +148,9 @@ pub(crate) const RECORD_PARTS: u64 = 8;
 pub(crate) const RECORD_PENDING_MAX: usize = 8;
 /// Longest line of a recording (bytes): the labels of a part are one line.
 pub(crate) const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
-/// How long what is recorded may not be on the disk (milliseconds).
+/// Longest time that recorded data may not be on the disk (milliseconds).
 pub(crate) const RECORD_SYNC_MS: u64 = 1_000;
-/// How long a recording rests that could not be written (milliseconds).
+/// Pause of a recording that could not be written (milliseconds).
 pub(crate) const RECORD_RETRY_MS: u64 = 30_000;
-/// How long cached features may not be on the disk (milliseconds).
+/// Longest time that cached features may not be on the disk (milliseconds).
 pub(crate) const CACHE_FLUSH_MS: u64 = 5_000;

@@ -35,7 +35,7 @@ impl LeftOut {
         }
     }
 
-    /// What was left out and what to do, if anything was.
+    /// Message about the files left out and what to do, if there are any.
     pub(crate) fn message(&self) -> Option<String> {
         let kinds: Vec<String> = UNREAD
             .iter()
@@ -56,7 +56,7 @@ impl LeftOut {
     }
 }
 
-/// What to do with images that are not read.
+/// Advice on images that are not read.
 const CONVERT: &str = "convert them to JPEG, as with heif-convert or ImageMagick";
 
 /// Counts the files of a folder and the folders in it that are of kinds that are not read.
@@ -81,7 +81,7 @@ fn count_unread(folder: &Path, depth: usize, counts: &mut LeftOut) {
 
 /// Lists the images of a folder and the folders in it, in order of name, at most `most`; what is hidden is left out.
 ///
-/// What cannot be listed is an error in its place. There is at least one entry.
+/// An entry that cannot be listed is an error in its place. There is at least one entry.
 pub(crate) fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, 0, most, &mut found);
@@ -91,7 +91,7 @@ pub(crate) fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
     found
 }
 
-/// Whether a file is an image by its name: it has a known extension and is not hidden.
+/// True if a file is an image by its name: it has a known extension and is not hidden.
 pub(crate) fn is_image_name(path: &Path) -> bool {
     !is_hidden(path) && EXTENSIONS.contains(&extension_of(path).as_str())
 }

@@ -1,4 +1,4 @@
-//! What the field reports of a classifier: intervals, paired tests, calibration and detection.
+//! Metrics of a classifier that the field reports: intervals, paired tests, calibration and detection.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +35,11 @@ pub(crate) fn mcnemar(better: usize, worse: usize) -> f64 {
 /// Answers of about the same confidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bin {
-    /// How many.
+    /// Number of answers.
     pub count: usize,
     /// Their mean confidence (0–1).
     pub confidence: f64,
-    /// How many of them were right (0–1).
+    /// Share of right answers (0–1).
     pub accuracy: f64,
 }
 

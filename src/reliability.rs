@@ -1,10 +1,10 @@
-//! How far each view can be trusted: R-TPT's reliability weights.
+//! Reliability of each view: R-TPT's reliability weights.
 
 use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::rows::{Real, scaled_products, softmax};
 
-/// How reliabilities become weights.
+/// Settings of the reliability weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReliabilitySettings {
     /// Other views that a view's reliability is averaged over, k (count).

@@ -16,10 +16,10 @@ use crate::rows::{dot, softmax, weighted_sum};
 pub struct TamperScore {
     /// The mean of the parts.
     pub score: f32,
-    /// How far the clean view's prediction is from that of the others, ensembled by reliability: total variation.
+    /// Total variation between the clean view's prediction and that of the others, ensembled by reliability.
     pub disagreement: f32,
-    /// How much less alike the clean view is to its nearest others than the median view is (cosine), at least 0: what
-    /// takes its reliability weight.
+    /// Median likeness of the other views minus the clean view's (mean cosine to the nearest others), at least 0: the
+    /// loss that takes the clean view's reliability weight.
     pub isolation: f32,
     /// One over the number of directions in which the views differ from the clean one (their effective rank).
     pub narrowness: f32,

@@ -1,4 +1,4 @@
-//! Where the random numbers of attacks and corruptions come from.
+//! Source of the random numbers of attacks and corruptions.
 
 use crate::views::Sampler;
 

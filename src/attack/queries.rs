@@ -6,7 +6,7 @@ use super::draws::Draws;
 use crate::error::Result;
 use crate::views::Pixels;
 
-/// What an attack may do.
+/// Limits of an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Budget {
     /// Largest change of a value, in levels of 255.
@@ -15,16 +15,16 @@ pub(crate) struct Budget {
     pub queries: usize,
 }
 
-/// What an attack made of one image.
+/// Result of an attack on one image.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AttackOutcome {
     /// The image that comes nearest to misleading the target.
     pub image: Pixels,
     /// Queries that were made, the one for the clean image included.
     pub queries: usize,
-    /// Whether the target's answer to `image` is wrong.
+    /// True if the target's answer to `image` is wrong.
     pub misled: bool,
-    /// Whether its answer to the clean image was wrong already; nothing is changed then.
+    /// True if its answer to the clean image was wrong already; nothing is changed then.
     pub wrong_before: bool,
 }
 
@@ -50,7 +50,7 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
         Ok(Self { clean, truth, budget, ask, best: clean.clone(), best_margin: margin, clean_margin: margin, asked: 1 })
     }
 
-    /// Whether the target is misled, or no query is left.
+    /// True if the target is misled, or no query is left.
     pub(crate) fn is_over(&self) -> bool {
         self.best_margin < 0.0 || self.asked >= self.budget.queries
     }
@@ -90,7 +90,7 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
         value.round().clamp(low.max(0.0), high.min(255.0)) as u8
     }
 
-    /// How it ended.
+    /// Result of the attack.
     pub(crate) fn outcome(self) -> AttackOutcome {
         AttackOutcome {
             image: self.best,

@@ -23,7 +23,7 @@ pub enum BundleError {
     NotFolder {
         /// The path.
         path: PathBuf,
-        /// What it is instead.
+        /// Reason that it is not a bundle.
         reason: String,
     },
     /// A file of the bundle could not be read.
@@ -31,7 +31,7 @@ pub enum BundleError {
     FileUnreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A file of the bundle is over its limit.
@@ -39,7 +39,7 @@ pub enum BundleError {
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size (bytes).
+        /// Size of the file (bytes).
         found: u64,
         /// The bound (bytes).
         limit: u64,
@@ -49,7 +49,7 @@ pub enum BundleError {
     ManifestSyntax {
         /// The manifest.
         path: PathBuf,
-        /// Where and why.
+        /// Error of the JSON parser, with its position.
         source: serde_json::Error,
     },
     /// The manifest is of another format version.
@@ -65,9 +65,9 @@ pub enum BundleError {
     ManifestValue {
         /// Name of the field.
         field: String,
-        /// What is allowed.
+        /// Value allowed.
         expected: String,
-        /// What was there.
+        /// Value found.
         found: String,
     },
     /// A file named by the manifest, or needed, is not there.
@@ -93,13 +93,13 @@ pub enum BundleError {
         "the bundle {bundle} has no text tower, so it knows only its own classes under its own prompt; choose labels among its classes, or take a bundle with a text tower"
     )]
     NoTextTower {
-        /// Its name.
+        /// Name of the bundle.
         bundle: String,
     },
     /// The bundle has no default labels and none were given.
     #[error("the bundle {bundle} has no labels of its own; give some")]
     NoLabels {
-        /// Its name.
+        /// Name of the bundle.
         bundle: String,
     },
     /// The bundle has no embedding for a label.

@@ -1,4 +1,4 @@
-//! Where a bundle is looked for when none is named.
+//! Search for a bundle when none is named.
 use super::error::{BundleError, Result};
 
 use std::env;

@@ -34,7 +34,7 @@ pub(crate) struct DiskCache {
     pending: Vec<(CacheKey, Arc<Array2<f32>>)>,
 }
 
-/// What a cache on disk holds.
+/// Size of a cache on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DiskUsage {
     /// Images.
@@ -141,7 +141,7 @@ impl DiskCache {
     }
 }
 
-/// What is in the cache in `folder`.
+/// Size of the cache in `folder`; `None` if there is none.
 pub(crate) fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
     let path = folder.join(FILE_NAME);
     let file_bytes = match path.metadata() {

@@ -23,7 +23,7 @@ use memory::MemoryCache;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey([u8; 32]);
 
-/// What the features depend on besides the image.
+/// Inputs that the features depend on besides the image.
 #[derive(Clone, Debug)]
 pub struct CacheScope(blake3::Hasher);
 
@@ -133,7 +133,7 @@ fn warn(folder: &Path, problem: &str) {
     log::warn!("going on without the feature cache in {}: {problem}", folder.display());
 }
 
-/// What is in the cache in `folder`; `None` if there is none.
+/// Size of the cache in `folder`; `None` if there is none.
 ///
 /// # Errors
 /// It cannot be read, with the reason in words.

@@ -150,7 +150,7 @@ struct Scene {
     target: Classifier,
     items: Vec<Item>,
     truths: Vec<usize>,
-    /// Where the altered copies go, below the output folder.
+    /// Paths of the altered copies, below the output folder.
     copies: Vec<PathBuf>,
     at_model_resolution: bool,
     seed: u64,
@@ -230,7 +230,7 @@ impl Scene {
     }
 }
 
-/// What is written about an attack.
+/// Report of an attack, as written to disk.
 #[derive(Serialize)]
 struct Report<'a> {
     schema: u32,
@@ -386,7 +386,7 @@ fn named_corruption(name: &str) -> Result<Corruption> {
     })?)
 }
 
-/// Where the images' altered copies go below the output folder: a folder a class, as the data set calls it.
+/// Paths of the images' altered copies below the output folder: a folder a class, as the data set calls it.
 ///
 /// Files that differ only in how their names end keep that end: `a.jpg` and `a.png` become `a.jpg.png` and `a.png.png`.
 fn copy_names(items: &[Item]) -> Vec<PathBuf> {

@@ -91,7 +91,7 @@ fn info(bundle: &Bundle) -> Outcome {
     Ok(Completion::All)
 }
 
-/// What a bundle holds, a line each.
+/// Prints a bundle's contents, a line each.
 pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()> {
     let manifest = &bundle.manifest;
     let mut line = |name: &str, value: String| writeln!(out, "{name:14} {value}");

@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     dataset: PathBuf,
 }
 
-/// What was measured of the images.
+/// Measurements of the images.
 #[derive(Default)]
 struct Measured {
     tampers: Vec<f32>,

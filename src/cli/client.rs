@@ -19,9 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-/// Where the daemon of the whole device listens.
+/// Socket of the system-wide daemon.
 const SYSTEM_SOCKET: &str = "/run/rtpt/rtpt.sock";
-/// Where systemd listens for it, if it starts it on demand.
+/// Socket that systemd listens on, if it starts the daemon on demand.
 const ACTIVATION_SOCKET: &str = "/run/rtpt.sock";
 /// A socket's name in a folder.
 const SOCKET_NAME: &str = "rtpt.sock";
@@ -35,12 +35,12 @@ pub(crate) struct SocketArgument {
     socket: Option<PathBuf>,
 }
 
-/// Where a daemon of this user listens if nothing is said.
+/// Default socket of a daemon of this user.
 pub(crate) fn default_socket() -> Option<PathBuf> {
     own_sockets().next().or_else(|| Uid::effective().is_root().then(|| SYSTEM_SOCKET.into()))
 }
 
-/// Where sockets are if nothing is said, in order: clients and the doctor take the first that is there.
+/// Default sockets, in order: clients and the doctor take the first that is there.
 fn usual_sockets() -> impl Iterator<Item = PathBuf> {
     own_sockets().chain([SYSTEM_SOCKET.into(), ACTIVATION_SOCKET.into()])
 }
@@ -57,7 +57,7 @@ pub(crate) struct Client {
     runtime: Runtime,
 }
 
-/// What a daemon answered.
+/// Response of a daemon.
 pub(crate) struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -68,7 +68,7 @@ pub(crate) struct Answer {
 }
 
 impl SocketArgument {
-    /// Whether the user named it.
+    /// True if the user named the socket.
     pub(crate) fn is_named(&self) -> bool {
         self.socket.is_some()
     }
@@ -117,7 +117,7 @@ impl Client {
         self.send(method, path, kind, body)?.json(&self.socket)
     }
 
-    /// How the daemon is.
+    /// Status of the daemon.
     ///
     /// # Errors
     /// No daemon answers, or it refuses.

@@ -1,6 +1,6 @@
 //! The configuration file of `rtpt serve`: every flag may stand in it, under its long name.
 //!
-//! What the file says goes through the same parser as the command line, so that the two cannot mean different things.
+//! The file's settings go through the same parser as the command line, so that the two cannot mean different things.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -34,7 +34,7 @@ impl DataSetArguments {
         DataSet::open(path, &DataSetOptions { images: self.images.clone(), split })
     }
 
-    /// What classes are called.
+    /// Labels of the data set's classes.
     pub(crate) fn class_names(&self) -> Result<ClassNames> {
         self.class_names.as_deref().map_or_else(|| Ok(ClassNames::default()), ClassNames::read)
     }

@@ -38,7 +38,7 @@ struct Photo {
     label: String,
 }
 
-/// How often each answer was right.
+/// Number of photos that each method answered right.
 #[derive(Default)]
 struct Tally {
     zero_shot: usize,

@@ -29,7 +29,7 @@ use super::settings::{
 };
 use super::{Completion, Outcome, progress_bar};
 
-/// What the names of a folder's result files end in.
+/// Extension of a folder's result files.
 const RESULTS: &str = "jsonl";
 
 /// Heading of `--help`.

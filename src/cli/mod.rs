@@ -138,7 +138,7 @@ enum Command {
     Manual(manual::ManualArguments),
 }
 
-/// Why a command stopped before its end.
+/// Reason why a command stopped before its end.
 enum Failure {
     /// Something this program checks.
     Error(Error),
@@ -175,7 +175,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// How a command that reached its end went.
+/// Outcome of a command that reached its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Completion {
     All,
@@ -200,7 +200,7 @@ pub fn run() -> ExitCode {
 }
 
 impl Cli {
-    /// What is logged if the environment says nothing: a daemon tells what happens to it.
+    /// Log level if the environment says nothing: a daemon tells what happens to it.
     pub(crate) fn log_level(&self) -> &'static str {
         match self.command {
             #[cfg(feature = "daemon")]

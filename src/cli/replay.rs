@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     recording: PathBuf,
 }
 
-/// How a frame was decided, then and now.
+/// Decision on a frame, then and now.
 #[derive(Serialize)]
 struct FrameRecord<'a> {
     schema: u32,

@@ -108,7 +108,7 @@ fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
     numeric.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".into())
 }
 
-/// What the command line and the configuration ask for now: the file is read again each time.
+/// Settings of the command line and the configuration: the file is read again each time.
 fn load() -> Result<Loaded> {
     let Cli { command: Command::Serve(arguments) } = config::parse(env::args_os().collect())? else {
         unreachable!("only serve runs a daemon");
@@ -153,7 +153,7 @@ impl Arguments {
     }
 }
 
-/// Where what must outlast the daemon is kept: `$STATE_DIRECTORY`, which systemd sets, or as XDG has it.
+/// Folder of the state that outlasts the daemon: `$STATE_DIRECTORY`, which systemd sets, or as XDG has it.
 fn state_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || folder("HOME").map(|home| home.join(".local/state"));

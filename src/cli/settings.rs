@@ -170,7 +170,7 @@ impl CacheArguments {
         cache.map(Arc::new)
     }
 
-    /// Where features on disk are.
+    /// Folder of the features on disk.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         self.cache_dir.clone().or_else(cache_folder)
     }
@@ -244,7 +244,7 @@ impl LabelArguments {
         }
     }
 
-    /// What is written around a label.
+    /// Prompt for the labels.
     pub(crate) fn prompt(&self, bundle: &Bundle) -> Prompt {
         match (&self.context, &self.templates[..]) {
             (Some(context), _) => Prompt::Context(context.trim().into()),
@@ -307,7 +307,7 @@ impl MethodArguments {
     }
 }
 
-/// Where this device's choices and label embeddings are remembered: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
+/// Folder of this device's choices and label embeddings: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());

@@ -14,7 +14,7 @@ use super::{Completion, Failure, Outcome};
 
 /// Width of a label (characters).
 const LABEL_WIDTH: usize = 20;
-/// How long to wait before looking for a daemon again.
+/// Pause before looking for a daemon again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Args)]

@@ -226,7 +226,7 @@ pub(crate) struct RefusalRecord {
 pub(crate) struct Refusal {
     /// A stable name, in snake case.
     pub kind: String,
-    /// What was expected, what was found, what to do.
+    /// Message that says what was expected, what was found, and what to do.
     pub message: String,
 }
 

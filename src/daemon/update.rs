@@ -1,6 +1,6 @@
 //! Changes of a running daemon: its model, labels, source and recording.
 //!
-//! What is new is made beside what is in force and put in its place when it is whole; where that fails, the old stays.
+//! A new part is made beside the one in force and put in its place when it is whole; where that fails, the old stays.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! How the device is: memory, heat, and whether it runs slower than it could.
+//! Condition of the device: memory, heat, and whether it runs slower than it could.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 /// Memory of the device (bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// What there is, or what this program's control group allows, if that is less.
+    /// Total memory, or the limit of this program's control group, if that is less.
     pub total: u64,
-    /// What programs can still get without swapping.
+    /// Memory that programs can still get without swapping.
     pub available: u64,
 }
 
@@ -30,7 +30,7 @@ impl Memory {
     }
 }
 
-/// Why the device runs slower than it could.
+/// Reason that the device runs slower than it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Slowed {
     /// The supply gives too little voltage now.
@@ -45,8 +45,8 @@ pub(crate) enum Slowed {
     Governor,
 }
 
-/// What slows the device, as `/sys` below `root` tells: the Raspberry Pi's firmware, the kernel's cooling devices, the
-/// counters of x86, and the governor of the clock.
+/// Reasons that the device is slowed, as `/sys` below `root` tells: the Raspberry Pi's firmware, the kernel's cooling
+/// devices, the counters of x86, and the governor of the clock.
 pub(crate) fn slowed(root: &Path) -> Vec<Slowed> {
     let mut found = Vec::new();
     let flags = pi_firmware(root).unwrap_or(0);
@@ -86,7 +86,7 @@ pub(crate) fn slowed(root: &Path) -> Vec<Slowed> {
     found
 }
 
-/// What a Raspberry Pi's firmware says of voltage and heat, as `vcgencmd get_throttled` does, if it tells the kernel.
+/// Voltage and heat flags of a Raspberry Pi's firmware, as `vcgencmd get_throttled` gives them, if it tells the kernel.
 /// See <https://www.raspberrypi.com/documentation/computers/os.html#get_throttled>.
 pub(crate) fn pi_firmware(root: &Path) -> Option<u32> {
     // The folders' names differ from board to board, as `soc/soc:firmware`.
@@ -96,7 +96,7 @@ pub(crate) fn pi_firmware(root: &Path) -> Option<u32> {
     u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
 }
 
-/// Whether the kernel holds the processor's clock down because of heat.
+/// True if the kernel holds the processor's clock down because of heat.
 fn cooled(root: &Path) -> bool {
     entries(&root.join("sys/class/thermal"), "cooling_device").iter().any(|device| {
         let kind = fs::read_to_string(device.join("type")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What this device is, what names it, and how it is: memory, heat, and what slows it.
+//! Description, key and condition of this device: memory, heat, and what slows it.
 
 #[cfg(feature = "cli")]
 mod condition;

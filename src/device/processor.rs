@@ -14,9 +14,9 @@ pub(crate) struct Processor {
     pub cores: usize,
     /// Architecture this program was built for.
     pub architecture: &'static str,
-    /// Whether the processor could run a 64-bit program, and this is a 32-bit one.
+    /// True if the processor could run a 64-bit program, and this is a 32-bit one.
     pub half_used: bool,
-    /// What matters to inference, and whether the processor has it.
+    /// Features that matter to inference, and whether the processor has them.
     pub features: Vec<(&'static str, bool)>,
 }
 
@@ -104,7 +104,7 @@ fn arm_core(implementer: u32, part: u32) -> Option<&'static str> {
     })
 }
 
-/// What the processor has, as the kernel reports it to programs.
+/// Features of the processor, as the kernel reports them to programs.
 #[cfg(target_arch = "aarch64")]
 fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     use std::arch::is_aarch64_feature_detected as has;

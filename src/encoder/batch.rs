@@ -20,12 +20,12 @@ const CANDIDATES: [usize; 4] = [1, 2, 4, 8];
 const TRIAL_VIEWS: usize = 8;
 /// Trials of each candidate; the fastest counts.
 const TRIALS: usize = 3;
-/// What is used when nothing can be stored: a measured choice could differ from run to run.
+/// Batch used when nothing can be stored: a measured choice could differ from run to run.
 const UNMEASURED: usize = 1;
 
-/// How long measuring takes.
+/// Usual duration of the measurement.
 const USUALLY: &str = "usually 1 to 15 s";
-/// What its messages are logged under: the program shows them to whoever sits and waits.
+/// Log target of the measurement's messages: the program shows them to whoever sits and waits.
 pub(crate) const LOG_TARGET: &str = "batch";
 
 /// The batch and where it came from.
@@ -33,18 +33,18 @@ pub(crate) const LOG_TARGET: &str = "batch";
 pub(crate) struct BatchChoice {
     /// Views taken at once.
     pub batch: usize,
-    /// Why this one.
+    /// Origin of the batch.
     pub origin: BatchOrigin,
 }
 
-/// Where a batch came from.
+/// Origin of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BatchOrigin {
     /// Asked for.
     Given,
     /// Measured on this device now.
     Measured {
-        /// How long that took (milliseconds).
+        /// Duration of the measurement (milliseconds).
         ms: u64,
     },
     /// Measured on this device before.

@@ -15,7 +15,7 @@ pub enum EncoderError {
     Load {
         /// Which step failed.
         stage: &'static str,
-        /// What tract said.
+        /// Error of tract.
         source: Cause,
     },
     /// The encoder's input or output has another shape than the manifest says.
@@ -31,7 +31,7 @@ pub enum EncoderError {
     /// The encoder failed while running.
     #[error("the image encoder failed: {source}; check the bundle on this device")]
     Run {
-        /// What tract said.
+        /// Error of tract.
         source: Cause,
     },
     /// The encoder gave NaN or infinity for a view.
@@ -43,7 +43,7 @@ pub enum EncoderError {
         view: usize,
         /// Index of the first such dimension.
         dimension: usize,
-        /// What was found there.
+        /// Value found.
         value: f32,
     },
     /// The encoder gave an embedding of length 0.

@@ -185,7 +185,7 @@ impl Worker {
     }
 }
 
-/// What the ONNX file itself says of its input must not contradict the manifest; a free dimension fits anything.
+/// Check of the input that the ONNX file declares against the manifest; a free dimension fits anything.
 fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<()> {
     let fact = model.input_fact(0).map_err(|source| EncoderError::Load { stage: "read", source: source.into() })?;
     let expected = [3, shape.resolution, shape.resolution];

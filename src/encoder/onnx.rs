@@ -1,4 +1,4 @@
-//! What an ONNX file says of itself, and its weights brought into one file.
+//! Declarations of an ONNX file, and its weights brought into one file.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::limits::BUNDLE_FILE_BYTES_MAX;
 /// A parsed ONNX file.
 pub(crate) struct OnnxFile {
     model: ModelProto,
-    /// Whether the file's own bytes do not hold everything.
+    /// True if the file's own bytes do not hold everything.
     changed: bool,
     bytes: Vec<u8>,
 }
@@ -24,9 +24,9 @@ pub(crate) struct OnnxFile {
 /// An input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OnnxValue {
-    /// Its name.
+    /// Name of the input or output.
     pub name: String,
-    /// Its sizes, `None` where they are free.
+    /// Sizes of the dimensions, `None` where they are free.
     pub shape: Vec<Option<usize>>,
 }
 
@@ -87,7 +87,7 @@ fn value_of(info: &ValueInfoProto) -> OnnxValue {
     OnnxValue { name: info.name.clone(), shape }
 }
 
-/// Whether anything was brought in.
+/// True if anything was brought in.
 fn bring_in_graph(graph: &mut GraphProto, folder: &Path) -> Result<bool> {
     let mut changed = false;
     for tensor in &mut graph.initializer {

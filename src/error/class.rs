@@ -1,4 +1,4 @@
-//! What programs need to know of an error: whose fault it is, and its name.
+//! Class of an error, for programs: whose fault it is, and its name.
 
 use super::Error;
 use crate::bundle::BundleError;

@@ -67,7 +67,7 @@ pub enum Error {
     FolderTooLarge {
         /// The folder.
         path: PathBuf,
-        /// What there is too much of.
+        /// Kind of thing counted.
         what: &'static str,
         /// The bound.
         limit: usize,
@@ -79,9 +79,9 @@ pub enum Error {
         path: PathBuf,
         /// The part.
         what: String,
-        /// What can be imported.
+        /// Value that can be imported.
         expected: String,
-        /// What was there.
+        /// Value found.
         found: String,
     },
     /// The bundle's own goldens were not reproduced on this device.
@@ -93,7 +93,7 @@ pub enum Error {
         stage: &'static str,
         /// Largest absolute difference.
         difference: f32,
-        /// What is allowed.
+        /// Largest difference allowed.
         tolerance: f32,
     },
     /// A data set is not what it should be; everything that is wrong is listed, up to a bound.
@@ -101,7 +101,7 @@ pub enum Error {
     DataSet {
         /// The file or folder.
         path: PathBuf,
-        /// How many problems there are.
+        /// Number of problems.
         count: usize,
         /// The first of them, with file and line.
         shown: Vec<String>,
@@ -111,7 +111,7 @@ pub enum Error {
     Results {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// Problem found, and what to do.
         problem: String,
     },
     /// A configuration file cannot be used.
@@ -119,23 +119,23 @@ pub enum Error {
     Configuration {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// Problem found, and what to do.
         problem: String,
     },
-    /// What was named as a source of frames is none.
+    /// A source specification names no source of frames.
     #[error("the source {spec:?} {problem}")]
     SourceSpec {
         /// As it was given.
         spec: String,
-        /// What is wrong and what to do.
+        /// Problem found, and what to do.
         problem: String,
     },
     /// A recording cannot be used.
     #[error("the recording in {} {problem}", path.display())]
     Recording {
-        /// Its folder.
+        /// Folder of the recording.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// Problem found, and what to do.
         problem: String,
     },
     /// Another daemon has a socket or a folder.
@@ -155,7 +155,7 @@ pub enum Error {
     Listen {
         /// Socket file or TCP address.
         address: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// No daemon answers.
@@ -163,7 +163,7 @@ pub enum Error {
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// What happened.
+        /// Failure that happened.
         problem: String,
     },
     /// A daemon's socket may not be used.
@@ -177,9 +177,9 @@ pub enum Error {
     Refused {
         /// HTTP status.
         status: u16,
-        /// Its name of the error.
+        /// Name of the error, as the daemon gave it.
         kind: String,
-        /// Its message.
+        /// Message of the daemon.
         message: String,
     },
     /// A caller's own input or output failed, as in `std::fs::read`.

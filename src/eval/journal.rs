@@ -16,7 +16,7 @@ use crate::limits::DATA_SET_FILE_BYTES_MAX;
 /// The results of one data set, complete or not.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Results {
-    /// What they depend on.
+    /// Settings and data that the results depend on.
     pub plan: Plan,
     /// The images' results by place.
     pub records: BTreeMap<usize, Record>,
@@ -26,7 +26,7 @@ pub(crate) struct Results {
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
-    /// What was there before, and what was added.
+    /// Results so far: those that were there before, and those added.
     pub results: Results,
 }
 

@@ -1,4 +1,4 @@
-//! What an evaluation writes: a line about the settings, then a line an image. A promise to other programs.
+//! Lines an evaluation writes: one about the settings, then one an image. A promise to other programs.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub(crate) struct Plan {
     pub version: String,
     /// The condition's name.
     pub condition: String,
-    /// Its place among the conditions, from 0: the first is the one others are compared with.
+    /// Place among the conditions, from 0: the first is the one others are compared with.
     pub place: usize,
     /// The bundle's name and digest.
     pub bundle: String,
@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     pub images: usize,
     /// The labels, in order: classes are numbers into it.
     pub labels: Vec<String>,
-    /// What is written around a label.
+    /// Prompt: the text written around a label.
     pub prompt: Vec<String>,
     /// The views.
     #[serde(flatten)]
@@ -70,7 +70,7 @@ pub(crate) struct Measured {
     pub truth: usize,
     /// The tamper score; `None` with a single view.
     pub tamper: Option<f32>,
-    /// Whether the features were in the cache.
+    /// True if the features were in the cache.
     pub cached: bool,
     /// Milliseconds of decoding (or finding in the cache), of making views, and of encoding.
     pub ms: [f64; 3],
@@ -80,7 +80,7 @@ pub(crate) struct Measured {
     pub curve: Vec<Vec<usize>>,
 }
 
-/// What one method made of one image.
+/// Result of one method on one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MethodResult {
@@ -109,7 +109,7 @@ pub(crate) struct Failure {
     pub index: usize,
     /// Path below the data set's folder.
     pub name: String,
-    /// Why.
+    /// Reason for the failure.
     pub error: String,
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Evaluation {
     workers: Vec<ThreadPool>,
 }
 
-/// What is measured.
+/// Methods to measure, and settings of the measurement.
 pub(crate) struct Measurement {
     /// The methods, prepared for the same labels; at least one.
     pub predictors: Vec<Predictor>,
@@ -55,7 +55,7 @@ impl Evaluation {
         Ok(Self { extractor, predictors, curve, temperature, workers })
     }
 
-    /// What the results of a data set will depend on.
+    /// Plan: all that the results of a data set will depend on.
     pub(crate) fn plan(
         &self,
         (place, condition): (usize, &str),

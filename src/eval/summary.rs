@@ -1,4 +1,4 @@
-//! What an evaluation comes to: a table of methods for each condition.
+//! Summary of an evaluation: a table of methods for each condition.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub(crate) struct Summary {
 /// One data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConditionSummary {
-    /// Its name.
+    /// Name of the data set.
     pub name: String,
     /// Images measured.
     pub images: usize,
@@ -39,7 +39,7 @@ pub(crate) struct ConditionSummary {
     pub failed: usize,
     /// Milliseconds an image of encoding, where it was not in the cache: the median.
     pub encode_ms: Option<f64>,
-    /// How well the tamper score tells this condition from the first (area under the ROC curve, 0–1).
+    /// AUROC of the tamper score between this condition and the first (0–1).
     pub tamper_auroc: Option<f64>,
     /// One a method.
     pub methods: Vec<MethodSummary>,
@@ -54,7 +54,7 @@ pub(crate) struct MethodSummary {
     pub right: usize,
     /// Share of right answers (0–1).
     pub accuracy: f64,
-    /// Its 95 % interval (Wilson).
+    /// 95 % interval of the accuracy (Wilson).
     pub interval: (f64, f64),
     /// Share of images whose class is among the five most probable (0–1).
     pub top5: f64,
@@ -151,7 +151,7 @@ pub(crate) const HEADINGS: [&str; 9] =
     ["method", "right", "95 % interval", "top 5", "vs zero-shot", "entropy", "ECE", "NLL", "ms (median, 95 %)"];
 
 impl ConditionSummary {
-    /// What the heading says beside name and number.
+    /// Notes that the heading gives beside name and number.
     pub(crate) fn notes(&self) -> String {
         let failed = if self.failed == 0 { String::new() } else { format!(", {} failed", self.failed) };
         let encode = self.encode_ms.map_or(String::new(), |ms| format!(", {ms:.0} ms to encode one"));

@@ -14,7 +14,7 @@ use crate::limits::{CLASSES_MAX, EMBEDDING_MAX, LABEL_SET_BYTES_MAX};
 use crate::rows::length;
 use crate::text::WeightsFile;
 
-/// What `.npy` files begin with.
+/// First bytes of `.npy` files.
 const NPY_MAGIC: &[u8] = b"\x93NUMPY";
 /// The tensor in a safetensors file.
 const TENSOR: &str = "embeddings";

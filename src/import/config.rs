@@ -17,7 +17,7 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Pillow's number for its bicubic filter.
 const BICUBIC: u64 = 3;
 
-/// What the configuration says of the text tower. What it leaves out is left to the tensors.
+/// Configuration of the text tower. Values it leaves out are left to the tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TextConfig {
     /// Attention heads.
@@ -28,7 +28,7 @@ pub(crate) struct TextConfig {
     pub sizes: Vec<(&'static str, usize)>,
 }
 
-/// How images are prepared.
+/// Preprocessing of images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ImageConfig {
     /// Input side R (pixels), where a file says it.

@@ -14,14 +14,14 @@ use crate::files::FileError;
 use crate::text::TextError;
 use crate::text::{Bpe, Naming, TextTower, Tokenizer, TowerShape, WeightsFile};
 
-/// What checkpoints are called.
+/// File names of checkpoints.
 const CHECKPOINTS: [&str; 2] = ["model.safetensors", "open_clip_model.safetensors"];
-/// What OpenAI's list of merges is called.
+/// File names of OpenAI's list of merges.
 const MERGES: [&str; 2] = ["bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt"];
 
 /// A checked text tower.
 pub(crate) struct ImportedTower {
-    /// Its sizes, as its tensors have them.
+    /// Sizes of the tower, as its tensors have them.
     pub shape: TowerShape,
     path: PathBuf,
     naming: Naming,

@@ -21,15 +21,15 @@ use crate::text::{Prompt, embed};
 pub(crate) struct LabelSet {
     /// The labels C, in the order given.
     pub list: Labels,
-    /// What is written around a label.
+    /// Prompt around a label.
     pub prompt: Prompt,
     /// T `[C, D]`, unit rows.
     pub embeddings: Array2<f32>,
-    /// Where the embeddings came from.
+    /// Origin of the embeddings.
     pub origin: EmbeddingOrigin,
 }
 
-/// Where class embeddings came from.
+/// Origin of class embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EmbeddingOrigin {
     /// The bundle's table.
@@ -108,7 +108,7 @@ fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
     Some(table.embeddings.select(Axis(0), &chosen?))
 }
 
-/// Why labels cannot be embedded without a text tower.
+/// Error for labels that cannot be embedded without a text tower.
 fn without_tower(bundle: &BundleContents, list: &Labels, fits_table: bool) -> Error {
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
         let label = list.names().iter().find(|&name| !table.names.contains(name))?;

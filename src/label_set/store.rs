@@ -20,7 +20,7 @@ use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
 use crate::rows::length;
 use crate::text::{Prompt, WeightsFile};
 
-/// What file names begin with.
+/// Prefix of the file names.
 const NAME: &str = "labels-";
 /// The tensor in a file.
 const TENSOR: &str = "embeddings";

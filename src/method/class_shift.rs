@@ -27,7 +27,7 @@ pub struct ClassShift<'a, T> {
     pub classes: ArrayView2<'a, T>,
 }
 
-/// What [`ClassShift::backward`] needs from the forward pass.
+/// Intermediates of the forward pass that [`ClassShift::backward`] needs.
 pub struct ClassShiftTape<'a, T> {
     /// The shifted classes T' `[C, D]`, unit rows.
     shifted: CowArray<'a, T, Ix2>,

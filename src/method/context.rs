@@ -56,7 +56,7 @@ pub struct Context<'a, T: Clone> {
     prompts: Cow<'a, Prompts<T>>,
 }
 
-/// What [`Context::backward`] needs from the forward pass.
+/// Intermediates of the forward pass that [`Context::backward`] needs.
 pub struct ContextTape<'a, T> {
     /// The shared beginning at θ; that of the start is kept with the model.
     prefix: Option<Prefix<T>>,

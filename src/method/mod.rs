@@ -45,7 +45,7 @@ struct Row {
     parameters: &'static [Parameter],
     /// The views that it looks at.
     views: ViewUse,
-    /// What the bundle must have.
+    /// Requirements on the bundle.
     needs: Needs,
     /// Makes it ready for one label set.
     prepare: fn(Material<f32>, &MethodSettings) -> Box<dyn Decide<f32>>,
@@ -60,7 +60,7 @@ pub(crate) enum ViewUse {
     AllViews,
 }
 
-/// What a method needs besides features and class embeddings.
+/// Requirements of a method besides features and class embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// Nothing.
@@ -69,7 +69,7 @@ pub(crate) enum Needs {
     TextTower,
 }
 
-/// What a method may be prepared with.
+/// Material that a method may be prepared with.
 pub struct Material<'a, T> {
     /// Class embeddings T `[C, D]`, unit rows.
     pub classes: ArrayView2<'a, T>,
@@ -179,7 +179,7 @@ impl Method {
         })
     }
 
-    /// Its name on the command line and in files.
+    /// Name of the method on the command line and in files.
     pub fn name(self) -> &'static str {
         self.0.name
     }
@@ -189,7 +189,7 @@ impl Method {
         self.0.summary
     }
 
-    /// Its parameters and their defaults.
+    /// Parameters of the method and their defaults.
     pub(crate) fn parameters(self) -> &'static [Parameter] {
         self.0.parameters
     }
@@ -199,7 +199,7 @@ impl Method {
         self.0.views
     }
 
-    /// What it needs besides features and class embeddings.
+    /// Requirements of the method besides features and class embeddings.
     pub(crate) fn needs(self) -> Needs {
         self.0.needs
     }

@@ -39,7 +39,7 @@ impl<T: Real> Decide<T> for Mta {
 pub struct Mode<T> {
     /// The mode `[D]`, of unit length.
     pub mode: Array1<T>,
-    /// What each view contributed to it, `[V]`, summing to 1.
+    /// Contribution of each view to the mode, `[V]`, summing to 1.
     pub weights: Array1<T>,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Parameter {
     pub default: f64,
     /// Allowed values.
     pub range: Range,
-    /// Whether only whole numbers are allowed.
+    /// True if only whole numbers are allowed.
     pub whole: bool,
 }
 
@@ -302,7 +302,7 @@ pub(crate) fn serialize_as<S: Serializer>(
 /// From a map, where what is left out has the method's default. Files of earlier versions call the method `head`,
 /// `default` or `name`, or have all settings in words under `tuning`.
 ///
-/// Where the map is flattened into another type, it must be that type's last field: a name that no field before it has
+/// A type that the map is flattened into must have it as its last field: a name that no field before it has
 /// taken is refused here.
 impl<'de> Deserialize<'de> for MethodSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,7 +4,7 @@
 //! after another: for a camera's frames an MJPEG stream that players understand. `decisions.jsonl` begins with a line of everything
 //! the decisions depend on; then a line a frame says where its image is, its digest, and the decision. A line counts
 //! if it is whole and the image it names has that digest, so that a recording cut off anywhere is readable up to there.
-//! When other labels or settings come into force a new part begins; when there is too much the oldest part goes.
+//! A new part begins when other labels or settings come into force; the oldest part goes when there is too much.
 
 mod part;
 mod reader;

@@ -78,7 +78,7 @@ impl Replayer {
     /// Decides a frame again.
     ///
     /// # Errors
-    /// Its image cannot be read, decoded or encoded.
+    /// The image of the frame cannot be read, decoded or encoded.
     pub(crate) fn replay(&self, part: &RecordingPart, frame: &RecordedFrame) -> Result<Replayed> {
         let answer = self.classifier.classify(&part.image(frame)?)?;
         let best = answer.best();

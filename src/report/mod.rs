@@ -1,4 +1,4 @@
-//! What is shown or written about a result: JSON records, traces and pictures.
+//! Output about a result: JSON records, traces and pictures.
 
 mod canvas;
 #[cfg(feature = "eval")]

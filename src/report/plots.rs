@@ -24,9 +24,9 @@ const FONT: (&str, u32) = ("sans-serif", 14);
 
 /// A named row of values: one series of a plot.
 pub(crate) struct Series {
-    /// Its name.
+    /// Name of the series.
     pub name: String,
-    /// Its values.
+    /// Values of the series.
     pub values: Vec<f64>,
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn reliability(bins: &[Bin]) -> String {
     })
 }
 
-/// How many images took how long (milliseconds), a line a series, over a logarithmic axis.
+/// Histogram of the time an image took (milliseconds), a line a series, over a logarithmic axis.
 pub(crate) fn latencies(series: &[Series]) -> String {
     const BINS: usize = 40;
     drawn(WIDTH, 320, |area| {
@@ -174,7 +174,7 @@ pub(crate) fn latencies(series: &[Series]) -> String {
     })
 }
 
-/// How many of the images are misled after how many queries; an entry an image, `None` where it never is.
+/// Share of images misled by number of queries; an entry an image, `None` where it never is.
 pub(crate) fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> String {
     drawn(WIDTH, 340, |area| {
         let end = (queries as f64).max(2.0);
@@ -205,7 +205,7 @@ pub(crate) fn success_curve(queries_to_success: &[Option<usize>], queries: usize
     })
 }
 
-/// What the colours of a plot stand for, in HTML: beside the plot it hides nothing of it.
+/// Legend of a plot's colours, in HTML: beside the plot it hides nothing of it.
 pub(crate) fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let entry = |(place, name): (usize, &str)| {
         let RGBColor(red, green, blue) = COLORS[place % COLORS.len()];

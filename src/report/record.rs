@@ -38,14 +38,14 @@ pub(crate) struct ImageRecord {
     pub views: usize,
     /// The user's seed.
     pub seed: u64,
-    /// Whether the features were in the cache.
+    /// True if the features were in the cache.
     pub cached: bool,
-    /// How unlike a clean image the views behave; `None` with a single view.
+    /// Tamper score: how unlike a clean image the views behave; `None` with a single view.
     pub tamper: Option<Tamper>,
     /// The temperature the probabilities were calibrated by, where one was fitted to these settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Where the time went.
+    /// Time taken by each stage (milliseconds).
     pub timings_ms: Timings,
 }
 

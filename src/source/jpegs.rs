@@ -1,6 +1,6 @@
 //! A stream of bytes cut into JPEGs: MJPEG as `ffmpeg`, `rpicam-vid`, `gst-launch-1.0` and cameras send it.
 //!
-//! What stands between two JPEGs, such as the headers of an HTTP stream, is passed over. A JPEG that is cut short by
+//! Bytes between two JPEGs, such as the headers of an HTTP stream, are passed over. A JPEG that is cut short by
 //! the start of the next is dropped.
 
 use std::borrow::Cow;

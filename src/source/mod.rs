@@ -74,7 +74,7 @@ pub(crate) enum SourceFailure {
     Ended(String),
     /// No picture came in time.
     TimedOut,
-    /// Its pictures cannot be decoded, for this reason.
+    /// Pictures of the source cannot be decoded, for this reason.
     Undecodable(String),
     /// The daemon stopped it.
     Stopped,

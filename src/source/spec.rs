@@ -1,4 +1,4 @@
-//! How a source is named: `--source SPEC`.
+//! Specification of a source: `--source SPEC`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl SourceSpec {
         Ok(Self::Camera(camera))
     }
 
-    /// Whether it goes on by itself, so that only the latest frame counts and silence is a fault.
+    /// True if the source goes on by itself, so that only the latest frame counts and silence is a fault.
     pub(crate) fn is_live(&self) -> bool {
         match self {
             Self::Input | Self::Command(_) | Self::Camera(_) => true,

@@ -1,4 +1,4 @@
-//! What waits for the encoder: requests in a bounded queue, and the latest frame.
+//! Inbox of the encoder: requests in a bounded queue, and the latest frame.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Frame;
 
-/// Where requests and frames are put, and taken from by one worker.
+/// Inbox that requests and frames are put in, and taken from by one worker.
 pub(crate) struct Inbox<J> {
     inner: Mutex<Inner<J>>,
     /// Something came.
@@ -25,7 +25,7 @@ struct Inner<J> {
     closed: bool,
 }
 
-/// What the worker gets.
+/// Item that the worker gets.
 pub(crate) enum Taken<J> {
     /// A request.
     Job(J),

@@ -22,19 +22,19 @@ use crate::views::ImageError;
 pub(crate) struct Frame {
     /// Number since the daemon started, from 1.
     pub sequence: u64,
-    /// When it came (milliseconds since 1970).
+    /// Arrival time of the frame (milliseconds since 1970).
     pub unix_ms: u64,
-    /// Whether it is a camera's, of which no two are alike.
+    /// True if the frame is a camera's, of which no two are alike.
     pub live: bool,
-    /// What it shows.
+    /// Picture that the frame shows.
     pub picture: Picture,
 }
 
-/// What a frame led to.
+/// Decision made of a frame.
 pub(crate) struct Decision {
     /// Number since the daemon started, from 1.
     pub sequence: u64,
-    /// When the frame came (milliseconds since 1970).
+    /// Arrival time of the frame (milliseconds since 1970).
     pub unix_ms: u64,
     /// The file's path, or nothing for a camera's frame.
     pub name: Option<String>,

@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::rows::{Real, dot_slices};
 
-/// Where each text's own rows are in a matrix of all rows.
+/// Ranges of each text's own rows in a matrix of all rows.
 pub(crate) struct Segments(Vec<Range<usize>>);
 
 /// Which rows ask: in the last layer only the end of each text matters.
@@ -74,7 +74,7 @@ impl Heads {
     }
 }
 
-/// What attends to what.
+/// Inputs of attention: the queries, and the rows that they attend to.
 pub(crate) struct Attention<'a, T> {
     /// Sizes.
     pub heads: Heads,
@@ -84,7 +84,7 @@ pub(crate) struct Attention<'a, T> {
     pub qkv: ArrayView2<'a, T>,
     /// The queries `[Q, W]`.
     pub q: ArrayView2<'a, T>,
-    /// Where each text is.
+    /// Row ranges of the texts.
     pub segments: &'a Segments,
     /// Which rows the queries belong to.
     pub queries: Queries,

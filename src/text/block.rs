@@ -26,7 +26,8 @@ pub(crate) struct Block<T> {
     pub heads: Heads,
 }
 
-/// What [`Block::backward`] needs from the forward pass. No weight has a gradient, so no layer's input is kept.
+/// Intermediates of the forward pass that [`Block::backward`] needs. No weight has a gradient, so no layer's input is
+/// kept.
 pub(crate) struct BlockTape<T> {
     norm1: NormTape<T>,
     /// Queries, keys and values `[N, 3W]`; without queries where `q` has them.
@@ -44,7 +45,7 @@ pub(crate) struct BlockTape<T> {
 pub(crate) struct Scope<'a, T> {
     /// Queries, keys and values of the shared prefix in this layer, `[P, 3W]`.
     pub prefix: ArrayView2<'a, T>,
-    /// Where each text is among the rows.
+    /// Row ranges of the texts.
     pub segments: &'a Segments,
     /// Which rows are asked for.
     pub queries: Queries,

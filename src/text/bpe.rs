@@ -111,7 +111,7 @@ impl Bpe {
         pairs.filter_map(|pair| Some((pair, *self.merged.get(&pair)?))).min_by_key(|&(_, id)| id)
     }
 
-    /// Whether `vocabulary`, the content of a `vocab.json`, numbers the tokens as the merges imply.
+    /// Check of `vocabulary`, the content of a `vocab.json`, against the token numbers that the merges imply.
     ///
     /// # Errors
     /// The first token that has another number, as a sentence.

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
 
-/// What a pattern that is a constant cannot fail with.
+/// Message for the failure of a constant pattern, which cannot happen.
 const VALID: &str = "the pattern is a constant and valid";
 
 static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,24};").expect(VALID));

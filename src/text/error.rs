@@ -16,7 +16,7 @@ pub enum TextError {
     Tokenizer {
         /// File name.
         file: String,
-        /// What is wrong.
+        /// Problem found.
         problem: String,
     },
     /// A text has no usable tokens.
@@ -24,7 +24,7 @@ pub enum TextError {
     Tokens {
         /// The text.
         text: String,
-        /// What is wrong.
+        /// Problem found.
         problem: String,
     },
     /// A label's prompt has more tokens than the text tower takes.
@@ -70,8 +70,8 @@ pub struct TensorError {
     pub file: String,
     /// The tensor or part.
     pub what: String,
-    /// What is allowed.
+    /// Value allowed.
     pub expected: String,
-    /// What was there.
+    /// Value found.
     pub found: String,
 }

@@ -15,7 +15,7 @@ pub(crate) struct LayerNorm<T> {
     pub bias: Array1<T>,
 }
 
-/// What [`LayerNorm::backward`] needs from the forward pass.
+/// Intermediates of the forward pass that [`LayerNorm::backward`] needs.
 pub(crate) struct NormTape<T> {
     /// The rows before gain and bias, `[N, W]`.
     normal: Array2<T>,

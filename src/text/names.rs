@@ -1,4 +1,4 @@
-//! Where a checkpoint keeps each weight: the names of Hugging Face's `CLIPTextModelWithProjection`, or those of
+//! Names of a checkpoint's weights: those of Hugging Face's `CLIPTextModelWithProjection`, or those of
 //! OpenAI's CLIP, which OpenCLIP shares.
 
 use ndarray::{Array1, Array2, Axis, concatenate};

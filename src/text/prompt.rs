@@ -6,10 +6,10 @@ use crate::setting::SettingError;
 
 use super::tokenizer::Tokenizer;
 
-/// Where a template has the class name.
+/// Placeholder of the class name in a template.
 const PLACE: &str = "{}";
 
-/// What is written around a class name.
+/// Text written around a class name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
     /// `"{context} {class}."`, R-TPT's prompt; the tokens of the context are what the head `context` tunes.
@@ -22,9 +22,9 @@ pub enum Prompt {
 /// The tokens of all labels' prompts under one template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTokens {
-    /// What all prompts begin with, the start token first: `[P]`.
+    /// Tokens that all prompts begin with, the start token first: `[P]`.
     pub shared: Vec<u32>,
-    /// What each label adds, the end token last: `[C]` lists of at least one token.
+    /// Tokens that each label adds, the end token last: `[C]` lists of at least one token.
     pub own: Vec<Vec<u32>>,
 }
 

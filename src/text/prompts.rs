@@ -12,9 +12,9 @@ use crate::text::PromptTokens;
 /// The prompts of one label set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompts<T> {
-    /// What all begin with, `[P, W]`.
+    /// Rows that all prompts begin with, `[P, W]`.
     shared: Array2<T>,
-    /// What each adds, one below the other, `[N, W]`.
+    /// Rows that each prompt adds, one below the other, `[N, W]`.
     own: Array2<T>,
     /// The rows of `own` that are each prompt's, `[C]`.
     ranges: Vec<Range<usize>>,
@@ -44,7 +44,7 @@ impl<T: Real> Prompts<T> {
         self.ranges.len()
     }
 
-    /// What all begin with, `[P, W]`: the start token, then the context.
+    /// Rows that all prompts begin with, `[P, W]`: the start token, then the context.
     pub fn shared(&self) -> ArrayView2<'_, T> {
         self.shared.view()
     }
@@ -68,7 +68,7 @@ impl<T: Real> Prompts<T> {
         self.own.slice(s![rows, ..])
     }
 
-    /// How many rows each of some successive prompts adds.
+    /// Number of rows that each of some successive prompts adds.
     pub fn lengths(&self, prompts: Range<usize>) -> impl Iterator<Item = usize> {
         self.ranges[prompts].iter().map(ExactSizeIterator::len)
     }

@@ -65,10 +65,10 @@ pub struct Prefix<T> {
     rows: usize,
 }
 
-/// What a forward pass leaves behind.
+/// Intermediates that a forward pass keeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
-    /// What backward needs.
+    /// Tapes that the backward pass needs.
     Tapes,
     /// Only the embeddings.
     Nothing,
@@ -106,7 +106,7 @@ impl<T: Real> TextTower<T> {
         })
     }
 
-    /// Its sizes.
+    /// Sizes of the tower.
     pub fn shape(&self) -> TowerShape {
         self.shape
     }

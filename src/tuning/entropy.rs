@@ -9,7 +9,7 @@ pub(crate) fn entropies<T: NdFloat>(logits: ArrayView2<T>) -> Array1<T> {
     logits.rows().into_iter().map(entropy).collect()
 }
 
-/// What [`mean_entropy_backward`] needs from the forward pass.
+/// Intermediates of the forward pass that [`mean_entropy_backward`] needs.
 pub struct EntropyTape<T> {
     /// `ln softmax(z)` `[S, C]`.
     pub log_probs: Array2<T>,

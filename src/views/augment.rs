@@ -56,7 +56,7 @@ fn unit(byte: u8) -> f32 {
     f32::from(byte) / 255.0
 }
 
-/// Where torchvision would crop: ten tries at a random area and shape, then the central crop nearest in shape.
+/// Crop that torchvision would take: ten tries at a random area and shape, then the central crop nearest in shape.
 fn crop_region(width: usize, height: usize, sampler: &mut Sampler) -> Region {
     let area = (width * height) as f64;
     for _ in 0..CROP_ATTEMPTS {

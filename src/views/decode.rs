@@ -46,7 +46,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     Ok(to_pixels(image))
 }
 
-/// What a file that is not read is, by its first bytes.
+/// Kind of a file that is not read, by its first bytes.
 fn kind_of(bytes: &[u8]) -> &'static str {
     let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
     let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));

@@ -42,7 +42,7 @@ pub enum ImageError {
     /// The image is damaged or cut short.
     #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
     Corrupt {
-        /// What the decoder said.
+        /// Error of the decoder.
         source: Cause,
     },
 }

@@ -1,4 +1,4 @@
-//! Whether a JPEG file is whole.
+//! Completeness check of a JPEG file.
 //!
 //! The decoder fills what is missing of a truncated JPEG with grey and says nothing. A half photo gets a confident
 //! answer all the same, so the end marker is looked for here.

@@ -34,7 +34,7 @@ pub use sampler::Sampler;
 pub use tone::{autocontrast, equalize, posterize, solarize};
 pub use yuyv::yuyv_pixels;
 
-/// What is done to a crop after it is cut out.
+/// Augmentation of a crop after it is cut out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Augment {
@@ -59,7 +59,7 @@ pub struct ViewSettings {
 }
 
 impl ViewSettings {
-    /// Whether the number of views is in its range.
+    /// Range check of the number of views.
     ///
     /// # Errors
     /// It is not.
@@ -71,13 +71,13 @@ impl ViewSettings {
         Err(SettingError { what: "the number of views", expected, found }.into())
     }
 
-    /// Whether views are of the same number and kind, whatever their seed.
+    /// True if the views are of the same number and kind, whatever their seed.
     pub fn is_like(&self, other: &Self) -> bool {
         (self.count, self.augment) == (other.count, other.augment)
     }
 }
 
-/// How bytes become the encoder's input: part of the bundle.
+/// Preprocessing of bytes into the encoder's input: part of the bundle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preprocessing {
     /// Input side R (pixels).

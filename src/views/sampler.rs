@@ -4,7 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Where one view's random choices come from.
+/// Source of one view's random choices.
 pub struct Sampler(ChaCha8Rng);
 
 impl Sampler {

@@ -1,4 +1,4 @@
-//! What a lens or a moving camera does.
+//! Blur of a lens or a moving camera.
 
 use ndarray::{Array2, s};
 

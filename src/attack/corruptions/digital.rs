@@ -1,4 +1,4 @@
-//! What processing and storing do.
+//! Corruptions by processing and storing.
 
 use ndarray::{Array2, Axis, s};
 

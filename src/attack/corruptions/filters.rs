@@ -1,8 +1,8 @@
-//! What several corruptions are made of: smoothing, convolution, interpolation and motion.
+//! Filters that several corruptions share: smoothing, convolution, interpolation and motion.
 
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
-/// What lies beyond the border.
+/// Values beyond the border.
 #[derive(Clone, Copy)]
 pub(crate) enum Border {
     /// The nearest pixel.

@@ -19,7 +19,7 @@ use crate::views::Pixels;
 /// An image in floating point, `[H, W, 3]`, 0–1.
 pub(crate) type Canvas = Array3<f64>;
 
-/// What is done to an image.
+/// Corruption of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corruption {
     /// Normal noise on every value.

@@ -1,4 +1,4 @@
-//! What the weather does.
+//! Corruptions by the weather.
 
 use ndarray::{Array2, Axis, s};
 

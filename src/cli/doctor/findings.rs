@@ -18,13 +18,13 @@ use super::speed::Speed;
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
-    /// What was looked at, a word.
+    /// Topic of the finding, a word.
     pub topic: &'static str,
-    /// What it means.
+    /// Severity of the finding.
     pub verdict: Verdict,
-    /// What was found.
+    /// Observation, in words.
     pub found: String,
-    /// What to do.
+    /// Advice to the user.
     pub advice: String,
 }
 

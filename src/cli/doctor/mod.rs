@@ -60,7 +60,7 @@ struct Report {
     processor: ProcessorRecord,
     memory: Option<MemoryRecord>,
     temperature_c: Option<f64>,
-    /// Why it runs slower than it could: `undervoltage`, `undervoltage_before`, `heat`, `heat_before`, `governor`.
+    /// Reasons for running slowly: `undervoltage`, `undervoltage_before`, `heat`, `heat_before`, `governor`.
     slowed: Vec<&'static str>,
     bundle: Option<BundleRecord>,
     speed: Option<Speed>,

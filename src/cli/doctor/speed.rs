@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Size of the picture that is timed (pixels), as a camera gives it.
 const FRAME: (usize, usize) = (640, 480);
 
-/// How fast this device is.
+/// Speed of this device.
 #[derive(Serialize)]
 pub(crate) struct Speed {
     /// Worker threads.
@@ -34,9 +34,9 @@ pub(crate) struct Speed {
     pub batch: usize,
     /// The matrix kernels of the encoder.
     pub kernels: Vec<String>,
-    /// What was measured: views, and milliseconds from the bytes of a JPEG of 640×480 to the answer, median.
+    /// Measurements: views, and milliseconds from the bytes of a JPEG of 640×480 to the answer, median.
     pub measured: Vec<Timed>,
-    /// What is to be expected of a camera at other numbers of views.
+    /// Frame rates to expect of a camera at other numbers of views.
     pub forecast: Vec<Forecast>,
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
     Ok(DataSet { path: root.into(), items, classes: None })
 }
 
-/// What is in a folder, in order of name, without what is hidden.
+/// Paths in a folder, in order of name, without hidden ones.
 fn listed(folder: &Path, problems: &mut Problems) -> Vec<PathBuf> {
     match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
         Ok(entries) => {

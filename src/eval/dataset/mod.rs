@@ -29,7 +29,7 @@ pub(crate) struct DataSet {
 pub(crate) struct Item {
     /// The image file.
     pub path: PathBuf,
-    /// Its path as results name it: below the data set's folder.
+    /// Path as results name it: below the data set's folder.
     pub name: String,
     /// The class, as the data set writes it.
     pub class: String,
@@ -37,7 +37,7 @@ pub(crate) struct Item {
     pub line: Option<usize>,
 }
 
-/// How a data set is to be read.
+/// Options for reading a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSetOptions {
     /// The folder that paths in a file are below; where the file lies if nothing is said.
@@ -52,7 +52,7 @@ impl Default for DataSetOptions {
     }
 }
 
-/// What is wrong with a data set, collected so that all of it can be mended at once.
+/// Problems of a data set, collected so that all of them can be mended at once.
 #[derive(Default)]
 struct Problems {
     found: Vec<String>,
@@ -163,7 +163,7 @@ impl DataSet {
         Ok(truths)
     }
 
-    /// Whether every class is one of `labels`.
+    /// True if every class is one of `labels`.
     pub(crate) fn fits(&self, labels: &Labels, renamed: &ClassNames) -> bool {
         self.truths(labels, renamed).is_ok()
     }
@@ -209,7 +209,7 @@ fn kind_of(path: &Path) -> String {
     }
 }
 
-/// What a data set's classes are called among the labels.
+/// Labels of a data set's classes, where they differ from the classes' names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ClassNames(HashMap<String, String>);
 
