@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bundle::Bundle;
-use crate::bundle::BundleError;
+use crate::bundle::{Bundle, BundleError};
 use crate::cache::FeatureCache;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;

@@ -7,8 +7,7 @@ use crate::encoder::{Encoder, EncoderShape};
 use crate::error::{Error, Result};
 use crate::label_set::LabelSet;
 use crate::rows::scaled_products;
-use crate::text::Prompt;
-use crate::text::embed;
+use crate::text::{Prompt, embed};
 use crate::views::clean_view_array;
 
 /// How far one stage is from its golden.

@@ -101,16 +101,6 @@ impl Features {
         *self.digest.as_bytes()
     }
 
-    /// The views that the image was seen in.
-    pub(crate) fn views(&self) -> ViewSettings {
-        self.views
-    }
-
-    /// F `[V, D]`, unit rows.
-    pub(crate) fn into_matrix(self) -> Arc<Array2<f32>> {
-        self.matrix
-    }
-
     /// True if the features came from the cache.
     pub fn cached(&self) -> bool {
         self.cached

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Result;
 use super::manifest::{FileRecord, Manifest};
-use crate::files::FileError;
-use crate::files::write_file;
+use crate::files::{FileError, write_file};
 
 /// A bundle being written. Dropped before it is published it leaves nothing behind.
 pub(crate) struct BundleWriter {

@@ -24,7 +24,6 @@ fn of_bundle(error: &BundleError) -> Option<&'static str> {
         BundleError::NoTextTower { .. } | BundleError::UnknownLabel { .. } => {
             Some("`rtpt bundle info --classes` lists its classes")
         }
-        BundleError::Text(TextError::NotFinite { .. }) => Some(CHECK),
         _ => None,
     }
 }

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::attack::{AttackOutcome, Budget, Corruption, Query, random_signs, spsa, square, target_answer};
 use crate::bundle::Bundle;
-use crate::classifier::Classifier;
-use crate::classifier::ClassifierSettings;
+use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
 use crate::eval::dataset::Item;
-use crate::files::FileError;
-use crate::files::{read_up_to, write_file};
+use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::method::{Method, ViewUse};
 use crate::metrics::wilson;

@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::bundle::Bundle;
-use crate::bundle::locate_bundle;
+use crate::bundle::{Bundle, locate_bundle};
 use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::wording::counted;
 use clap::{Args, Subcommand};

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use crate::bundle::Bundle;
 use crate::calibration::{Calibration, TamperThreshold, Target, Temperature, labels_digest};
-use crate::classifier::Classifier;
-use crate::classifier::ClassifierSettings;
+use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
 use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
 use crate::metrics::calibration_error;

@@ -96,6 +96,6 @@ fn classify_one(classifier: &Classifier, input: &mut Input, arguments: &Argument
 /// The picture that explains an answer about the image file `bytes`.
 pub(crate) fn explained(name: &str, bytes: &[u8], classifier: &Classifier, answer: &Answer) -> Result<Pixels> {
     let (image, extractor, features) = (decode(bytes)?, classifier.extractor(), answer.features());
-    let views = extractor.views_of(&image, &features.digest().into(), &features.views());
+    let views = extractor.views_of(&image, &features.digest, &features.views);
     Ok(explain(name, &image, views.view(), extractor.preprocessing(), answer))
 }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::answer::Answer;
 use crate::classifier::Classifier;
 use crate::error::Result;
-use crate::files::FileError;
-use crate::files::write_file;
+use crate::files::{FileError, write_file};
 use crate::report::{ImageRecord, png_bytes};
 use clap::Args;
 

@@ -12,8 +12,7 @@ use crate::eval::{
     Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
 };
 use crate::extractor::Extractor;
-use crate::files::FileError;
-use crate::files::write_file;
+use crate::files::{FileError, write_file};
 use crate::labels::Labels;
 use crate::limits::SHARDS_MAX;
 use crate::method::{Method, MethodSettings, Needs};
@@ -264,7 +263,7 @@ fn measure_one(
 fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
-        all.push(evaluation.features(item)?.into_matrix());
+        all.push(evaluation.features(item)?.matrix);
     }
     let (classes, scale) = evaluation.classes();
     Ok(write_file(

@@ -43,8 +43,7 @@ use std::process::ExitCode;
 
 use crate::bundle::BundleError;
 use crate::cancellation::Cancelled;
-use crate::encoder::BATCH_LOG_TARGET;
-use crate::encoder::EncoderError;
+use crate::encoder::{BATCH_LOG_TARGET, EncoderError};
 use crate::error::{Category, Error};
 use crate::files::FileError;
 use crate::labels::LabelsError;

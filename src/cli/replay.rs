@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::bundle::BundleError;
-use crate::bundle::{Bundle, locate_bundle};
+use crate::bundle::{Bundle, BundleError, locate_bundle};
 use crate::error::{Error, Result};
 use crate::labels::read_labels;
 use crate::method::Method;

@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, locate_bundle};
 use crate::cache::FeatureCache;
-use crate::classifier::Classifier;
-use crate::classifier::ClassifierSettings;
+use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
-use crate::extractor::ExtractorSettings;
-use crate::extractor::worker_pool;
+use crate::extractor::{ExtractorSettings, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::{Labels, read_labels};
 use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};

@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::protocol::LabelsRequest;
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::{read_up_to, sync_folder, write_file};
-use crate::labels::Labels;
-use crate::labels::LabelsError;
+use crate::files::{FileError, read_up_to, sync_folder, write_file};
+use crate::labels::{Labels, LabelsError};
 use crate::limits::LABELS_FILE_BYTES_MAX;
 use crate::setting::SettingError;
 

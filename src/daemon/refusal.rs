@@ -75,3 +75,16 @@ pub(crate) fn final_answer(status: StatusCode, kind: &str, message: &str, retry_
     )
     .into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancellation::Cancelled;
+    use crate::encoder::EncoderError;
+
+    #[test]
+    fn work_that_the_encoder_gave_up_is_a_timeout() {
+        let refused = Refused::from(EncoderError::from(Cancelled));
+        assert_eq!((refused.status, refused.kind), (StatusCode::GATEWAY_TIMEOUT, "cancelled"));
+    }
+}

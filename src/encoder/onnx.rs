@@ -9,8 +9,7 @@ use tract_onnx::pb::type_proto::Value as Kind;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
 use super::error::{EncoderError, Result};
-use crate::files::FileError;
-use crate::files::{inside, read_range};
+use crate::files::{FileError, inside, read_range};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 
 /// A parsed ONNX file.

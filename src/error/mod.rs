@@ -29,16 +29,16 @@ pub enum Error {
     Image(#[from] ImageError),
     /// An encoder that cannot be used, or features that cannot.
     #[error(transparent)]
-    Encoder(#[from] EncoderError),
+    Encoder(EncoderError),
     /// A bundle that cannot be used.
     #[error(transparent)]
-    Bundle(#[from] BundleError),
+    Bundle(BundleError),
     /// A text or a text tower that cannot be used.
     #[error(transparent)]
-    Text(#[from] TextError),
+    Text(TextError),
     /// Labels that cannot be used.
     #[error(transparent)]
-    Labels(#[from] LabelsError),
+    Labels(LabelsError),
     /// A setting that is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -187,9 +187,49 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+// What a layer only passes on becomes the variant of its own layer, so that an error is the same however far it came up.
+impl From<EncoderError> for Error {
+    fn from(error: EncoderError) -> Self {
+        match error {
+            EncoderError::Cancelled(error) => error.into(),
+            EncoderError::File(error) => error.into(),
+            error => Self::Encoder(error),
+        }
+    }
+}
+
+impl From<BundleError> for Error {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::File(error) => error.into(),
+            BundleError::Tensor(error) => error.into(),
+            BundleError::Text(error) => error.into(),
+            error => Self::Bundle(error),
+        }
+    }
+}
+
+impl From<TextError> for Error {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Setting(error) => error.into(),
+            error => Self::Text(error),
+        }
+    }
+}
+
 impl From<TensorError> for Error {
     fn from(error: TensorError) -> Self {
-        Self::Text(error.into())
+        TextError::from(error).into()
+    }
+}
+
+impl From<LabelsError> for Error {
+    fn from(error: LabelsError) -> Self {
+        match error {
+            LabelsError::Setting(error) => error.into(),
+            error => Self::Labels(error),
+        }
     }
 }
 
@@ -203,4 +243,19 @@ fn listed(problems: &[String], count: usize) -> String {
         text += &format!("\n  and {} more", count - problems.len());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_the_same_however_far_it_came_up() {
+        assert!(matches!(Error::from(EncoderError::from(Cancelled)), Error::Cancelled(_)));
+        let setting = || SettingError { what: "the prompt", expected: "words".into(), found: "none".into() };
+        assert!(matches!(Error::from(BundleError::from(TextError::from(setting()))), Error::Setting(_)));
+        assert!(matches!(Error::from(LabelsError::from(setting())), Error::Setting(_)));
+        let exists = FileError::Exists { path: "bundle".into() };
+        assert!(matches!(Error::from(BundleError::from(exists)), Error::File(FileError::Exists { .. })));
+    }
 }

@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::record::{Plan, Record};
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::{read_up_to, write_file};
+use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::DATA_SET_FILE_BYTES_MAX;
 
 /// The results of one data set, complete or not.

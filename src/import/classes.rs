@@ -8,8 +8,7 @@ use safetensors::SafeTensors;
 
 use super::wrong;
 use crate::error::Result;
-use crate::files::FileError;
-use crate::files::read_up_to;
+use crate::files::{FileError, read_up_to};
 use crate::limits::{CLASSES_MAX, EMBEDDING_MAX, LABEL_SET_BYTES_MAX};
 use crate::rows::length;
 use crate::text::WeightsFile;

@@ -19,8 +19,7 @@ use crate::bundle::{
 use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::read_range;
+use crate::files::{FileError, read_range};
 use crate::labels::{Labels, read_labels};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 use crate::method::{Method, MethodSettings};

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::{inside, read_up_to};
+use crate::files::{FileError, inside, read_up_to};
 use crate::limits::IMPORT_SMALL_FILE_BYTES_MAX;
 
 /// A folder; nothing outside it is read, by whatever name or link.

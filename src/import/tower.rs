@@ -11,8 +11,7 @@ use super::{TOWER, wrong};
 use crate::bundle::{BundleWriter, TextSection};
 use crate::error::Result;
 use crate::files::FileError;
-use crate::text::TextError;
-use crate::text::{Bpe, Naming, TextTower, Tokenizer, TowerShape, WeightsFile};
+use crate::text::{Bpe, Naming, TextError, TextTower, Tokenizer, TowerShape, WeightsFile};
 
 /// File names of checkpoints.
 const CHECKPOINTS: [&str; 2] = ["model.safetensors", "open_clip_model.safetensors"];

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use ndarray::{Array2, Axis};
 
-use crate::bundle::BundleError;
-use crate::bundle::{BundleContents, ClassTable};
+use crate::bundle::{BundleContents, BundleError, ClassTable};
 use crate::error::{Error, Result};
 use crate::labels::{Labels, nearest};
 use crate::text::{Prompt, embed};

@@ -9,12 +9,10 @@ use std::time::SystemTime;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use crate::bundle::BundleContents;
-use crate::bundle::BundleError;
+use crate::bundle::{BundleContents, BundleError};
 use crate::device::device_key;
 use crate::error::Result;
-use crate::files::FileError;
-use crate::files::{read_up_to, write_file};
+use crate::files::{FileError, read_up_to, write_file};
 use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
 use crate::rows::length;

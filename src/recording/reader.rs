@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::part::{DECISIONS, FORMAT, FRAMES, RecordedFrame, RecordedSettings, part_number};
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::read_range;
+use crate::files::{FileError, read_range};
 use crate::limits::{IMAGE_BYTES_MAX, RECORD_LINE_BYTES_MAX};
 
 /// A recording on disk.

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_folder, part_number};
 use crate::error::{Error, Result};
-use crate::files::FileError;
-use crate::files::sync_folder;
+use crate::files::{FileError, sync_folder};
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
 use crate::lock::Lock;
 use crate::setting::SettingError;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::bundle::Bundle;
-use crate::bundle::BundleError;
+use crate::bundle::{Bundle, BundleError};
 use crate::cache::{FILE_NAME, disk_usage};
 use crate::check::Deviation;
 use crate::device::{Memory, Processor, Slowed};

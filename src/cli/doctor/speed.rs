@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::Bundle;
 use crate::cancellation::CancellationToken;
-use crate::classifier::Classifier;
-use crate::classifier::ClassifierSettings;
+use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
 use crate::extractor::CacheUse;
 use crate::label_set::LabelSet;
