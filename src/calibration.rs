@@ -21,7 +21,7 @@ pub(crate) const FILE_NAME: &str = "calibration.json";
 /// Version of the file.
 const FORMAT: u32 = 1;
 
-/// Result of `rtpt calibrate` for one choice of settings.
+/// Calibration of one choice of settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
     /// Version of the file.
@@ -121,7 +121,7 @@ impl Calibration {
                 }
                 found => Ok(found),
             });
-        let advice = "make it anew with `rtpt calibrate`";
+        let advice = "calibrate again";
         parsed.map_err(|problem| log::warn!("not using {}: {problem}; {advice}", path.display())).ok()
     }
 

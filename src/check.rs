@@ -4,7 +4,7 @@ use ndarray::{ArrayD, Axis};
 
 use crate::bundle::{Bundle, GoldenTexts};
 use crate::encoder::{Encoder, EncoderShape};
-use crate::error::{Error, Result};
+use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::label_set::LabelSet;
 use crate::rows::scaled_products;
 use crate::text::{Prompt, embed};
@@ -25,6 +25,26 @@ impl Deviation {
     /// Whether it is within the tolerance; NaN is not.
     pub(crate) fn passes(&self) -> bool {
         self.difference <= self.tolerance
+    }
+}
+
+/// The bundle's own goldens, not reproduced on this device.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the bundle's goldens are not reproduced: {stage} differs by {difference:e}, tolerance {tolerance:e}; do not trust this bundle on this device"
+)]
+pub(crate) struct GoldenMismatch {
+    /// First stage that is off.
+    stage: &'static str,
+    /// Largest absolute difference.
+    difference: f32,
+    /// Largest difference allowed.
+    tolerance: f32,
+}
+
+impl ProgramLayer for GoldenMismatch {
+    fn class(&self) -> Class {
+        (Category::Bundle, "golden_mismatch")
     }
 }
 
@@ -87,7 +107,7 @@ pub(crate) fn require_goldens(deviations: &[Deviation]) -> Result<()> {
     match deviations.iter().find(|deviation| !deviation.passes()) {
         None => Ok(()),
         Some(&Deviation { stage, difference, tolerance }) => {
-            Err(Error::GoldenMismatch { stage, difference, tolerance })
+            Err(GoldenMismatch { stage, difference, tolerance }.into())
         }
     }
 }

@@ -113,7 +113,7 @@ pub use cache::FeatureCache;
 pub use cancellation::Cancelled;
 pub use classifier::Classifier;
 pub use encoder::EncoderError;
-pub use error::Error;
+pub use error::{Error, ProgramError};
 pub use extractor::Features;
 pub use files::FileError;
 pub use labels::{Labels, LabelsError};

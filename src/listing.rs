@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::files::FileError;
 use crate::limits::FOLDER_DEPTH_MAX;
 use crate::views::EXTENSIONS;
@@ -20,6 +20,36 @@ const UNREAD: [(&str, &[&str]); 7] = [
     ("JPEG 2000", &["jp2", "j2k"]),
     ("raw", &["dng", "cr2", "cr3", "nef", "arw", "orf", "rw2"]),
 ];
+
+/// A folder whose images cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FolderError {
+    /// A folder without any image.
+    #[error("no image in {}: expected files ending in .jpg, .jpeg, .png, .bmp or .webp; name the files themselves if they end otherwise", path.display())]
+    WithoutImages {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder that is too large or too deep to walk.
+    #[error("{} has more than {limit} {what}; classify its parts separately", path.display())]
+    TooLarge {
+        /// The folder.
+        path: PathBuf,
+        /// Kind of thing counted.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+}
+
+impl ProgramLayer for FolderError {
+    fn class(&self) -> Class {
+        match self {
+            Self::WithoutImages { .. } => (Category::Input, "folder_without_images"),
+            Self::TooLarge { .. } => (Category::Input, "folder_too_large"),
+        }
+    }
+}
 
 /// Files of kinds that are not read, counted by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +116,7 @@ pub(crate) fn image_files(folder: &Path, most: usize) -> Vec<Result<PathBuf>> {
     let mut found = Vec::new();
     walk(folder, 0, most, &mut found);
     if found.is_empty() {
-        found.push(Err(Error::FolderWithoutImages { path: folder.into() }));
+        found.push(Err(FolderError::WithoutImages { path: folder.into() }.into()));
     }
     found
 }
@@ -101,7 +131,7 @@ fn extension_of(path: &Path) -> String {
 }
 
 fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf>>) {
-    let too_large = |what, limit| Error::FolderTooLarge { path: folder.into(), what, limit };
+    let too_large = |what, limit| Error::from(FolderError::TooLarge { path: folder.into(), what, limit });
     if depth > FOLDER_DEPTH_MAX {
         return found.push(Err(too_large("folders nested in one another", FOLDER_DEPTH_MAX)));
     }

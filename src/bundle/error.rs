@@ -13,7 +13,7 @@ pub(crate) type Result<T> = std::result::Result<T, BundleError>;
 #[non_exhaustive]
 pub enum BundleError {
     /// No bundle was named and none was found.
-    #[error("no bundle found (looked in: {}); name one", tried.join(", "))]
+    #[error("no bundle was named, and none is in {}", tried.join(", "))]
     NotFound {
         /// The folders that were looked in.
         tried: Vec<String>,

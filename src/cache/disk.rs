@@ -194,7 +194,7 @@ fn builder() -> Builder {
 fn opening(error: &DatabaseError) -> String {
     match error {
         DatabaseError::DatabaseAlreadyOpen => {
-            format!("{IN_USE}; give each of several programs its own with --cache-dir")
+            format!("{IN_USE}; give each of several programs a cache folder of its own")
         }
         DatabaseError::UpgradeRequired(_) => format!("it was made by another version ({error}); {ADVICE}"),
         DatabaseError::Storage(redb::StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
@@ -204,7 +204,7 @@ fn opening(error: &DatabaseError) -> String {
     }
 }
 
-const ADVICE: &str = "remove it with `rtpt cache clear`";
+const ADVICE: &str = "clear the cache";
 
 fn check_format(found: u64) -> Result<(), String> {
     if found == FORMAT {
@@ -328,7 +328,7 @@ mod tests {
         let path = folder.path().join(FILE_NAME);
         fs::write(&path, "this is not a database at all, though it is long enough to be looked at").unwrap();
         let problem = DiskCache::open(folder.path(), 1).err().unwrap();
-        assert!(problem.contains("rtpt cache clear"), "{problem}");
+        assert!(problem.contains("clear the cache"), "{problem}");
         assert!(usage(folder.path()).is_err());
         assert!(clear(folder.path()).unwrap() > 0 && !path.exists());
 

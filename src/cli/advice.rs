@@ -1,8 +1,16 @@
-//! Advice in the words of the command line: the flag or command that helps with an error of the library.
+//! Advice in the words of the command line: the flag or command that helps with an error of a layer below.
 
+#[cfg(feature = "daemon")]
+use super::client::ClientError;
 use crate::bundle::BundleError;
 use crate::encoder::EncoderError;
 use crate::error::Error;
+use crate::import::ImportError;
+#[cfg(feature = "daemon")]
+use crate::lock::{InUse, Resource};
+#[cfg(feature = "daemon")]
+use crate::recording::RecordingError;
+use crate::setting::SettingError;
 use crate::text::TextError;
 
 /// The flag or command that helps, where there is one.
@@ -10,12 +18,11 @@ pub(super) fn advice(error: &Error) -> Option<&'static str> {
     match error {
         Error::Bundle(error) => of_bundle(error),
         Error::Encoder(EncoderError::Run { .. } | EncoderError::NotFinite { .. } | EncoderError::Zero { .. })
-        | Error::Text(TextError::NotFinite { .. }) => Some(CHECK),
-        _ => None,
+        | Error::Text(TextError::NotFinite { .. }) => Some("run `rtpt bundle check`"),
+        Error::Setting(error) => of_setting(error),
+        _ => of_program(error),
     }
 }
-
-const CHECK: &str = "run `rtpt bundle check`";
 
 fn of_bundle(error: &BundleError) -> Option<&'static str> {
     match error {
@@ -25,5 +32,65 @@ fn of_bundle(error: &BundleError) -> Option<&'static str> {
             Some("`rtpt bundle info --classes` lists its classes")
         }
         _ => None,
+    }
+}
+
+/// Settings by the names they have in messages, and the flags that set them.
+const FLAGS: [(&str, &str); 6] = [
+    ("the prompt", "use --context, --template or another --method"),
+    ("the length of the queue", "use --queue"),
+    ("the address to listen on", "use --listen, and --token-file FILE"),
+    ("the daemon's folder", "name one with --state DIR"),
+    ("the socket", "name one with --socket FILE"),
+    ("the room for the recording (MB)", "use --record-max-mb"),
+];
+
+fn of_setting(error: &SettingError) -> Option<&'static str> {
+    FLAGS.iter().find(|(what, _)| *what == error.what).map(|(_, advice)| *advice)
+}
+
+fn of_program(error: &Error) -> Option<&'static str> {
+    if let Some(error) = error.of_program() {
+        return of_import(error);
+    }
+    #[cfg(feature = "daemon")]
+    {
+        if let Some(error) = error.of_program() {
+            return of_client(error);
+        }
+        if let Some(InUse { resource, .. }) = error.of_program() {
+            return Some(of_resource(*resource));
+        }
+        if let Some(RecordingError::OtherBundle { .. }) = error.of_program() {
+            return Some("name the right one with --bundle DIR");
+        }
+    }
+    None
+}
+
+fn of_import(error: &ImportError) -> Option<&'static str> {
+    match error {
+        ImportError::NoLogitScale { .. } => Some("give it with --logit-scale"),
+        ImportError::NoVisionModel { .. } => Some("or name it with --image-onnx"),
+        ImportError::NoNames { .. } => Some("or give them with --names FILE"),
+        ImportError::Value { .. } => None,
+    }
+}
+
+#[cfg(feature = "daemon")]
+fn of_client(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Unreachable { .. } => Some("start one with `rtpt serve`, or name its socket with --socket"),
+        ClientError::Denied { .. } => Some("ask with sudo, or let the group video ask, with rtpt.socket"),
+        ClientError::Refused { .. } => None,
+    }
+}
+
+#[cfg(feature = "daemon")]
+fn of_resource(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Socket => "name one with --socket FILE",
+        Resource::State => "name one with --state DIR",
+        Resource::Recording => "name one with --record DIR",
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::protocol::{InfoRecord, RefusalRecord};
-use crate::error::{Error, Result};
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::limits::ANSWER_BYTES_MAX;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
@@ -51,6 +51,54 @@ fn own_sockets() -> impl Iterator<Item = PathBuf> {
     ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().filter_map(folder).map(|folder| folder.join(SOCKET_NAME))
 }
 
+/// A daemon that does not answer, or not as it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// No daemon answers.
+    #[error("no daemon answers on {}: {problem}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Failure that happened.
+        problem: String,
+    },
+    /// A daemon's socket may not be used.
+    #[error("this user may not use the daemon's socket {}", path.display())]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The daemon refused the request.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Name of the error, as the daemon gave it.
+        kind: String,
+        /// Message of the daemon.
+        message: String,
+    },
+}
+
+impl ClientError {
+    /// True if no daemon answers.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+impl ProgramLayer for ClientError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Unreachable { .. } => (Category::Daemon, "unreachable"),
+            Self::Denied { .. } => (Category::Daemon, "socket_denied"),
+            // The daemon says 400 to what it would refuse as a flag.
+            Self::Refused { status: 400, .. } => (Category::Usage, "refused"),
+            Self::Refused { .. } => (Category::Input, "refused"),
+        }
+    }
+}
+
 /// A client of one daemon.
 pub(crate) struct Client {
     socket: PathBuf,
@@ -82,7 +130,7 @@ impl SocketArgument {
         let found = || usual_sockets().find(|path| path.exists()).or_else(default_socket);
         let socket = self.socket.clone().or_else(found).unwrap_or_else(|| SYSTEM_SOCKET.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| Error::Listen { address: "a socket".into(), source })?;
+        let runtime = runtime.map_err(|source| Error::Thread { what: "the client", source })?;
         Ok(Client { socket, runtime })
     }
 }
@@ -167,7 +215,7 @@ impl Client {
     }
 
     fn unreachable(&self, problem: impl ToString) -> Error {
-        Error::Unreachable { path: self.socket.clone(), problem: problem.to_string() }
+        ClientError::Unreachable { path: self.socket.clone(), problem: problem.to_string() }.into()
     }
 }
 
@@ -178,17 +226,18 @@ impl Answer {
     /// It refused, or the body is something else.
     pub(crate) fn json<T: DeserializeOwned>(&self, socket: &Path) -> Result<T> {
         if self.status < 400 {
-            return serde_json::from_slice(&self.body).map_err(|error| Error::Unreachable {
-                path: socket.into(),
-                problem: format!("its answer is not the JSON it should be ({error}); is it of another version?"),
+            return serde_json::from_slice(&self.body).map_err(|error| {
+                let problem = format!("its answer is not the JSON it should be ({error}); is it of another version?");
+                ClientError::Unreachable { path: socket.into(), problem }.into()
             });
         }
         Err(match serde_json::from_slice::<RefusalRecord>(&self.body) {
             Ok(refusal) => {
-                Error::Refused { status: self.status, kind: refusal.error.kind, message: refusal.error.message }
+                ClientError::Refused { status: self.status, kind: refusal.error.kind, message: refusal.error.message }
             }
-            Err(_) => Error::Unreachable { path: socket.into(), problem: format!("HTTP status {}", self.status) },
-        })
+            Err(_) => ClientError::Unreachable { path: socket.into(), problem: format!("HTTP status {}", self.status) },
+        }
+        .into())
     }
 }
 
@@ -200,9 +249,9 @@ async fn exchange(
     kind: Option<&str>,
     body: Vec<u8>,
 ) -> Result<Response<Incoming>> {
-    let unreachable = |problem: String| Error::Unreachable { path: socket.into(), problem };
+    let unreachable = |problem: String| Error::from(ClientError::Unreachable { path: socket.into(), problem });
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Error::SocketDenied { path: socket.into() },
+        io::ErrorKind::PermissionDenied => ClientError::Denied { path: socket.into() }.into(),
         _ => unreachable(error.to_string()),
     })?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::files::read_up_to;
 use crate::limits::CONFIG_BYTES_MAX;
 use clap::parser::ValueSource;
@@ -13,6 +13,22 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
 use super::Cli;
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration {} {problem}", path.display())]
+pub(super) struct ConfigurationError {
+    /// The file.
+    path: PathBuf,
+    /// Problem found, and what to do.
+    problem: String,
+}
+
+impl ProgramLayer for ConfigurationError {
+    fn class(&self) -> Class {
+        (Category::Usage, "configuration")
+    }
+}
 
 /// Parses a command line; for `serve --config FILE`, with what the file says where the command line says nothing.
 ///
@@ -24,7 +40,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
     let matches = Cli::command().get_matches_from(&arguments);
     let matches = match config_of(&matches) {
         Some((path, given)) => {
-            let problem = |problem: String| Error::Configuration { path: path.clone(), problem };
+            let problem = |problem: String| Error::from(ConfigurationError { path: path.clone(), problem });
             let more = flags_of(&path, given)?;
             let own = arguments.iter().skip(2).cloned();
             let all = arguments[..2].iter().cloned().chain(more).chain(own);
@@ -48,7 +64,7 @@ fn config_of(matches: &ArgMatches) -> Option<(PathBuf, &ArgMatches)> {
 
 /// The file's entries as flags, but for those that were given.
 fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
-    let problem = |problem: String| Error::Configuration { path: path.into(), problem };
+    let problem = |problem: String| Error::from(ConfigurationError { path: path.into(), problem });
     let bytes = read_up_to(path, CONFIG_BYTES_MAX).map_err(|error| problem(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
         return Err(problem(format!("is larger than {CONFIG_BYTES_MAX} bytes")));

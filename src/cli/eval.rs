@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::dataset::{DataSet, read_subset};
 use crate::eval::{
-    Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
+    EvalError, Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
 };
 use crate::extractor::Extractor;
 use crate::files::{FileError, write_file};
@@ -306,7 +306,7 @@ fn result_files(folder: &Path) -> Result<Vec<PathBuf>> {
     files.retain(|path| path.extension().is_some_and(|extension| extension == RESULTS));
     if files.is_empty() {
         let problem = format!("there is no .{RESULTS} file in it; name the folders given to rtpt eval as --report");
-        return Err(Error::Results { path: folder.into(), problem });
+        return Err(EvalError::Results { path: folder.into(), problem }.into());
     }
     files.sort();
     Ok(files)

@@ -5,10 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::daemon::protocol::{DecisionRecord, StatusRecord};
-use crate::error::Error;
 use clap::Args;
 
-use super::client::SocketArgument;
+use super::client::{ClientError, SocketArgument};
 use super::printer::answer;
 use super::{Completion, Failure, Outcome};
 
@@ -36,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     loop {
         match client.events(|name, data| printer.event(name, data)) {
             Ok(printed) => printed?,
-            Err(Error::Unreachable { .. }) if seen => {}
+            Err(error) if seen && error.of_program().is_some_and(ClientError::is_unreachable) => {}
             Err(error) => return Err(Failure::Error(error)),
         }
         if printer.left == Some(0) {

@@ -9,12 +9,30 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, Result};
-use crate::lock::Lock;
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
+use crate::lock::{InUse, Lock, Resource};
 use crate::setting::SettingError;
 
 /// Mode of the socket: owner and group may connect.
 const SOCKET_MODE: u32 = 0o660;
+
+/// A daemon that cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; is the folder there, may it be written, or has another program the port?"
+)]
+pub(super) struct ListenError {
+    /// Socket file or TCP address.
+    pub address: String,
+    /// Error of the system.
+    pub source: io::Error,
+}
+
+impl ProgramLayer for ListenError {
+    fn class(&self) -> Class {
+        (Category::Daemon, "listen")
+    }
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -43,14 +61,14 @@ impl Listeners {
         let mut own = None;
         if all.is_empty() {
             let lock = prepare(socket)?;
-            let failed = |source| Error::Listen { address: socket.display().to_string(), source };
+            let failed = |source| Error::from(ListenError { address: socket.display().to_string(), source });
             let listener = UnixListener::bind(socket).map_err(failed)?;
             own = Some((socket.to_path_buf(), lock));
             fs::set_permissions(socket, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
             all.push(Listener::Unix(listener));
         }
         if let Some(address) = tcp {
-            let failed = |source| Error::Listen { address: address.to_string(), source };
+            let failed = |source| Error::from(ListenError { address: address.to_string(), source });
             all.push(Listener::Tcp(std::net::TcpListener::bind(address).map_err(failed)?));
         }
         let this = Self { all, own };
@@ -59,7 +77,7 @@ impl Listeners {
                 Listener::Unix(listener) => listener.set_nonblocking(true),
                 Listener::Tcp(listener) => listener.set_nonblocking(true),
             };
-            unblocked.map_err(|source| Error::Listen { address: "a socket".into(), source })?;
+            unblocked.map_err(|source| ListenError { address: "a socket".into(), source })?;
         }
         Ok(this)
     }
@@ -86,11 +104,11 @@ impl Drop for Listeners {
 
 /// Makes way for the socket: takes its lock, and removes a socket that a dead daemon left behind.
 fn prepare(socket: &Path) -> Result<Lock> {
-    let failed = |source| Error::Listen { address: socket.display().to_string(), source };
+    let failed = |source| Error::from(ListenError { address: socket.display().to_string(), source });
     // Before anything is made beside it.
     if fs::symlink_metadata(socket).is_ok_and(|found| !found.file_type().is_socket()) {
         return Err(SettingError {
-            what: "--socket",
+            what: "the socket",
             expected: "a name that is free, or a socket that was left behind".into(),
             found: format!("{}, which is another kind of file", socket.display()),
         }
@@ -98,13 +116,13 @@ fn prepare(socket: &Path) -> Result<Lock> {
     }
     let mut lock_file = socket.as_os_str().to_owned();
     lock_file.push(".lock");
-    let lock = Lock::take(Path::new(&lock_file), socket, "--socket")?;
+    let lock = Lock::take(Path::new(&lock_file), socket, Resource::Socket)?;
     match fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
         // Without the lock, but alive: another program.
         Ok(_) if UnixStream::connect(socket).is_ok() => {
-            return Err(Error::InUse { path: socket.into(), holder: None, flag: "--socket" });
+            return Err(InUse { path: socket.into(), holder: None, resource: Resource::Socket }.into());
         }
         Ok(_) => fs::remove_file(socket).map_err(failed)?,
     }
@@ -119,7 +137,7 @@ fn handed_over() -> Result<Vec<Listener>> {
     if HANDED_OVER.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    let failed = |source| Error::Listen { address: "the sockets handed over by systemd".into(), source };
+    let failed = |source| Error::from(ListenError { address: "the sockets handed over by systemd".into(), source });
     let descriptors = sd_notify::listen_fds().map_err(failed)?;
     let listeners = descriptors.map(|descriptor| {
         // SAFETY: `listen_fds` has found the descriptor open. By the protocol of LISTEN_PID and LISTEN_FDS systemd opened

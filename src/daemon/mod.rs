@@ -49,7 +49,7 @@ use crate::cache::FeatureCache;
 use crate::encoder::EncoderError;
 use crate::error::{Error, Result};
 use crate::limits::{QUEUE, SHUTDOWN_MS};
-use crate::lock::Lock;
+use crate::lock::{Lock, Resource};
 use crate::setting::SettingError;
 use archive::Archive;
 use body::BodyBudget;
@@ -59,7 +59,7 @@ use events::Events;
 use feed::Feed;
 use history::History;
 use http::{Context, router};
-use listen::{Listener, Listeners};
+use listen::{ListenError, Listener, Listeners};
 use metrics::Metrics;
 use model_in_force::ModelInForce;
 use progress::Progress;
@@ -112,10 +112,10 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let mut listeners = Listeners::open(&socket, listen)?;
     fs::create_dir_all(&state).map_err(|error| SettingError {
         what: "the daemon's folder",
-        expected: "one that can be written; name it with --state DIR".into(),
+        expected: "one that can be written".into(),
         found: format!("{} ({error})", state.display()),
     })?;
-    let _one = Lock::take(&state.join("daemon.lock"), &state, "--state")?;
+    let _one = Lock::take(&state.join("daemon.lock"), &state, Resource::State)?;
     let parts = Parts::new(queue, cache, listeners.places());
     let engine = parts.engine();
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());
@@ -213,12 +213,12 @@ fn check(settings: &DaemonSettings) -> Result<()> {
     let (_, most) = QUEUE;
     if !(1..=most).contains(&settings.queue) {
         let (expected, found) = (format!("1 to {most}"), settings.queue.to_string());
-        return Err(SettingError { what: "--queue", expected, found }.into());
+        return Err(SettingError { what: "the length of the queue", expected, found }.into());
     }
     match settings.listen {
         Some(address) if !address.ip().is_loopback() && settings.token.is_none() => Err(SettingError {
-            what: "--listen",
-            expected: "a loopback address such as 127.0.0.1:8080, or --token-file FILE with any other".into(),
+            what: "the address to listen on",
+            expected: "a loopback address such as 127.0.0.1:8080, or a token with any other".into(),
             found: address.to_string(),
         }
         .into()),
@@ -234,7 +234,7 @@ async fn run_until_stopped(
     engine: &thread::JoinHandle<()>,
 ) -> Result<()> {
     let Context { reporter, events, updater, .. } = context;
-    let failed = |source| Error::Listen { address: "the daemon's signals and sockets".into(), source };
+    let failed = |source| Error::from(ListenError { address: "the daemon's signals and sockets".into(), source });
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;

@@ -68,7 +68,9 @@ pub(crate) fn choose_batch(
 ) -> Result<BatchChoice> {
     let fallback = BatchChoice { batch: UNMEASURED, origin: BatchOrigin::Fallback };
     let Some(cache_folder) = cache_folder else {
-        log::warn!("no cache folder, so the encoder's batch is not tuned; set XDG_CACHE_HOME or HOME, or pass --batch");
+        log::warn!(
+            "no cache folder, so the encoder's batch is not tuned; set XDG_CACHE_HOME or HOME, or choose the batch yourself"
+        );
         return Ok(fallback);
     };
     let path = cache_folder.join(format!("batch-{key}"));

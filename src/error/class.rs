@@ -8,7 +8,7 @@ use crate::labels::LabelsError;
 use crate::text::TextError;
 use crate::views::ImageError;
 
-/// Whose fault an error is; decides the exit code.
+/// The party at fault for an error; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Category {
     /// One input; others may still be classified.
@@ -23,8 +23,11 @@ pub(crate) enum Category {
     Daemon,
 }
 
+/// The category of an error, and its name for programs, in snake case.
+pub(crate) type Class = (Category, &'static str);
+
 impl Error {
-    /// Whose fault it is.
+    /// The party at fault.
     pub(crate) fn category(&self) -> Category {
         self.class().0
     }
@@ -34,8 +37,8 @@ impl Error {
         self.class().1
     }
 
-    fn class(&self) -> (Category, &'static str) {
-        use Category::{Bundle, Daemon, Input, Output, Usage};
+    fn class(&self) -> Class {
+        use Category::{Input, Output, Usage};
         match self {
             Self::File(error) => of_file(error),
             Self::Image(error) => of_image(error),
@@ -46,28 +49,13 @@ impl Error {
             Self::Setting(_) => (Usage, "setting"),
             Self::Cancelled(_) => (Input, "cancelled"),
             Self::Thread { .. } => (Output, "thread"),
-            Self::FolderWithoutImages { .. } => (Input, "folder_without_images"),
-            Self::FolderTooLarge { .. } => (Input, "folder_too_large"),
-            Self::Import { .. } => (Bundle, "import"),
-            Self::GoldenMismatch { .. } => (Bundle, "golden_mismatch"),
-            Self::DataSet { .. } => (Usage, "data_set"),
-            Self::Results { .. } => (Usage, "results"),
-            Self::Configuration { .. } => (Usage, "configuration"),
-            Self::SourceSpec { .. } => (Usage, "source"),
-            Self::Recording { .. } => (Usage, "recording"),
-            Self::InUse { .. } => (Daemon, "in_use"),
-            Self::Listen { .. } => (Daemon, "listen"),
-            Self::Unreachable { .. } => (Daemon, "unreachable"),
-            Self::SocketDenied { .. } => (Daemon, "socket_denied"),
-            // The daemon says 400 to what it would refuse as a flag.
-            Self::Refused { status: 400, .. } => (Usage, "refused"),
-            Self::Refused { .. } => (Input, "refused"),
+            Self::Program(error) => error.class(),
             Self::Io(_) => (Input, "io"),
         }
     }
 }
 
-fn of_file(error: &FileError) -> (Category, &'static str) {
+fn of_file(error: &FileError) -> Class {
     match error {
         FileError::Unreadable { .. } => (Category::Input, "input_unreadable"),
         FileError::Outside { .. } => (Category::Bundle, "path_outside"),
@@ -76,7 +64,7 @@ fn of_file(error: &FileError) -> (Category, &'static str) {
     }
 }
 
-fn of_image(error: &ImageError) -> (Category, &'static str) {
+fn of_image(error: &ImageError) -> Class {
     match error {
         ImageError::Empty => (Category::Input, "image_empty"),
         ImageError::FileTooLarge { .. } => (Category::Input, "image_file_too_large"),
@@ -86,7 +74,7 @@ fn of_image(error: &ImageError) -> (Category, &'static str) {
     }
 }
 
-fn of_encoder(error: &EncoderError) -> (Category, &'static str) {
+fn of_encoder(error: &EncoderError) -> Class {
     match error {
         EncoderError::NotFinite { .. } => (Category::Input, "features_not_finite"),
         EncoderError::Zero { .. } => (Category::Input, "features_zero"),
@@ -98,7 +86,7 @@ fn of_encoder(error: &EncoderError) -> (Category, &'static str) {
     }
 }
 
-fn of_text(error: &TextError) -> (Category, &'static str) {
+fn of_text(error: &TextError) -> Class {
     match error {
         TextError::Tokenizer { .. } => (Category::Bundle, "tokenizer"),
         TextError::NotFinite { .. } => (Category::Bundle, "embedding_not_finite"),
@@ -110,7 +98,7 @@ fn of_text(error: &TextError) -> (Category, &'static str) {
     }
 }
 
-fn of_labels(error: &LabelsError) -> (Category, &'static str) {
+fn of_labels(error: &LabelsError) -> Class {
     match error {
         LabelsError::Unreadable { .. } => (Category::Usage, "labels_unreadable"),
         LabelsError::Malformed { .. } => (Category::Usage, "labels_malformed"),
@@ -121,7 +109,7 @@ fn of_labels(error: &LabelsError) -> (Category, &'static str) {
     }
 }
 
-fn of_bundle(error: &BundleError) -> (Category, &'static str) {
+fn of_bundle(error: &BundleError) -> Class {
     match error {
         BundleError::NotFound { .. } => (Category::Bundle, "bundle_not_found"),
         BundleError::NotFolder { .. } => (Category::Bundle, "bundle_not_folder"),

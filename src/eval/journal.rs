@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::EvalError;
 use super::record::{Plan, Record};
 use crate::error::{Error, Result};
 use crate::files::{FileError, read_up_to, write_file};
@@ -35,7 +36,7 @@ impl Journal {
     /// A last line that was cut short is dropped; its image is measured again. Images that failed are tried again.
     ///
     /// # Errors
-    /// [`Error::Results`]: what is there was made with other settings, or is damaged. The file cannot be written.
+    /// [`EvalError::Results`]: what is there was made with other settings, or is damaged. The file cannot be written.
     pub(crate) fn open(path: &Path, plan: &Plan) -> Result<Self> {
         let unwritable = |source| FileError::Unwritable { path: path.into(), source };
         let mut results = Results { plan: plan.clone(), records: BTreeMap::new() };
@@ -76,7 +77,7 @@ impl Journal {
 /// Reads results; a last line that was cut short is left out.
 ///
 /// # Errors
-/// [`Error::Results`]: the file is no such results, or a line is damaged.
+/// [`EvalError::Results`]: the file is no such results, or a line is damaged.
 pub(crate) fn read_results(path: &Path) -> Result<Results> {
     let (results, _) = read(path)?;
     results.ok_or_else(|| wrong(path, "it is empty; run the evaluation again"))
@@ -85,7 +86,7 @@ pub(crate) fn read_results(path: &Path) -> Result<Results> {
 /// Puts the results of all shards of one data set together.
 ///
 /// # Errors
-/// [`Error::Results`]: they were made with different settings, an image is in two of them, or one is missing.
+/// [`EvalError::Results`]: they were made with different settings, an image is in two of them, or one is missing.
 pub(crate) fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
     let (first_path, first) = parts.first().expect("there is something to merge");
     let plan = Plan { shard: None, ..first.plan.clone() };
@@ -179,5 +180,5 @@ fn same_plan(path: &Path, found: &Plan, wanted: &Plan) -> Result<()> {
 }
 
 fn wrong(path: &Path, problem: &str) -> Error {
-    Error::Results { path: path.into(), problem: problem.into() }
+    EvalError::Results { path: path.into(), problem: problem.into() }.into()
 }

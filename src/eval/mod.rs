@@ -1,12 +1,14 @@
 //! Measuring: data sets, every method in one pass over the features, what the field reports of it, and reports.
 
 pub(crate) mod dataset;
+mod error;
 mod fitting;
 mod journal;
 mod record;
 mod run;
 mod summary;
 
+pub(crate) use error::EvalError;
 pub(crate) use fitting::{Answered, confidences, fit_temperature, fit_threshold};
 pub(crate) use journal::{Journal, Results, merge, read_results, write_all};
 pub(crate) use record::{Measured, Record};

@@ -3,6 +3,7 @@
 
 mod classes;
 mod config;
+mod error;
 mod goldens;
 mod source;
 mod tower;
@@ -26,6 +27,7 @@ use crate::method::{Method, MethodSettings};
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Augment, Pixels, ViewSettings};
 use config::{ImageConfig, image_config, read_configs};
+pub(crate) use error::ImportError;
 use source::Source;
 use tower::ImportedTower;
 
@@ -149,12 +151,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
 /// The logit scale that was asked for, else the checkpoint's.
 fn logit_scale(request: &ImportRequest, tower: Option<&ImportedTower>) -> Result<f32> {
     let tower_scale = tower.map(ImportedTower::logit_scale).transpose()?.flatten();
-    request.logit_scale.or(tower_scale).ok_or_else(|| Error::Import {
-        path: request.source.clone(),
-        what: "the logit scale".into(),
-        expected: "--logit-scale, since no file says it (OpenAI's CLIP has 100)".into(),
-        found: "missing".into(),
-    })
+    request.logit_scale.or(tower_scale).ok_or_else(|| ImportError::NoLogitScale { path: request.source.clone() }.into())
 }
 
 /// Copies the vision model, decides which output is used, and adds the projection that may be missing.
@@ -168,14 +165,10 @@ fn import_encoder(
     let names = ["onnx/vision_model.onnx", "vision_model.onnx"];
     let path = match &request.image_onnx {
         Some(path) => path.clone(),
-        None => source.find(&names)?.ok_or_else(|| {
-            wrong(
-                source.folder(),
-                "the vision model",
-                "onnx/vision_model.onnx, or another named by --image-onnx",
-                "missing",
-            )
-        })?,
+        None => {
+            let path = source.folder().into();
+            source.find(&names)?.ok_or(ImportError::NoVisionModel { path })?
+        }
     };
     let bytes = read_range(&path, 0, None, BUNDLE_FILE_BYTES_MAX)
         .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
@@ -234,12 +227,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
         (_, Some(file)) => read_labels(file)?,
         (Some(names), None) => Labels::with_ids(names, None)?,
         (None, None) => {
-            return Err(wrong(
-                path,
-                "the list of names",
-                "metadata \"names\" in a safetensors file, or --names",
-                "missing",
-            ));
+            return Err(ImportError::NoNames { path: path.into() }.into());
         }
     };
     if list.names().len() != table.nrows() {
@@ -305,5 +293,5 @@ fn tensor_file(name: &str, shape: &[usize], bytes: &[u8], note: Option<(&str, St
 
 /// An error about a file of the model.
 fn wrong(path: &Path, what: &str, expected: &str, found: impl ToString) -> Error {
-    Error::Import { path: path.into(), what: what.into(), expected: expected.into(), found: found.to_string() }
+    ImportError::value(path, what, expected, found).into()
 }

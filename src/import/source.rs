@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use super::wrong;
+use crate::error::Result;
 use crate::files::{FileError, inside, read_up_to};
 use crate::limits::IMPORT_SMALL_FILE_BYTES_MAX;
 
@@ -16,12 +17,8 @@ impl Source {
     /// The path is no folder.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::Import {
-                path: folder.into(),
-                what: "the source".into(),
-                expected: "a folder with a model's files".into(),
-                found: if folder.exists() { "a file".into() } else { "missing".into() },
-            });
+            let found = if folder.exists() { "a file" } else { "missing" };
+            return Err(wrong(folder, "the source", "a folder with a model's files", found));
         }
         Ok(Self { folder: folder.into() })
     }
@@ -50,12 +47,7 @@ impl Source {
         let bytes = read_up_to(&path, IMPORT_SMALL_FILE_BYTES_MAX)
             .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
         if bytes.len() as u64 > IMPORT_SMALL_FILE_BYTES_MAX {
-            return Err(Error::Import {
-                path,
-                what: "its size".into(),
-                expected: format!("at most {IMPORT_SMALL_FILE_BYTES_MAX} bytes"),
-                found: "more".into(),
-            });
+            return Err(wrong(&path, "its size", &format!("at most {IMPORT_SMALL_FILE_BYTES_MAX} bytes"), "more"));
         }
         Ok(Some((path, bytes)))
     }

@@ -15,9 +15,9 @@ use crate::tuning::AdamWSettings;
 /// A number that a method can be given.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameter {
-    /// Name in files and after `--set`.
+    /// Name in files and for users.
     pub name: &'static str,
-    /// Shorter name, also taken after `--set`; empty if there is none.
+    /// Shorter name that users may give; empty if there is none.
     pub short: &'static str,
     /// Noun phrase for messages.
     pub what: &'static str,

@@ -6,11 +6,13 @@
 //! if it is whole and the image it names has that digest, so that a recording cut off anywhere is readable up to there.
 //! A new part begins when other labels or settings come into force; the oldest part goes when there is too much.
 
+mod error;
 mod part;
 mod reader;
 mod replay;
 mod writer;
 
+pub(crate) use error::RecordingError;
 pub(crate) use part::{RecordedDecision, RecordedFrame, RecordedSettings};
 pub use reader::Recording;
 pub(crate) use reader::RecordingPart;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::RecordingError;
 use super::part::{DECISIONS, FORMAT, FRAMES, RecordedFrame, RecordedSettings, part_number};
 use crate::error::{Error, Result};
 use crate::files::{FileError, read_range};
@@ -35,7 +36,7 @@ impl Recording {
     /// # Errors
     /// The folder cannot be listed or has no part, or a part is of a later version.
     pub fn open(folder: &Path) -> Result<Self> {
-        let problem = |problem: String| Error::Recording { path: folder.into(), problem };
+        let problem = |problem: String| Error::from(RecordingError::Unreadable { path: folder.into(), problem });
         let entries = fs::read_dir(folder).map_err(|error| problem(format!("cannot be listed: {error}")))?;
         let mut numbered: Vec<(u64, PathBuf)> = entries
             .filter_map(|entry| {
@@ -51,7 +52,7 @@ impl Recording {
         if recording.parts.is_empty() {
             let found = match recording.left_out.first() {
                 Some(first) => format!("has no part that can be read: {first}"),
-                None => "has no parts; expected folders such as part-00000001, as `rtpt serve --record` makes".into(),
+                None => "has no parts; expected folders such as part-00000001, as a recording daemon makes".into(),
             };
             return Err(problem(found));
         }
@@ -79,7 +80,7 @@ impl Recording {
                     serde_json::from_slice::<serde_json::Value>(&first).ok().and_then(|v| v["format"].as_u64());
                 if let Some(format) = format.filter(|&format| format != u64::from(FORMAT)) {
                     let problem = format!("has format {format}, expected {FORMAT}; use the rtpt that made it");
-                    return Err(Error::Recording { path: folder.into(), problem });
+                    return Err(RecordingError::Unreadable { path: folder.into(), problem }.into());
                 }
                 leave_out(format!(
                     "its settings cannot be read ({})",
@@ -126,7 +127,7 @@ impl RecordingPart {
             .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
         if blake3::hash(&bytes).to_hex().as_str() != frame.digest {
             let problem = format!("has another image than the one recorded for frame {}", frame.sequence);
-            return Err(Error::Recording { path: self.folder.clone(), problem });
+            return Err(RecordingError::Unreadable { path: self.folder.clone(), problem }.into());
         }
         Ok(bytes)
     }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::RecordingError;
 use super::part::{RecordedFrame, RecordedSettings};
 use super::reader::RecordingPart;
 use crate::bundle::Bundle;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::device::device_key;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extractor::{ExtractorSettings, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
@@ -55,13 +56,13 @@ pub(crate) fn replayer(
 ) -> Result<Replayer> {
     let found = bundle.digest.to_hex();
     if found.as_str() != settings.bundle_digest {
-        let problem = format!(
-            "was made with the bundle {}…, found {}… in {}; name the right one with --bundle",
-            settings.bundle_digest.get(..16).unwrap_or_default(),
-            &found[..16],
-            bundle.folder.display()
-        );
-        return Err(Error::Recording { path: settings.bundle.clone(), problem });
+        return Err(RecordingError::OtherBundle {
+            recorded: settings.bundle_digest.get(..16).unwrap_or_default().into(),
+            recorded_at: settings.bundle.clone(),
+            found: found[..16].into(),
+            found_at: bundle.folder.clone(),
+        }
+        .into());
     }
     let list = match &what_if.labels {
         Some(list) => list.clone(),

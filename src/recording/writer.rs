@@ -13,7 +13,7 @@ use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_fo
 use crate::error::{Error, Result};
 use crate::files::{FileError, sync_folder};
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
-use crate::lock::Lock;
+use crate::lock::{Lock, Resource};
 use crate::setting::SettingError;
 
 /// Folder of a recording, and its room.
@@ -71,7 +71,7 @@ impl RecorderSettings {
             return Ok(());
         }
         let expected = format!("{least} to {most}");
-        Err(SettingError { what: "--record-max-mb", expected, found: self.max_mb.to_string() }.into())
+        Err(SettingError { what: "the room for the recording (MB)", expected, found: self.max_mb.to_string() }.into())
     }
 }
 
@@ -84,7 +84,7 @@ impl Recorder {
         settings.check()?;
         fs::create_dir_all(&settings.folder)
             .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
-        let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, "--record")?;
+        let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, Resource::Recording)?;
         let status = Arc::<RecorderStatus>::default();
         let ring = Ring::open(&settings.folder, settings.max_mb << 20)
             .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;

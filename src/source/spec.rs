@@ -1,11 +1,11 @@
-//! Specification of a source: `--source SPEC`.
+//! Specification of a source, as a user writes it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::camera::{CameraFormat, CameraSpec};
-use crate::error::{Error, Result};
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::limits::CAMERA_SIDE_MAX;
 
 /// A source of frames, as it is named.
@@ -28,6 +28,22 @@ pub(crate) enum SourceSpec {
     Camera(CameraSpec),
 }
 
+/// A specification that names no source of frames.
+#[derive(Debug, thiserror::Error)]
+#[error("the source {spec:?} {problem}")]
+pub(crate) struct SpecError {
+    /// As it was given.
+    spec: String,
+    /// Problem found, and what to do.
+    problem: String,
+}
+
+impl ProgramLayer for SpecError {
+    fn class(&self) -> Class {
+        (Category::Usage, "source")
+    }
+}
+
 /// Time from one image of a folder to the next if nothing is said (seconds).
 const EVERY_S: f64 = 1.0;
 /// Bounds of that time (seconds).
@@ -40,7 +56,7 @@ impl SourceSpec {
     /// # Errors
     /// It is none of these, or an option is not known or out of range.
     pub(crate) fn parse(spec: &str) -> Result<Self> {
-        let refused = |problem: String| Error::SourceSpec { spec: spec.into(), problem };
+        let refused = |problem: String| Error::from(SpecError { spec: spec.into(), problem });
         if spec == "-" {
             return Ok(Self::Input);
         }

@@ -40,15 +40,14 @@ pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Res
     }
 }
 
-/// The prompts of labels under a context, for the head that tunes it.
+/// The prompts of labels under a context, for the method that tunes it.
 ///
 /// # Errors
 /// The prompt is an ensemble of templates, the context is empty, or a label cannot be tokenised or does not fit.
 pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prompt) -> Result<Prompts<f32>> {
     let refused = |found: &str| SettingError {
         what: "the prompt",
-        expected: "one context of at least one word, which the head context tunes; use --context, or another --head"
-            .into(),
+        expected: "one context of at least one word, which the method context tunes".into(),
         found: found.into(),
     };
     let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates").into()) };

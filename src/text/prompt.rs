@@ -48,7 +48,9 @@ impl Prompt {
         }
         let places = if matches!(self, Self::Context(_)) { 0 } else { 1 };
         match texts.iter().find(|text| text.matches(PLACE).count() != places) {
-            Some(text) if places == 0 => refused(format!("words without {PLACE}; use --template"), format!("{text:?}")),
+            Some(text) if places == 0 => {
+                refused(format!("words without {PLACE}, which belongs in a template"), format!("{text:?}"))
+            }
             Some(text) => refused(format!("a text with one {PLACE} for the label"), format!("{text:?}")),
             None => Ok(()),
         }

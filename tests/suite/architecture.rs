@@ -173,7 +173,7 @@ const USES: &[(&str, &str)] = &[
     ("tamper", "directions reliability rows"),
     ("cache", "limits views"),
     ("bundle", "encoder files labels limits method rows text views"),
-    ("error", "bundle cancellation encoder files labels setting text views wording"),
+    ("error", "bundle cancellation encoder files labels setting text views"),
     ("label_set", "bundle device error files labels limits rows text"),
     ("extractor", "bundle cache cancellation device encoder error limits setting timings views"),
     ("listing", "error files limits views wording"),
@@ -226,6 +226,27 @@ fn a_use_of_another_module_is_seen() {
     let modules =
         names_of("use crate::rows::dot;\nuse crate::{Prompt, Error};\nlet x = crate::limits::Y;\n", reexports);
     assert_eq!(modules, ["error", "limits", "rows", "text"].map(String::from).into());
+}
+
+#[test]
+fn nothing_below_the_command_line_names_a_flag() {
+    let flag = |line: &str| {
+        let mut places =
+            line.match_indices("--").map(|(at, _)| (line[..at].chars().last(), line[at + 2..].chars().next()));
+        places.any(|(before, after)| {
+            before.is_none_or(|c| " `\"".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
+    };
+    let named = |name: &str, text: &str| {
+        let text = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+        let found = text.lines().find(|line| line.contains("`rtpt ") || line.contains("sudo") || flag(line));
+        found.map(|line| format!("src/{name}: {}", line.trim()))
+    };
+    let code = |name: &str| name.ends_with(".rs") || name.ends_with(".js");
+    let (own, below): (Vec<_>, Vec<_>) =
+        sources().into_iter().filter(|(name, _)| code(name)).partition(|(name, _)| name.starts_with("cli/"));
+    assert_eq!(below.iter().find_map(|(name, text)| named(name, text)), None);
+    assert!(own.iter().any(|(name, text)| named(name, text).is_some()), "the search is broken");
 }
 
 /// The other modules that the files of a module name, tests left out.

@@ -85,7 +85,7 @@ fn a_cache_that_cannot_be_used_is_a_warning_and_a_working_classifier() {
         assert_eq!(run.stderr.matches("going on without").count(), 1, "one warning: {}", run.stderr);
     };
     bench.write("foreign/features.redb", &[b'x'; 5000]);
-    works_with("foreign", &["going on without the feature cache", "rtpt cache clear"]);
+    works_with("foreign", &["going on without the feature cache", "clear the cache"]);
     fs::create_dir_all(bench.path("folder/features.redb")).unwrap();
     works_with("folder", &["going on without the feature cache"]);
     bench.write("file", b"in the way");
@@ -96,7 +96,7 @@ fn a_cache_that_cannot_be_used_is_a_warning_and_a_working_classifier() {
     let folder = bench.path("locked").to_str().unwrap().to_string();
     bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos]);
     let holder = redb::Database::open(bench.path("locked/features.redb")).unwrap();
-    works_with("locked", &["another program has it open", "--cache-dir"]);
+    works_with("locked", &["another program has it open", "a cache folder of its own"]);
     bench.rtpt(&["cache", "clear", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
     bench.rtpt(&["cache", "info", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
     drop(holder);

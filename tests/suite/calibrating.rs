@@ -158,6 +158,6 @@ fn what_cannot_be_calibrated_is_said() {
         ),
     ] {
         fs::write(&file, content).unwrap();
-        it.rtpt("classify", &["--json", &few]).fails_with(0, &[problem, "rtpt calibrate"]);
+        it.rtpt("classify", &["--json", &few]).fails_with(0, &[problem, "calibrate again"]);
     }
 }

@@ -189,10 +189,10 @@ fn prompts_that_make_no_sense() {
     for (arguments, part) in [
         (&["--template", "a photo"][..], "a text with one {} for the label"),
         (&["--template", "{} and {}"], "a text with one {} for the label"),
-        (&["--context", "a {}"], "words without {}; use --template"),
+        (&["--context", "a {}"], "in a template; use --context, --template"),
         (&["--context", &long], "at most 1024 bytes"),
         (&["--context", "a", "--template", "{}"], "cannot be used with"),
-        (&["--head", "context", "--template", "a {}."], "which the head context tunes; use --context"),
+        (&["--head", "context", "--template", "a {}."], "which the method context tunes; use --context"),
         (&["--head", "context", "--context", ""], "one context of at least one word"),
     ] {
         let run = on_demo(&bench, &[&["classify", &photo], arguments].concat());

@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::bundle::{Bundle, BundleError};
 use crate::cache::{FILE_NAME, disk_usage};
 use crate::check::Deviation;
+#[cfg(feature = "daemon")]
+use crate::cli::client::ClientError;
 use crate::device::{Memory, Processor, Slowed};
 use crate::error::{Error, Result};
 use crate::wording::counted;
@@ -299,6 +301,23 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     }
 }
 
+/// Finding about a daemon that gave no answer.
+#[cfg(feature = "daemon")]
+fn without_answer(socket: &str, error: &Error) -> Finding {
+    let restart = "sudo systemctl restart rtpt, then journalctl -u rtpt";
+    match error.of_program() {
+        Some(ClientError::Denied { .. }) => {
+            let advice = "ask with sudo; or let the group video ask, with rtpt.socket";
+            finding("daemon", Warning, format!("{socket} may not be used by this user"), advice)
+        }
+        Some(ClientError::Unreachable { problem, .. }) => {
+            let advice = format!("it died, hangs, or that is no socket: {restart}");
+            finding("daemon", Problem, format!("nobody answers on {socket}: {problem}"), advice)
+        }
+        _ => finding("daemon", Problem, error.to_string(), restart),
+    }
+}
+
 /// `named` says that the user named the socket.
 #[cfg(feature = "daemon")]
 pub(crate) fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
@@ -314,18 +333,7 @@ pub(crate) fn daemon(client: &super::super::client::Client, named: bool) -> Find
     }
     let info = match client.info() {
         Ok(info) => info,
-        Err(Error::SocketDenied { .. }) => {
-            let advice = "ask with sudo; or let the group video ask, with rtpt.socket";
-            return finding("daemon", Warning, format!("{shown} may not be used by this user"), advice);
-        }
-        Err(Error::Unreachable { problem, .. }) => {
-            let advice = "it died, hangs, or that is no socket: sudo systemctl restart rtpt, then journalctl -u rtpt";
-            return finding("daemon", Problem, format!("nobody answers on {shown}: {problem}"), advice);
-        }
-        Err(error) => {
-            let advice = "sudo systemctl restart rtpt, then journalctl -u rtpt";
-            return finding("daemon", Problem, error.to_string(), advice);
-        }
+        Err(error) => return without_answer(&shown, &error),
     };
     let source = &info.status.source;
     let (state, name) = (&source.state, source.name.as_deref().unwrap_or("no source"));

@@ -186,7 +186,7 @@ function showStatus(status) {
   $('picture').classList.toggle('lost', lost);
   if (lost) alarm('The camera is lost: ' + source.problem + '. It is opened again by itself.');
   else if (recording && recording.problem) alarm(recording.problem);
-  else if (!source.name) alarm('No source is set: start rtpt serve with --source.');
+  else if (!source.name) alarm('No source is set: name one where the daemon is started.');
   else alarm('');
   text('link', source.name ? source.name + ', ' + source.state : 'no source');
   $('link').classList.toggle('live', source.state === 'streaming');

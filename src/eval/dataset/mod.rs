@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::eval::EvalError;
 use crate::files::read_up_to;
 use crate::labels::{Labels, nearest, read_labels};
 use crate::limits::{DATA_SET_FILE_BYTES_MAX, DATA_SET_PROBLEMS_SHOWN, FILES_MAX};
@@ -71,7 +72,7 @@ impl Problems {
     fn none_or_error(self, path: &Path) -> Result<()> {
         match self.count {
             0 => Ok(()),
-            count => Err(Error::DataSet { path: path.into(), count, shown: self.found }),
+            count => Err(EvalError::DataSet { path: path.into(), count, shown: self.found }.into()),
         }
     }
 }
@@ -85,7 +86,7 @@ impl DataSet {
     /// - a CSV file with the columns `path` and `label`.
     ///
     /// # Errors
-    /// [`Error::DataSet`], with file and line of everything that is wrong: another shape than expected, an image that is
+    /// [`EvalError::DataSet`], with file and line of everything that is wrong: another shape than expected, an image that is
     /// not there or is listed twice, a class without images.
     pub(crate) fn open(path: &Path, options: &DataSetOptions) -> Result<Self> {
         let mut problems = Problems::default();
@@ -129,7 +130,7 @@ impl DataSet {
     /// label's place in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
-    /// [`Error::DataSet`]: a class that is none of the labels.
+    /// [`EvalError::DataSet`]: a class that is none of the labels.
     pub(crate) fn truths(&self, labels: &Labels, renamed: &ClassNames) -> Result<Vec<usize>> {
         let names = labels.names();
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -218,7 +219,7 @@ impl ClassNames {
     /// lines and lines that start with `#` are passed over.
     ///
     /// # Errors
-    /// [`Error::DataSet`], with the line that is wrong.
+    /// [`EvalError::DataSet`], with the line that is wrong.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let mut problems = Problems::default();
@@ -250,7 +251,7 @@ impl ClassNames {
 /// in any notation of whole numbers (a JSON list, or lines).
 ///
 /// # Errors
-/// [`Error::DataSet`]: no number, one past the end, or one twice. The labels are refused as by [`read_labels`].
+/// [`EvalError::DataSet`]: no number, one past the end, or one twice. The labels are refused as by [`read_labels`].
 pub(crate) fn read_subset(labels: &Path, subset: &Path) -> Result<Labels> {
     let all = read_labels(labels)?;
     let text = read_text(subset)?;
