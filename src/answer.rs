@@ -125,6 +125,12 @@ impl Answer {
         self.settings.method()
     }
 
+    /// Damage of the image file, if it has any; only with [`DamagedImages::Answer`](crate::DamagedImages::Answer) is there
+    /// an answer then.
+    pub fn damage(&self) -> Option<&'static str> {
+        self.features.damage
+    }
+
     /// Number of views V that the image was seen in.
     pub fn views(&self) -> usize {
         self.features.views.count

@@ -12,7 +12,7 @@ use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::{Method, MethodSettings};
 use crate::text::Prompt;
-use crate::views::Augment;
+use crate::views::{Augment, DamagedImages};
 
 /// Settings of a [`Classifier`] that is to be built.
 #[must_use = "a builder builds nothing by itself"]
@@ -102,6 +102,12 @@ impl ClassifierBuilder<'_> {
     /// Views that the encoder takes at once (1 to 64). May change the last bits of results.
     pub fn batch(mut self, batch: usize) -> Self {
         self.settings.extractor.batch = Some(batch);
+        self
+    }
+
+    /// Treatment of damaged images: refused if nothing is said.
+    pub fn damaged_images(mut self, damaged: DamagedImages) -> Self {
+        self.settings.extractor.damaged = damaged;
         self
     }
 

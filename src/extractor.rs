@@ -17,7 +17,9 @@ use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
-use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
+use crate::views::{
+    DamagedImages, Decoded, ImageError, Pixels, Preprocessing, ViewSettings, decode_damaged, make_views,
+};
 
 /// Everything a user may choose of how features are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,12 +30,14 @@ pub(crate) struct ExtractorSettings {
     pub threads: Option<usize>,
     /// Views the encoder takes at once; `None` to measure once per bundle and device. May change the last bits.
     pub batch: Option<usize>,
+    /// Treatment of damaged images.
+    pub damaged: DamagedImages,
 }
 
 impl ExtractorSettings {
     /// Settings that the bundle's manifest recommends.
     pub(crate) fn of(bundle: &Bundle) -> Self {
-        Self { views: bundle.manifest.views, threads: None, batch: None }
+        Self { views: bundle.manifest.views, threads: None, batch: None, damaged: DamagedImages::Refuse }
     }
 
     /// Range check of every setting.
@@ -89,6 +93,8 @@ pub struct Features {
     pub(crate) matrix: Arc<Array2<f32>>,
     /// True if the features came from the cache.
     pub(crate) cached: bool,
+    /// Damage of the image file, if it has any.
+    pub(crate) damage: Option<&'static str>,
     /// Name and digest of the bundle.
     pub(crate) bundle: Arc<str>,
     /// Time spent so far.
@@ -99,6 +105,11 @@ impl Features {
     /// BLAKE3 of the image file.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.as_bytes()
+    }
+
+    /// Damage of the image file, if it has any that the decoder passed over.
+    pub fn damage(&self) -> Option<&'static str> {
+        self.damage
     }
 
     /// True if the features came from the cache.
@@ -156,7 +167,7 @@ impl Extractor {
     /// The features of an image file.
     ///
     /// # Errors
-    /// The image cannot be decoded (see [`decode`]), or the encoder fails or gives features that are not finite.
+    /// The image cannot be decoded (see [`crate::views::decode`]), or the encoder fails or gives features that are not finite.
     pub(crate) fn features(&self, bytes: &[u8]) -> Result<Features> {
         self.features_in(bytes, &self.settings.views, CacheUse::LookUp, &CancellationToken::default())
     }
@@ -182,14 +193,19 @@ impl Extractor {
             let decode = milliseconds_since(began);
             let timings = Timings { decode, total: decode, ..Timings::default() };
             let bundle = Arc::clone(&self.bundle_id);
-            return Ok(Features { digest, views: *views, matrix, cached: true, bundle, timings });
+            return Ok(Features { digest, views: *views, matrix, cached: true, damage: None, bundle, timings });
         }
-        let image = decode(bytes)?;
+        let Decoded { pixels, damage } = decode_damaged(bytes)?;
+        if let (Some(problem), DamagedImages::Refuse) = (damage, self.settings.damaged) {
+            return Err(ImageError::Damaged { problem }.into());
+        }
         let decode = milliseconds_since(began);
-        let mut features = self.features_of_pixels(&image, digest, views, token)?;
+        let mut features = self.features_of_pixels(&pixels, digest, views, token)?;
+        features.damage = damage;
         features.timings.decode = decode;
         features.timings.total = milliseconds_since(began);
-        if let Some(cache) = cache {
+        // A cache has no place for the damage: whoever found the features there would take the image for whole.
+        if let Some(cache) = cache.filter(|_| damage.is_none()) {
             cache.put(&key, &features.matrix);
         }
         Ok(features)
@@ -217,7 +233,7 @@ impl Extractor {
         let total = milliseconds_since(began);
         let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
         let bundle = Arc::clone(&self.bundle_id);
-        Ok(Features { digest, views: *views, matrix, cached: false, bundle, timings })
+        Ok(Features { digest, views: *views, matrix, cached: false, damage: None, bundle, timings })
     }
 
     /// The views `[V, 3, R, R]` of an image whose file has this digest, as the encoder sees them.

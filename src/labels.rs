@@ -106,15 +106,24 @@ impl Labels {
     /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two apart
     /// (ImageNet has such labels).
     pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
+        let trimmed = |texts: Vec<String>| texts.iter().map(|text| trimmed(text).to_string()).collect::<Vec<String>>();
+        let (names, ids) = (trimmed(names), ids.map(trimmed));
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
             return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
         }
-        if let Some(found) = names.iter().map(String::len).find(|length| !(1..=LABEL_BYTES_MAX).contains(length)) {
-            let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
-            return Err(SettingError { what: "the length of a label", expected, found: found.to_string() }.into());
+        if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != names.len()) {
+            let (expected, found) = (format!("one a label, {}", names.len()), ids.len().to_string());
+            return Err(SettingError { what: "the number of identifiers", expected, found }.into());
         }
-        if let Some((label, problem)) = names.iter().find_map(|name| Some((name.clone(), not_words(name)?))) {
-            return Err(LabelsError::NotWords { label, problem });
+        for text in names.iter().chain(ids.iter().flatten()) {
+            let bytes = text.len();
+            if !(1..=LABEL_BYTES_MAX).contains(&bytes) {
+                let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
+                return Err(SettingError { what: "the length of a label", expected, found: bytes.to_string() }.into());
+            }
+            if let Some(problem) = not_words(text) {
+                return Err(LabelsError::NotWords { label: text.clone(), problem });
+            }
         }
         let mut seen = HashMap::new();
         for (entry, key) in ids.as_ref().unwrap_or(&names).iter().enumerate() {
@@ -131,12 +140,19 @@ impl Labels {
     }
 
     /// The list as a labels file.
-    pub(crate) fn to_text(&self) -> String {
+    ///
+    /// # Errors
+    /// A line would begin with `#`: it would be read as a comment.
+    pub(crate) fn to_text(&self) -> Result<String> {
+        if let Some(label) = self.ids.as_ref().unwrap_or(&self.names).iter().find(|text| text.starts_with('#')) {
+            let problem = "starts with #, as the comments of a labels file do";
+            return Err(LabelsError::NotWords { label: label.clone(), problem });
+        }
         let line = |(index, name): (usize, &String)| match self.id(index) {
             Some(id) => format!("{id}\t{name}\n"),
             None => format!("{name}\n"),
         };
-        self.names.iter().enumerate().map(line).collect()
+        Ok(self.names.iter().enumerate().map(line).collect())
     }
 
     /// The identifiers, if labels have any.
@@ -157,6 +173,11 @@ fn not_words(label: &str) -> Option<&'static str> {
     }
     let climbs = label.split(['/', '\\']).any(|part| part == "..");
     (climbs || label.starts_with(['/', '\\'])).then_some("is a path")
+}
+
+/// A text without white space and byte order marks around it.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 /// Reads a labels file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
@@ -183,12 +204,12 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut names, mut ids) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || line.starts_with('#') {
+        if trimmed(line).is_empty() || trimmed(line).starts_with('#') {
             continue;
         }
         let (id, name) = match line.split_once('\t') {
-            Some((id, name)) => (Some(id.trim()), name.trim()),
-            None => (None, line.trim()),
+            Some((id, name)) => (Some(trimmed(id)), trimmed(name)),
+            None => (None, trimmed(line)),
         };
         if name.is_empty() || id.is_some_and(str::is_empty) || name.contains('\t') {
             let expected = "expected a label, or an identifier, a tab and a label";
@@ -283,6 +304,15 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, LabelsError::NotWords { .. }) && error.to_string().contains(problem), "{error}");
         }
+        let numbered = Labels::new(["cup", "\u{feff}#1"]).unwrap();
+        assert!(numbered.to_text().unwrap_err().to_string().contains("as the comments"), "in a file it would be lost");
+        let ids = |ids: &[&str]| {
+            Labels::with_ids(["a", "b"].map(String::from).into(), Some(ids.iter().map(|id| id.to_string()).collect()))
+        };
+        assert!(ids(&["1", "2"]).is_ok());
+        for wrong in [&["1"][..], &["1", ""], &["1", "2\u{1b}[2J"], &["1", "1"]] {
+            assert!(ids(wrong).is_err(), "{wrong:?}");
+        }
         assert!(parse("men's t-shirt / top\nand/or...\nU.S.A.").is_ok());
         let longest = format!("cup\n{}", "x".repeat(LABEL_BYTES_MAX));
         assert!(parse(&longest).is_ok());
@@ -290,8 +320,9 @@ mod tests {
 
     #[test]
     fn files_may_have_comments_blank_lines_and_a_byte_order_mark() {
-        let parsed = parse("\u{feff}# seen here\n\n watch \r\nsea horse\n").unwrap();
+        let parsed = parse("\u{feff}# seen here\n\n watch \r\n # indented\nsea horse\n").unwrap();
         assert_eq!(parsed.names(), ["watch", "sea horse"]);
+        assert_eq!(Labels::new([" watch", "sea horse\t"]).unwrap(), parsed);
         assert_eq!(parsed.id(0), None);
     }
 

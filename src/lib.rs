@@ -122,7 +122,7 @@ pub use setting::SettingError;
 pub use tamper::TamperScore;
 pub use text::{Prompt, TensorError, TextError};
 pub use timings::Timings;
-pub use views::{Augment, ImageError};
+pub use views::{Augment, DamagedImages, ImageError};
 
 #[doc(hidden)]
 pub mod internal;

@@ -12,6 +12,7 @@ use crate::lock::{InUse, Resource};
 use crate::recording::RecordingError;
 use crate::setting::SettingError;
 use crate::text::TextError;
+use crate::views::ImageError;
 
 /// The flag or command that helps, where there is one.
 pub(super) fn advice(error: &Error) -> Option<&'static str> {
@@ -19,6 +20,7 @@ pub(super) fn advice(error: &Error) -> Option<&'static str> {
         Error::Bundle(error) => of_bundle(error),
         Error::Encoder(EncoderError::Run { .. } | EncoderError::NotFinite { .. } | EncoderError::Zero { .. })
         | Error::Text(TextError::NotFinite { .. }) => Some("run `rtpt bundle check`"),
+        Error::Image(ImageError::Damaged { .. }) => Some("or have it answered all the same with --damaged answer"),
         Error::Setting(error) => of_setting(error),
         _ => of_program(error),
     }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::report::{ErrorRecord, ImageRecord};
 use crate::wording::counted;
 
+use super::advice::advice;
 use super::inputs::Input;
 
 /// Width of labels that are not known yet (characters).
@@ -38,7 +39,8 @@ impl Printer {
             Err(error) => {
                 let (path, message) = (shown(path), error.to_string());
                 let named = if message.contains(&path) { String::new() } else { format!("{path}: ") };
-                eprintln!("rtpt: {named}{message}");
+                let advice = advice(error).map_or(String::new(), |advice| format!("; {advice}"));
+                eprintln!("rtpt: {named}{message}{advice}");
                 Ok(())
             }
         }
@@ -58,7 +60,11 @@ impl Printer {
             self.headed = true;
         }
         let tampered = record.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true));
-        let notes = [(record.best.label != record.zero_shot.label, "answers differ"), (tampered, "tampered?")];
+        let notes = [
+            (record.best.label != record.zero_shot.label, "answers differ"),
+            (tampered, "tampered?"),
+            (record.damage.is_some(), "damaged file"),
+        ];
         let notes: Vec<&str> = notes.into_iter().filter_map(|(holds, note)| holds.then_some(note)).collect();
         writeln!(
             out,

@@ -15,7 +15,7 @@ use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
 use crate::method::{Method, MethodSettings};
 use crate::setting::SettingError;
 use crate::text::Prompt;
-use crate::views::Augment;
+use crate::views::{Augment, DamagedImages};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
@@ -77,6 +77,17 @@ pub(crate) struct ExtractorArguments {
     /// device]
     #[arg(long, value_name = "N", help_heading = headings::VIEWS)]
     batch: Option<usize>,
+    /// What becomes of images with holes in their data, which no decoder reports
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "refuse", help_heading = headings::VIEWS)]
+    damaged: DamagedChoice,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DamagedChoice {
+    /// They are errors
+    Refuse,
+    /// They are answered, and said to be damaged
+    Answer,
 }
 
 /// The method and its parameters.
@@ -267,6 +278,10 @@ impl ExtractorArguments {
         settings.views.count = self.views.unwrap_or(settings.views.count);
         settings.threads = self.threads;
         settings.batch = self.batch;
+        settings.damaged = match self.damaged {
+            DamagedChoice::Refuse => DamagedImages::Refuse,
+            DamagedChoice::Answer => DamagedImages::Answer,
+        };
         match self.augment {
             Some(AugmentChoice::Crop) => settings.views.augment = Augment::Crop,
             Some(AugmentChoice::Augmix) => settings.views.augment = Augment::Augmix,

@@ -7,23 +7,16 @@ use crate::error::{Error, Result};
 use crate::files::{FileError, read_up_to, sync_folder, write_file};
 use crate::labels::{Labels, LabelsError};
 use crate::limits::LABELS_FILE_BYTES_MAX;
-use crate::setting::SettingError;
 
 /// The labels' name in the daemon's folder.
 const NAME: &str = "labels.json";
 
-/// The labels in a client's JSON, without white space around them.
+/// The labels in a client's JSON.
 ///
 /// # Errors
-/// There are not as many identifiers as labels, or [`Labels::new`] refuses them.
+/// [`Labels::with_ids`] refuses them.
 pub(crate) fn labels_of(request: LabelsRequest) -> Result<Labels> {
-    let LabelsRequest { labels, ids } = request;
-    let trimmed = |texts: Vec<String>| texts.iter().map(|text| text.trim().to_string()).collect::<Vec<_>>();
-    if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != labels.len()) {
-        let (expected, found) = (format!("{} or none", labels.len()), ids.len().to_string());
-        return Err(SettingError { what: "the number of identifiers", expected, found }.into());
-    }
-    Ok(Labels::with_ids(trimmed(labels), ids.map(trimmed))?)
+    Ok(Labels::with_ids(request.labels, request.ids)?)
 }
 
 /// The file of the edited labels.

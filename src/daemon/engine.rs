@@ -21,7 +21,7 @@ use crate::answer::Answer;
 use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
 use crate::device::temperature;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extractor::CacheUse;
 use crate::limits::CACHE_FLUSH_MS;
 use crate::method::Method;
@@ -30,6 +30,7 @@ use crate::recording::RecordedDecision;
 use crate::report::ImageRecord;
 use crate::rows::{argmax, softmax, top};
 use crate::stream::{Decision, Frame, Taken, decide};
+use crate::views::ImageError;
 
 /// Answers listed for a frame (count).
 const TOP_OF_FRAMES: usize = 5;
@@ -158,6 +159,9 @@ impl Engine {
             Err(error) => {
                 self.feed.status().judge(false);
                 self.metrics.frames_failed.inc();
+                if matches!(error, Error::Image(ImageError::Damaged { .. })) {
+                    self.metrics.frames_damaged.inc();
+                }
                 log::warn!("{name} is not classified: {error}");
             }
         }

@@ -44,6 +44,8 @@ pub(crate) struct Metrics {
     pub frames_classified: Counter,
     /// Frames that could not be.
     pub frames_failed: Counter,
+    /// Frames among these whose files were damaged.
+    pub frames_damaged: Counter,
     /// Connections that are open.
     pub connections: Gauge,
     sampled: Sampled,
@@ -97,7 +99,8 @@ impl Metrics {
         let stages = Family::<Stage, Histogram>::new_with_constructor(|| Histogram::new(BINS_S));
         let views = Histogram::new(VIEW_BINS);
         let requests = Family::<Answered, Counter>::default();
-        let [cache_hits, cache_misses, frames_classified, frames_failed] = std::array::from_fn(|_| Counter::default());
+        let [cache_hits, cache_misses, frames_classified, frames_failed, frames_damaged] =
+            std::array::from_fn(|_| Counter::default());
         let connections = Gauge::default();
         let sampled = Sampled::default();
         let stage_help = "Time spent in each stage, of frames and requests";
@@ -108,6 +111,11 @@ impl Metrics {
         registry.register("cache_misses", "Images that were encoded though a cache was asked", cache_misses.clone());
         registry.register("frames_classified", "Frames of the source that were classified", frames_classified.clone());
         registry.register("frames_failed", "Frames that could not be classified", frames_failed.clone());
+        registry.register(
+            "frames_damaged",
+            "Frames with damaged files, which were not classified",
+            frames_damaged.clone(),
+        );
         registry.register("connections", "Open connections", connections.clone());
         let counters = [
             ("frames_received", "Frames the source gave", &sampled.frames_received),
@@ -139,6 +147,7 @@ impl Metrics {
             cache_misses,
             frames_classified,
             frames_failed,
+            frames_damaged,
             connections,
             sampled,
             making: Mutex::new(()),

@@ -83,6 +83,9 @@ pub(crate) struct SourceRecord {
     pub classified: u64,
     /// Frames that could not be (count).
     pub failed: u64,
+    /// Frames among these whose files were damaged (count).
+    #[serde(default)]
+    pub damaged: u64,
     /// Frames dropped because a later one came first (count).
     pub dropped: u64,
     /// Times it was opened again (count).

@@ -70,6 +70,7 @@ impl Reporter {
             frames: health.frames,
             classified: self.metrics.frames_classified.get(),
             failed: self.metrics.frames_failed.get(),
+            damaged: self.metrics.frames_damaged.get(),
             dropped: self.queue.inbox.dropped(),
             reopens: health.reopens,
         }

@@ -70,6 +70,7 @@ fn of_image(error: &ImageError) -> Class {
         ImageError::FileTooLarge { .. } => (Category::Input, "image_file_too_large"),
         ImageError::FormatUnknown { .. } => (Category::Input, "image_format_unknown"),
         ImageError::Size { .. } => (Category::Input, "image_size"),
+        ImageError::Damaged { .. } => (Category::Input, "image_damaged"),
         ImageError::Corrupt { .. } => (Category::Input, "image_corrupt"),
     }
 }

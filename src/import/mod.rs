@@ -26,8 +26,11 @@ use crate::limits::BUNDLE_FILE_BYTES_MAX;
 use crate::method::{Method, MethodSettings};
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Augment, Pixels, ViewSettings};
-use config::{ImageConfig, image_config, read_configs};
+pub(crate) use classes::read_classes;
+pub(crate) use config::read_configs;
+use config::{ImageConfig, image_config};
 pub(crate) use error::ImportError;
+pub(crate) use source::Source as ImportSource;
 use source::Source;
 use tower::ImportedTower;
 
@@ -222,7 +225,7 @@ fn declared_resolution(path: &Path, onnx: &OnnxFile) -> Result<Option<usize>> {
 
 /// Names and unit embeddings that were computed elsewhere.
 fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f32>)> {
-    let (names, table) = classes::read_classes(path)?;
+    let (names, table) = read_classes(path)?;
     let list = match (names, &request.names) {
         (_, Some(file)) => read_labels(file)?,
         (Some(names), None) => Labels::with_ids(names, None)?,
@@ -279,7 +282,7 @@ impl Classes {
         let names = serde_json::to_string(self.all.names()).expect("strings are always JSON");
         let bytes: Vec<u8> = self.embeddings.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.add(CLASSES, &tensor_file("embeddings", self.embeddings.shape(), &bytes, Some(("names", names))))?;
-        writer.add(LABELS, self.defaults.to_text().as_bytes())?;
+        writer.add(LABELS, self.defaults.to_text()?.as_bytes())?;
         Ok(ClassesSection { file: CLASSES.into(), default_labels: LABELS.into() })
     }
 }

@@ -15,11 +15,12 @@ use crate::error::Result;
 use crate::files::{FileError, read_up_to, write_file};
 use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
-use crate::rows::length;
 use crate::text::{Prompt, WeightsFile};
 
 /// Prefix of the file names.
 const NAME: &str = "labels-";
+/// The entry of a file's metadata with the checksum.
+const CHECKSUM: &str = "blake3";
 /// The tensor in a file.
 const TENSOR: &str = "embeddings";
 
@@ -44,7 +45,7 @@ pub(crate) fn load(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Ar
     if !path.exists() {
         return None;
     }
-    match read(&path, shape) {
+    match read(&path, key, shape) {
         Ok(table) => Some(table),
         Err(error) => {
             log::warn!("cannot use the stored label embeddings in {}: {error}; computing them again", path.display());
@@ -58,7 +59,8 @@ pub(crate) fn save(folder: &Path, key: &str, table: &Array2<f32>) {
     let path = file(folder, key);
     let bytes: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes).expect("the bytes fill the shape");
-    let content = serialize([(TENSOR, view)], None).expect("one tensor of the right size");
+    let checksum = [(CHECKSUM.to_string(), checksum(key, table.dim(), &bytes))].into();
+    let content = serialize([(TENSOR, view)], Some(checksum)).expect("one tensor of the right size");
     let written = fs::create_dir_all(folder)
         .map_err(|source| FileError::Unwritable { path: folder.into(), source })
         .and_then(|()| write_file(&path, &content));
@@ -72,15 +74,29 @@ fn file(folder: &Path, key: &str) -> PathBuf {
     folder.join(format!("{NAME}{key}.safetensors"))
 }
 
-fn read(path: &Path, (classes, embedding): (usize, usize)) -> Result<Array2<f32>> {
+fn read(path: &Path, key: &str, (classes, embedding): (usize, usize)) -> Result<Array2<f32>> {
     let bytes = read_up_to(path, LABEL_SET_BYTES_MAX)
         .map_err(|source| BundleError::FileUnreadable { path: path.into(), source })?;
     let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
     let table = weights.matrix::<f32>(TENSOR, [classes, embedding])?;
-    match table.rows().into_iter().map(length).find(|norm| (norm - 1.0).abs() > 1e-3) {
-        Some(norm) => Err(weights.wrong("the length of a row", "1", norm).into()),
-        None => Ok(table),
+    let computed = checksum(key, table.dim(), weights.view(TENSOR).data());
+    // Unit rows are no proof: a flipped bit of a small value, or two rows in each other's place, leaves them so.
+    match weights.metadata(CHECKSUM) {
+        Some(stored) if stored == computed => Ok(table),
+        Some(stored) => Err(weights.wrong("the checksum", &computed, stored).into()),
+        None => Err(weights.wrong("the checksum", "one, as this version writes it", "missing").into()),
     }
+}
+
+/// Checksum over the key and the embeddings: a file under another's name is no more to be used than a damaged one.
+fn checksum(key: &str, (classes, embedding): (usize, usize), bytes: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for number in [key.len(), classes, embedding] {
+        hasher.update(&(number as u64).to_le_bytes());
+    }
+    hasher.update(key.as_bytes());
+    hasher.update(bytes);
+    hasher.finalize().to_hex().to_string()
 }
 
 fn remove_oldest(folder: &Path) {
@@ -113,13 +129,34 @@ mod tests {
         save(folder, "x", &table);
         assert_eq!(load(folder, "x", (3, 2)), Some(table.clone()));
         assert_eq!(load(folder, "x", (2, 3)), None, "another shape");
-        for broken in [array![[2.0, 0.0]], array![[f32::NAN, 0.0]]] {
-            save(folder, "y", &broken);
-            assert_eq!(load(folder, "y", (1, 2)), None, "{broken}");
-        }
+        fs::copy(file(folder, "x"), file(folder, "y")).unwrap();
+        assert_eq!(load(folder, "y", (3, 2)), None, "another key's");
         let bytes = fs::read(file(folder, "x")).unwrap();
         fs::write(file(folder, "x"), &bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(load(folder, "x", (3, 2)), None, "cut short");
+    }
+
+    #[test]
+    fn a_flipped_byte_anywhere_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = array![[1.0, 0.0], [0.6, 0.8]];
+        save(folder.path(), "x", &table);
+        let path = file(folder.path(), "x");
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            for bit in [1, 0x80, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[place] ^= bit;
+                fs::write(&path, damaged).unwrap();
+                let found = load(folder.path(), "x", (2, 2));
+                assert!(found.is_none_or(|found| found == table), "byte {place} changed by {bit:#x}");
+            }
+        }
+        let mut swapped = whole.clone();
+        let start = whole.len() - 16;
+        swapped[start..].rotate_left(8);
+        fs::write(&path, swapped).unwrap();
+        assert_eq!(load(folder.path(), "x", (2, 2)), None, "two labels in each other's place");
     }
 
     #[test]

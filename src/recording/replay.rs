@@ -13,6 +13,7 @@ use crate::extractor::{ExtractorSettings, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::Method;
+use crate::views::DamagedImages;
 
 /// Changes for a replay; without any it reproduces the decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +70,13 @@ pub(crate) fn replayer(
         None => Labels::with_ids(settings.labels.clone(), settings.ids.clone())?,
     };
     let method = what_if.method.map_or(settings.method, |method| settings.method.with_method(method));
-    let extractor = ExtractorSettings { views: settings.views, threads, batch: Some(settings.batch) };
+    let extractor = ExtractorSettings {
+        views: settings.views,
+        threads,
+        batch: Some(settings.batch),
+        // What was decided was answered.
+        damaged: DamagedImages::Answer,
+    };
     let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
     let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
     Ok(Replayer { classifier, other_device: device_key() != settings.device })

@@ -40,6 +40,9 @@ pub(crate) struct ImageRecord {
     pub seed: u64,
     /// True if the features were in the cache.
     pub cached: bool,
+    /// Damage of the image file; only where damaged images are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// Tamper score: how unlike a clean image the views behave; `None` with a single view.
     pub tamper: Option<Tamper>,
     /// The temperature the probabilities were calibrated by, where one was fitted to these settings.
@@ -79,6 +82,7 @@ impl ImageRecord {
             views: answer.features.views.count,
             seed: answer.features.views.seed,
             cached: answer.features.cached,
+            damage: answer.damage().map(String::from),
             tamper: answer.tamper(),
             temperature: answer.temperature(),
             timings_ms: answer.timings,

@@ -83,6 +83,11 @@ impl WeightsFile {
         }
     }
 
+    /// An entry of the file's metadata.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.tensors.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     /// True if there is a tensor of that name.
     pub fn has(&self, tensor: &str) -> bool {
         self.tensors.info(tensor).is_some()

@@ -5,12 +5,31 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::error::{ImageError, Result};
-use super::jpeg::is_complete_jpeg;
+use super::jpeg_scans::check_jpeg;
 use super::pixels::Pixels;
+use super::png::check_png;
 use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX};
 
 /// File name extensions (lower case) of the formats that [`decode`] reads.
 pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
+
+/// Treatment of image files with damage that the decoder passes over, such as a hole in the data of a JPEG.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DamagedImages {
+    /// An error.
+    #[default]
+    Refuse,
+    /// An answer from what is there and what the decoder made up, which says that the image is damaged.
+    Answer,
+}
+
+/// Pixels of an image file, and the damage that the file is known to have.
+pub(crate) struct Decoded {
+    /// The pixels; where there is damage, some of them are made up.
+    pub pixels: Pixels,
+    /// The damage.
+    pub damage: Option<&'static str>,
+}
 
 /// Decodes a JPEG, PNG, BMP or WebP file; the content decides the format, not a name.
 ///
@@ -18,9 +37,21 @@ pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 /// reference preprocessing (`Image.convert("RGB")`) drops it; of 16-bit values the high byte is kept, as Pillow does.
 ///
 /// # Errors
-/// The file is empty, of no known format, corrupt or truncated, or past a limit of `limits.rs`; the size is
+/// The file is empty, of no known format, damaged or truncated, or past a limit of `limits.rs`; the size is
 /// checked before pixels are allocated.
 pub fn decode(bytes: &[u8]) -> Result<Pixels> {
+    let Decoded { pixels, damage } = decode_damaged(bytes)?;
+    match damage {
+        None => Ok(pixels),
+        Some(problem) => Err(ImageError::Damaged { problem }),
+    }
+}
+
+/// As [`decode`], but damage that the decoder passes over is no error.
+///
+/// # Errors
+/// As [`decode`], for damage only where the decoder gives no pixels.
+pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -33,17 +64,20 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
         return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
     }
-    if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(bytes) {
-        return Err(ImageError::Corrupt { source: "the JPEG has no end".into() });
-    }
+    let format = reader.format();
     reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
+    let damage = match format {
+        Some(ImageFormat::Jpeg) => check_jpeg(bytes).err(),
+        Some(ImageFormat::Png) => check_png(bytes).err(),
+        _ => None,
+    };
     let orientation = decoder.orientation().map_err(corrupt)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
     image.apply_orientation(orientation);
-    Ok(to_pixels(image))
+    Ok(Decoded { pixels: to_pixels(image), damage })
 }
 
 /// Kind of a file that is not read, by its first bytes.

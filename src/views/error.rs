@@ -39,6 +39,12 @@ pub enum ImageError {
         /// Largest area (pixels).
         pixels_max: u64,
     },
+    /// An image whose pixels the decoder gives, though some of them are not in the file.
+    #[error("the image is damaged: {problem}; get it again")]
+    Damaged {
+        /// The damage.
+        problem: &'static str,
+    },
     /// The image is damaged or cut short.
     #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
     Corrupt {

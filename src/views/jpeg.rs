@@ -1,56 +1,73 @@
-//! Completeness check of a JPEG file.
-//!
-//! The decoder fills what is missing of a truncated JPEG with grey and says nothing. A half photo gets a confident
-//! answer all the same, so the end marker is looked for here.
+//! Structure of a JPEG file (ITU T.81, annex B): its segments, up to its end.
 
 const END_OF_IMAGE: u8 = 0xd9;
-const START_OF_SCAN: u8 = 0xda;
+pub(super) const START_OF_SCAN: u8 = 0xda;
 
-/// True if the markers of a JPEG (ITU T.81, annex B) lead from its start to its end-of-image marker.
-///
-/// Bytes behind that marker are of no interest: cameras append previews and recordings.
-pub(crate) fn is_complete_jpeg(bytes: &[u8]) -> bool {
-    let mut position = 2;
-    while let Some(marker) = next_marker(bytes, &mut position) {
-        match marker {
-            END_OF_IMAGE => return true,
-            // Restart markers and TEM stand alone; a stuffed zero or fill byte is no marker.
-            0x00 | 0x01 | 0xd0..=0xd7 => {}
-            _ => match segment_length(bytes, position) {
-                Some(length) => position += length,
-                None => return false,
-            },
-        }
-        if marker == START_OF_SCAN {
-            skip_entropy_coded_data(bytes, &mut position);
+/// A marker with what belongs to it.
+pub(super) struct Segment<'a> {
+    /// Code of the marker.
+    pub marker: u8,
+    /// Content behind the length field; empty for markers that stand alone.
+    pub content: &'a [u8],
+    /// Place behind the segment.
+    pub end: usize,
+}
+
+/// The segments of a file before its end-of-image marker.
+pub(super) struct Segments<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    complete: bool,
+}
+
+impl<'a> Segments<'a> {
+    /// Those of a file, behind its start-of-image marker.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, position: 2, complete: false }
+    }
+
+    /// Goes on at a place in the file, as behind the data of a scan.
+    pub(super) fn go_on_at(&mut self, position: usize) {
+        self.position = position;
+    }
+
+    /// True once the end-of-image marker was met. Bytes behind it are of no interest: cameras append previews and
+    /// recordings.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The code of the next marker, which `position` is moved behind.
+    fn next_marker(&mut self) -> Option<u8> {
+        let start = self.position + self.bytes.get(self.position..)?.iter().position(|&byte| byte == 0xff)?;
+        // Any number of fill bytes may come before a marker's code.
+        let code = start + self.bytes[start..].iter().position(|&byte| byte != 0xff)?;
+        self.position = code + 1;
+        Some(self.bytes[code])
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        loop {
+            let marker = self.next_marker()?;
+            match marker {
+                END_OF_IMAGE => {
+                    self.complete = true;
+                    return None;
+                }
+                // Restart markers and TEM stand alone; a stuffed zero is no marker.
+                0x00 | 0x01 | 0xd0..=0xd7 => {}
+                _ => {
+                    let field = self.bytes.get(self.position..)?.first_chunk()?;
+                    let length = usize::from(u16::from_be_bytes(*field)).checked_sub(2)?;
+                    let content = self.bytes.get(self.position + 2..self.position + 2 + length)?;
+                    self.position += 2 + length;
+                    return Some(Segment { marker, content, end: self.position });
+                }
+            }
         }
     }
-    false
-}
-
-/// The code of the next marker at or after `position`, which is moved behind it.
-fn next_marker(bytes: &[u8], position: &mut usize) -> Option<u8> {
-    let start = *position + bytes.get(*position..)?.iter().position(|&byte| byte == 0xff)?;
-    let code = start + bytes[start..].iter().position(|&byte| byte != 0xff)?;
-    *position = code + 1;
-    Some(bytes[code])
-}
-
-/// Length of the segment whose length field is at `position`; `None` if it reaches past the end.
-fn segment_length(bytes: &[u8], position: usize) -> Option<usize> {
-    let field = bytes.get(position..position + 2)?;
-    let length = usize::from(u16::from_be_bytes([field[0], field[1]]));
-    (length >= 2 && position + length <= bytes.len()).then_some(length)
-}
-
-/// Moves `position` to the first 0xff that is neither stuffing nor a restart marker.
-fn skip_entropy_coded_data(bytes: &[u8], position: &mut usize) {
-    let inside = |code: u8| code == 0 || (0xd0..=0xd7).contains(&code);
-    while let Some(pair) = bytes.get(*position..*position + 2) {
-        if pair[0] == 0xff && !inside(pair[1]) {
-            return;
-        }
-        *position += 1;
-    }
-    *position = bytes.len();
 }

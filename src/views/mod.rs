@@ -6,10 +6,13 @@
 mod augment;
 mod decode;
 mod encode;
+
 mod error;
 mod geometry;
 mod jpeg;
+mod jpeg_scans;
 mod pixels;
+mod png;
 mod resize;
 mod sampler;
 mod tone;
@@ -24,7 +27,8 @@ use crate::setting::SettingError;
 
 pub(crate) use augment::random_resized_crop;
 pub(crate) use decode::EXTENSIONS;
-pub use decode::decode;
+pub use decode::{DamagedImages, decode};
+pub(crate) use decode::{Decoded, decode_damaged};
 pub use encode::{encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use geometry::{affine, rotate};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::program::{Bench, image_bytes};
+use crate::program::{Bench, demo, image_bytes};
 
 /// A PNG header that claims `side`×`side` pixels, with nothing behind it.
 fn claimed_png(side: u32) -> Vec<u8> {
@@ -51,11 +51,22 @@ fn an_empty_file() {
 
 #[test]
 fn truncated_images() {
-    for name in ["rgb.jpg", "rgb.png", "progressive.jpg", "rgb.bmp", "lossless.webp"] {
+    for name in ["rgb.png", "rgb.bmp", "lossless.webp"] {
         let bytes = image_bytes(name);
         for length in [bytes.len() / 2, bytes.len() * 9 / 10, 20] {
             assert_refused(&format!("cut-{name}"), &bytes[..length], "image_corrupt", "damaged or cut short");
         }
+    }
+    for name in ["rgb.jpg", "progressive.jpg"] {
+        let bytes = image_bytes(name);
+        for length in [bytes.len() * 8 / 10, bytes.len() * 9 / 10, bytes.len() - 10] {
+            // Cut in its header it cannot be decoded; cut in its data the decoder would make up the rest.
+            let bench = Bench::new();
+            let error = refused(&bench, &bench.write("cut.jpg", &bytes[..length]));
+            let kinds = ["image_corrupt", "image_damaged"];
+            assert!(kinds.iter().any(|kind| error["kind"] == *kind), "{error}");
+        }
+        assert_refused(&format!("cut-{name}"), &bytes[..20], "image_corrupt", "damaged or cut short");
     }
 }
 
@@ -68,8 +79,66 @@ fn a_jpeg_with_something_behind_its_end_is_whole() {
         let path = bench.write(name, &bytes);
         assert_eq!(bench.rtpt(&["classify", &path]).code, 0, "{name}");
         bytes.truncate(image_bytes(name).len() - 2);
-        assert_refused(name, &bytes, "image_corrupt", "has no end");
+        assert_refused(name, &bytes, "image_damaged", "its end is missing");
     }
+}
+
+/// A photo with a hole of half a KiB in its data, which no decoder reports.
+fn holed_photo() -> Vec<u8> {
+    let mut bytes = std::fs::read(demo().join("../photos/llama.jpg")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 512].fill(0);
+    bytes
+}
+
+#[test]
+fn a_jpeg_with_a_hole_or_without_data() {
+    assert_refused("hole.jpg", &holed_photo(), "image_damaged", "the image is damaged");
+    let whole = std::fs::read(demo().join("../photos/llama.jpg")).unwrap();
+    let scan = whole.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+    for (name, end) in [("no-data.jpg", scan + 14), ("half.jpg", (scan + whole.len()) / 2)] {
+        let cut = [&whole[..end], b"\xff\xd9"].concat();
+        assert_refused(name, &cut, "image_damaged", "its data ends before the last block");
+    }
+}
+
+#[test]
+fn a_png_with_a_wrong_checksum() {
+    let whole = image_bytes("rgb.png");
+    let data = whole.windows(4).position(|kind| kind == b"IDAT").unwrap();
+    let length = u32::from_be_bytes(whole[data - 4..data].try_into().unwrap()) as usize;
+    let mut bytes = whole.clone();
+    bytes[data + 4 + length / 2] ^= 1;
+    assert_refused("crc.png", &bytes, "image_corrupt", "CRC");
+    // The last four bytes of the pixels are their Adler-32, which no decoder here looks at.
+    let mut bytes = whole.clone();
+    bytes[data + 4 + length - 1] ^= 1;
+    let crc = crc32(&bytes[data..data + 4 + length]);
+    bytes[data + 4 + length..data + 8 + length].copy_from_slice(&crc.to_be_bytes());
+    assert_refused("adler.png", &bytes, "image_damaged", "its pixels have the wrong checksum");
+}
+
+#[test]
+fn damaged_images_are_answered_where_that_is_asked_for_and_never_remembered() {
+    let bench = Bench::new();
+    let (path, cache) = (bench.write("hole.jpg", &holed_photo()), bench.path("cache").to_str().unwrap().to_string());
+    let with = |damaged: &str| {
+        bench.rtpt(&["classify", "--json", "--cache", "disk", "--cache-dir", &cache, "--damaged", damaged, &path])
+    };
+    for _ in 0..2 {
+        let run = with("answer");
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let record = &run.records()[0];
+        assert!(record["label"].is_string() && record["damage"].is_string(), "{record}");
+        assert_eq!(record["cached"], false, "whoever found it in the cache would take it for whole");
+    }
+    let run = with("refuse");
+    assert_eq!((run.code, &run.records()[0]["error"]["kind"]), (1, &"image_damaged".into()));
+    let table = bench.rtpt(&["classify", "--damaged", "answer", &path]).stdout;
+    assert!(table.contains("damaged file"), "{table}");
+    let sheet = bench.path("why.png").to_str().unwrap().to_string();
+    assert_eq!(bench.rtpt(&["classify", "--damaged", "answer", "--explain", &sheet, &path]).code, 0);
+    bench.rtpt(&["classify", &path]).fails_with(1, &["--damaged answer"]);
 }
 
 #[test]

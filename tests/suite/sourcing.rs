@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::daemon::{Daemon, until};
 use crate::goldens::root;
-use crate::program::{Bench, image_bytes, tiny};
+use crate::program::{Bench, demo, image_bytes, tiny};
 
 /// A JPEG of its own for every number.
 fn jpeg(number: u8) -> Vec<u8> {
@@ -58,6 +58,12 @@ fn a_folder_of_images_is_gone_through_again_and_again() {
     // A file that is no image is counted, and the others go on; a folder that is gone is waited for.
     bench.write("photos/1.jpg", b"no image");
     wait_for(&daemon, "the bad file is seen", |source| source["failed"].as_u64() > Some(0));
+    let mut holed = fs::read(demo().join("../photos/llama.jpg")).unwrap();
+    let middle = holed.len() / 2;
+    holed[middle..middle + 512].fill(0);
+    bench.write("photos/1.jpg", &holed);
+    wait_for(&daemon, "the damaged file is seen", |source| source["damaged"].as_u64() > Some(0));
+    assert!(daemon.metric("rtpt_frames_damaged_total") > 0.0);
     let moved = bench.path("moved");
     fs::rename(&folder, &moved).unwrap();
     wait_for(&daemon, "it is lost", |source| source["state"] == "lost");
