@@ -48,6 +48,11 @@ pub mod encoder {
     pub use crate::encoder::{Encoder, EncoderModel, EncoderShape};
 }
 
+#[cfg(all(feature = "daemon", feature = "eval"))]
+pub mod fuzz {
+    pub use crate::fuzz::{TARGETS, Target};
+}
+
 pub mod method {
     pub use crate::method::*;
     use crate::method::{Needs, ViewUse};

@@ -106,6 +106,9 @@ mod stream;
 #[cfg(feature = "cli")]
 mod cli;
 
+#[cfg(all(feature = "daemon", feature = "eval"))]
+mod fuzz;
+
 pub use answer::{Answer, Prediction, Tamper};
 pub use builder::ClassifierBuilder;
 pub use bundle::{Bundle, BundleError};

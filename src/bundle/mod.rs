@@ -21,7 +21,7 @@ pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
 pub(crate) use manifest::{ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection};
-pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens};
+pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens, TensorFile};
 pub(crate) use text_tower::TextFiles;
 #[cfg(feature = "cli")]
 pub(crate) use writer::BundleWriter;
@@ -31,7 +31,6 @@ use crate::labels::{Labels, parse_labels};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::text::{Prompt, TensorError, TextModel};
 use error::Result;
-use tensors::TensorFile;
 use verified::{VerifiedFile, read_bounded, read_verified};
 
 /// An open, verified bundle.

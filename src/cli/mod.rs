@@ -38,6 +38,9 @@ mod trace;
 #[cfg(feature = "daemon")]
 mod watch;
 
+#[cfg(feature = "daemon")]
+pub(crate) use config::parse as parse_line;
+
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 

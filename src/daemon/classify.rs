@@ -77,7 +77,11 @@ impl Drop for Cancelling {
     }
 }
 
-fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
+/// The query of a request to classify.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
     let Query(query) = Query::<ClassifyQuery>::try_from_uri(uri).map_err(|error| {
         Refused::new(StatusCode::BAD_REQUEST, "query", format!("the query cannot be used: {error}"))
     })?;

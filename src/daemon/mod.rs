@@ -42,7 +42,9 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub(crate) use guard::Token;
+pub(crate) use classify::query_of as classify_query;
+pub(crate) use client_stream::ClientStream;
+pub(crate) use guard::{Peer, Token, check_head, check_peer};
 pub(crate) use update::{Loaded, Loader};
 
 use crate::cache::FeatureCache;

@@ -14,6 +14,7 @@ use crate::bundle::{BundleContents, BundleError, ClassTable};
 use crate::error::{Error, Result};
 use crate::labels::{Labels, nearest};
 use crate::text::{Prompt, embed};
+pub(crate) use store::{load as load_remembered, save as save_remembered};
 
 /// The labels of one run and their embeddings.
 #[derive(Clone, Debug)]

@@ -72,11 +72,15 @@ pub(crate) struct Camera {
 
 /// Layout of the bytes of a frame.
 #[derive(Clone, Copy)]
-struct Layout {
-    format: CameraFormat,
-    width: usize,
-    height: usize,
-    stride: usize,
+pub(crate) struct Layout {
+    /// Pixel format.
+    pub format: CameraFormat,
+    /// Columns (pixels).
+    pub width: usize,
+    /// Rows (pixels).
+    pub height: usize,
+    /// Distance of two rows (bytes).
+    pub stride: usize,
 }
 
 impl Camera {
@@ -98,7 +102,7 @@ impl Camera {
 
 impl Layout {
     /// A copy of a frame: the camera writes into its buffer again.
-    fn copy(self, frame: &[u8]) -> Content {
+    pub(crate) fn copy(self, frame: &[u8]) -> Content {
         let Self { format, width, height, stride } = self;
         match format {
             CameraFormat::Mjpg => Content::File(with_huffman_tables(frame).into_owned()),

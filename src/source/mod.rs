@@ -13,7 +13,9 @@ mod v4l2;
 mod wait;
 mod watched;
 
-pub(crate) use camera::{CameraError, CameraReport, OfferedFormat, look_at_camera, video_devices};
+pub(crate) use camera::{
+    CameraError, CameraFormat, CameraReport, Layout, OfferedFormat, look_at_camera, video_devices,
+};
 pub use jpegs::JpegSplitter;
 pub(crate) use spec::SourceSpec;
 pub(crate) use supervisor::{SourceSettings, SourceState, SourceStatus, supervise};

@@ -2,6 +2,7 @@
 
 mod browser;
 mod daemon;
+mod fuzzing;
 mod goldens;
 mod program;
 mod toy;
