@@ -26,6 +26,8 @@ impl CancellationToken {
     /// # Errors
     /// The work was cancelled.
     pub fn checkpoint(&self) -> Result<(), Cancelled> {
+        // Counted even where the work ends: a watchdog asks for signs of life, not for results. Relaxed is enough,
+        // since neither value guards other memory.
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }

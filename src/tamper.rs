@@ -42,6 +42,7 @@ pub(crate) fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -
     let disagreement = 0.5 * others.iter().zip(&clean).map(|(a, b)| (a - b).abs()).sum::<f32>();
     let mut likeness: Vec<f32> = (0..features.nrows()).map(|view| likeness(features, view)).collect();
     let clean_likeness = likeness.remove(0);
+    // A median, so that a few crops that are unlike all others do not move it.
     let isolation = (median(&mut likeness) - clean_likeness).clamp(0.0, 1.0);
     let narrowness = match effective_rank(residuals(features).view()) {
         // Views that do not differ at all differ in no direction.

@@ -19,6 +19,7 @@ struct Prepared<T> {
 
 /// The method, with the directions of the material's classes.
 pub fn prepare<T: Real>(material: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    // Over all classes, whatever a cut-off leaves out for one image: the decomposition is done once a label set.
     let basis = class_basis(material.classes, settings.count(&RANK));
     Box::new(Prepared { tuning: ClassTuning::of(settings), basis })
 }

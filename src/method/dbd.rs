@@ -58,6 +58,7 @@ impl<T: Real> Decide<T> for Dbd {
             return Decision::untuned(logits, weights, prediction);
         }
         let real = |value: f64| T::from(value).expect("settings and counts fit in any float");
+        // Row i of the residuals belongs to view i + 1.
         let places: Vec<usize> = selected.iter().map(|view| view - 1).collect();
         let differences = residuals(features).select(Axis(0), &places);
         let share = T::one() / real(selected.len() as f64);
@@ -79,6 +80,7 @@ impl Dbd {
     fn select<T: Real>(&self, logits: ArrayView2<T>) -> Vec<usize> {
         let others = logits.slice(s![1.., ..]);
         if others.is_empty() {
+            // A single view has no others to be moved towards.
             return Vec::new();
         }
         let count = ((others.nrows() as f64 * self.selection).round() as usize).max(1);

@@ -220,6 +220,7 @@ impl Default for Method {
 
 impl PartialEq for Method {
     fn eq(&self, other: &Self) -> bool {
+        // Names are unique in the table. Rows hold function pointers, whose addresses say nothing about equality.
         self.name() == other.name()
     }
 }
@@ -228,6 +229,7 @@ impl Eq for Method {}
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `pad` heeds the width that a table asks for; `write_str` does not.
         f.pad(self.name())
     }
 }

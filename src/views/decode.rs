@@ -21,6 +21,7 @@ pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 /// The file is empty, of no known format, corrupt or truncated, or past a limit of `limits.rs`; the size is
 /// checked before pixels are allocated.
 pub fn decode(bytes: &[u8]) -> Result<Pixels> {
+    // Asked first: the guess of the format would call an empty file one of no known kind.
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -30,12 +31,14 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|source| ImageError::Corrupt { source: source.into() })?;
+    // The crate recognises more formats than it was built to decode. For those its error would name no kind.
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
         return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
     }
     if reader.format() == Some(ImageFormat::Jpeg) && !is_complete_jpeg(bytes) {
         return Err(ImageError::Corrupt { source: "the JPEG has no end".into() });
     }
+    // Set before the decoder exists, because the PNG decoder reads colour profiles and text while it is made.
     reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
@@ -49,6 +52,8 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
 /// Kind of a file that is not read, by its first bytes.
 fn kind_of(bytes: &[u8]) -> &'static str {
     let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
+    // An ISO media file begins with a box that lists its main brand, a version and the brands it is compatible with.
+    // The version is looked at like a brand and matches none.
     let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));
     match bytes {
         [b'G', b'I', b'F', b'8', ..] => "a GIF image",
@@ -56,12 +61,14 @@ fn kind_of(bytes: &[u8]) -> &'static str {
         [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => "a JPEG XL image",
         [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => "a JPEG 2000 image",
         [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+        // AVIF before HEIC: an AVIF file may list `mif1` as well.
         [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => "an AVIF image",
         [_, _, _, _, b'f', b't', b'y', b'p', ..]
             if has_brand(&[b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"]) =>
         {
             "a HEIC image"
         }
+        // MP4 and QuickTime use the same container.
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a film",
         _ => "of no known kind",
     }
@@ -89,6 +96,7 @@ fn corrupt(source: image::ImageError) -> ImageError {
 
 fn to_pixels(image: DynamicImage) -> Pixels {
     let (width, height) = (image.width() as usize, image.height() as usize);
+    // The crate's own conversion rounds to the nearest of 256 levels, which Pillow does not do.
     let high = |value: u16| (value >> 8) as u8;
     let bytes = match image {
         DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
