@@ -36,6 +36,7 @@ impl Segments {
 
     /// The last row of each text.
     pub(crate) fn ends(&self) -> Vec<usize> {
+        // No text is empty: each has at least its end token.
         self.0.iter().map(|range| range.end - 1).collect()
     }
 
@@ -102,6 +103,7 @@ impl<T: Real> Attention<'_, T> {
     /// The attended values `[Q, W]`, and the probabilities in the order they were computed.
     pub(crate) fn forward(&self) -> (Array2<T>, Vec<T>) {
         let mut attended = Array2::zeros(self.q.dim());
+        // One flat list: rows see different numbers of others. `backward` walks it in the same order.
         let mut probabilities = Vec::new();
         for (query, start, row) in self.segments.asking(self.queries) {
             let q = contiguous(&self.q, query);
@@ -140,6 +142,7 @@ impl<T: Real> Attention<'_, T> {
             let (q, dout) = (contiguous(&self.q, query), contiguous(&dattended, query));
             let mut dq_row = dq.row_mut(query);
             let dq_row = dq_row.as_slice_mut().expect("an owned row is contiguous");
+            // As many as `seen` gives, and as `forward` kept for this query.
             let count = prefix_rows + row - start + 1;
             for head in 0..self.heads.count {
                 let [q_columns, k_columns, v_columns] = self.heads.columns(head);
@@ -178,6 +181,7 @@ fn contiguous<'a, T>(rows: &'a ArrayView2<T>, row: usize) -> &'a [T] {
 
 /// `softmax(scale · scores)`, in place.
 fn softmax_scaled<T: Real>(scores: &mut [T], scale: T) {
+    // The scale is positive, so that it may wait until the maximum is known.
     let largest =
         scores.iter().fold(T::neg_infinity(), |largest, &score| if score > largest { score } else { largest });
     let mut sum = T::zero();
@@ -185,6 +189,7 @@ fn softmax_scaled<T: Real>(scores: &mut [T], scale: T) {
         *score = ((*score - largest) * scale).exp();
         sum += *score;
     }
+    // The sum is at least 1, which the largest score contributes.
     let inverse = T::one() / sum;
     scores.iter_mut().for_each(|score| *score *= inverse);
 }

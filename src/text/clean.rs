@@ -34,6 +34,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
 fn fix(text: &str) -> String {
     // Text with "<" may be HTML on purpose, so ftfy leaves its entities to whoever comes next.
     let text = if text.contains('<') { Cow::Borrowed(text) } else { ENTITY.replace_all(text, unescape_entity) };
+    // Before the control characters: without its first character a sequence would look like text.
     let text = TERMINAL_ESCAPE.replace_all(&text, "").replace("\r\n", "\n");
     let mut fixed = String::with_capacity(text.len());
     for character in text.chars().filter(|&character| !is_control(character)) {
@@ -41,6 +42,8 @@ fn fix(text: &str) -> String {
             '\u{2bc}' | '\u{2018}'..='\u{201b}' => fixed.push('\''),
             '\u{201c}'..='\u{201f}' => fixed.push('"'),
             '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => fixed.push('\n'),
+            // ftfy's own tables for these two: NFKC would make a plain s of the long one, and keep the apostrophe of
+            // the other as a letter.
             '\u{fb05}' => fixed.push_str("\u{17f}t"),
             '\u{149}' => fixed.push_str("'n"),
             _ if is_compatible(character) => fixed.extend(character.nfkc()),
@@ -54,6 +57,7 @@ fn fix(text: &str) -> String {
 fn unescape_entity(captures: &Captures) -> String {
     let entity = &captures[0];
     let unescaped = unescape(entity);
+    // An entity that stands for something loses its semicolon.
     if !unescaped.contains(';') {
         return unescaped.into_owned();
     }

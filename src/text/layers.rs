@@ -32,6 +32,7 @@ impl<T: Real> LayerNorm<T> {
         let inverse = normal.map_axis_mut(Axis(1), |mut row| {
             let mean = row.sum() / width;
             row.mapv_inplace(|value| value - mean);
+            // The variance of rows whose mean is already gone: E[x²] - E[x]² would cancel digits.
             let inverse = T::one() / (dot(row.view(), row.view()) / width + epsilon).sqrt();
             row.mapv_inplace(|value| value * inverse);
             inverse
@@ -122,10 +123,12 @@ impl Activation {
         let half = constant::<T>(0.5);
         match self {
             Self::QuickGelu => da.zip_mut_with(u, |d, &u| {
+                // a' = σ (1 + 1.702 u (1 - σ)).
                 let gate = sigmoid(u);
                 *d *= gate * (T::one() + slope * u * (T::one() - gate));
             }),
             Self::Gelu => da.zip_mut_with(u, |d, &u| {
+                // a' = Φ(u) + u φ(u).
                 *d *= normal_cdf(u) + u * density * (-half * u * u).exp();
             }),
         }

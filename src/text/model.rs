@@ -31,9 +31,11 @@ pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Res
         let length = model.tower.shape().context_length;
         let tokens = template_tokens(&model.tokenizer, &template, names, length)?;
         let prompts = Prompts::read(&model.tower, &tokens)?;
+        // Of unit length each, so that every template counts alike, as in CLIP's ensemble.
         sum += &model.tower.encode(&model.tower.prefix(prompts.shared()), &prompts);
     }
     let embeddings = unit_rows(sum).rows;
+    // A sum of 0, which opposite templates give, has no direction and became NaN.
     match embeddings.rows().into_iter().zip(names).find(|(row, _)| !row.iter().all(|value| value.is_finite())) {
         Some((_, name)) => Err(TextError::NotFinite { label: name.clone() }),
         None => Ok(embeddings),
@@ -52,6 +54,7 @@ pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prom
     };
     let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates").into()) };
     let tokens = context_tokens(&model.tokenizer, context, names, model.tower.shape().context_length)?;
+    // The start token alone leaves nothing to tune.
     if tokens.shared.len() < 2 {
         return Err(refused("empty").into());
     }

@@ -141,6 +141,7 @@ impl Naming {
         if weights.has(&parameter) {
             return weights.matrix(&parameter, [width, embedding]);
         }
+        // Copied into the parameter's layout, so that products do not depend on which name a checkpoint has.
         Ok(weights.matrix(&linear, [embedding, width])?.reversed_axes().as_standard_layout().into_owned())
     }
 
@@ -180,6 +181,7 @@ impl Naming {
             return Ok(transposed(weight, bias));
         }
         let part = |name: &str| linear::<T>(weights, &format!("{at}self_attn.{name}_proj"), width, width);
+        // Side by side, as OpenAI stores them: one product instead of three.
         let parts = [part("q")?, part("k")?, part("v")?];
         let join = "three matrices of the same height";
         let weight = concatenate(Axis(1), &parts.each_ref().map(|part| part.weight.view())).expect(join);
@@ -202,5 +204,7 @@ fn linear<T: Real>(weights: &WeightsFile, name: &str, inputs: usize, outputs: us
 
 /// From `[outputs, inputs]`, as PyTorch stores it, to `[inputs, outputs]`.
 fn transposed<T: Real>(weight: Array2<T>, bias: Array1<T>) -> Linear<T> {
+    // Laid out anew once: in the forward pass gemm is often twice as fast where a weight's rows are contiguous
+    // (`benches/results`).
     Linear { weight: weight.reversed_axes().as_standard_layout().into_owned(), bias }
 }

@@ -46,6 +46,7 @@ impl Prompt {
         if let Some(long) = texts.iter().find(|text| text.len() > TEMPLATE_BYTES_MAX) {
             return refused(format!("at most {TEMPLATE_BYTES_MAX} bytes"), format!("{} bytes long", long.len()));
         }
+        // A context with a place in it was meant as a template.
         let places = if matches!(self, Self::Context(_)) { 0 } else { 1 };
         match texts.iter().find(|text| text.matches(PLACE).count() != places) {
             Some(text) if places == 0 => {
@@ -59,6 +60,7 @@ impl Prompt {
     /// The texts of this prompt as templates.
     pub fn templates(&self) -> Vec<String> {
         match self {
+            // An empty context would leave a space in front.
             Self::Context(context) => vec![format!("{context} {PLACE}.").trim_start().to_string()],
             Self::Templates(templates) => templates.clone(),
         }
@@ -76,6 +78,7 @@ pub fn context_tokens(
     context_length: usize,
 ) -> Result<PromptTokens> {
     let mut shared = vec![tokenizer.start()];
+    // Tokenised alone, and compared below: a tokenizer may join the context's last word with the label.
     shared.extend(tokenizer.encode(context)?);
     let template = Prompt::Context(context.into()).templates().remove(0);
     let rows = filled_tokens(tokenizer, &template, labels, context_length)?;

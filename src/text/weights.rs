@@ -72,6 +72,7 @@ impl WeightsFile {
 
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
         match SafeTensors::read_metadata(&bytes) {
+            // Eight bytes before the header hold its length.
             Ok((header, tensors)) => Ok(Self { name, data_start: header + 8, tensors, bytes }),
             Err(error) => Err(TensorError {
                 file: name,
@@ -148,6 +149,7 @@ impl WeightsFile {
         let width = shape[1];
         let mut table = Array2::zeros((rows.len(), width));
         for (mut target, &row) in table.rows_mut().into_iter().zip(rows) {
+            // Within the table: its reader, `Naming::token_rows`, refuses tokens past its end.
             let start = row as usize * width;
             let values = self.values::<T>(tensor, &shape, start..start + width)?;
             target.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
@@ -172,8 +174,10 @@ impl WeightsFile {
             }
         };
         let start = self.data_start + info.data_offsets.0;
+        // In bounds: opening the file compared every offset with its length and its tensor's shape.
         let data = &self.bytes[start + range.start * size..start + range.end * size];
         let bytes = data.chunks_exact(size);
+        // From bytes, because a tensor in a file need not be aligned, and is little-endian on any machine.
         let to_single: fn(&[u8]) -> f32 = match info.dtype {
             Dtype::F32 => |b| f32::from_le_bytes(b.try_into().expect("chunks of four bytes")),
             Dtype::F16 => |b| f16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),
