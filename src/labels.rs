@@ -70,6 +70,7 @@ fn labels_hint(path: &Path) -> String {
     if !name.contains(',') || name.contains('/') {
         return "a labels file is UTF-8 text, one label a line".into();
     }
+    // For a shell: within quotes a quote has to end them, stand escaped, and begin them again.
     let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
     format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
@@ -109,6 +110,7 @@ impl Labels {
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
             return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
         }
+        // Lengths before words: the messages that follow quote the label.
         if let Some(found) = names.iter().map(String::len).find(|length| !(1..=LABEL_BYTES_MAX).contains(length)) {
             let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
             return Err(SettingError { what: "the length of a label", expected, found: found.to_string() }.into());
@@ -180,6 +182,7 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
         return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("is not UTF-8 ({error})")))?;
+    // Editors on Windows begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut names, mut ids) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
@@ -224,6 +227,7 @@ pub(crate) fn nearest(names: &[String], label: &str) -> Option<String> {
 /// Levenshtein's distance (characters).
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    // One row of the table, overwritten from the left. `diagonal` keeps the value of the row above that is needed once more.
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
         let mut diagonal = row[0];

@@ -21,6 +21,7 @@ pub(crate) fn locate_bundle(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_path_buf());
     }
+    // A link in some `bin` leads to where the program was installed, and the bundle is beside that.
     let program = env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     let candidates: Vec<PathBuf> =
         program.ancestors().skip(1).flat_map(|folder| [folder.join(IN_CLONE), folder.join(INSTALLED)]).collect();

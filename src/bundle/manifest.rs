@@ -228,6 +228,7 @@ impl TextSection {
     fn check(&self) -> Result<()> {
         within("text.layers", self.layers, 1, TEXT_LAYERS_MAX)?;
         within("text.width", self.width, 1, TEXT_WIDTH_MAX)?;
+        // A text has at least a start, one token and an end.
         within("text.context_length", self.context_length, 3, CONTEXT_LENGTH_MAX)?;
         within("text.vocabulary", self.vocabulary, 3, VOCABULARY_MAX)?;
         let divides = self.heads > 0 && self.width.is_multiple_of(self.heads);
@@ -237,6 +238,7 @@ impl TextSection {
 
 /// A bundle must not reach outside its own folder.
 fn is_plain_name(name: &str) -> bool {
+    // The dot excludes `..` and the names of temporary files.
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
@@ -245,6 +247,7 @@ fn within(field: &str, value: usize, min: usize, max: usize) -> Result<()> {
 }
 
 fn positive(field: &str, value: f64, max: f64) -> Result<()> {
+    // NaN fails both comparisons.
     ensure(value > 0.0 && value <= max, field, &format!("above 0, up to {max}"), value)
 }
 

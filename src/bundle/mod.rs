@@ -92,6 +92,7 @@ impl Bundle {
         let text = manifest.text.as_ref();
         loaded.extend(text.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
         let text = text.map(|section| TextFiles::open(folder, section, &manifest.files)).transpose()?;
+        // Files that nothing reads are verified as well: a bundle is whole or it is refused.
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
             VerifiedFile::open(folder, name, record)?;
         }
@@ -175,6 +176,8 @@ impl BundleContents {
         let Some(files) = &self.text else {
             return Err(BundleError::NoTextTower { bundle: self.manifest.name.clone() });
         };
+        // The standard library's fallible `get_or_init` is not stable. Two threads may load at once; both then use the
+        // model that was stored first.
         if let Some(model) = self.text_model.get() {
             return Ok(model.clone());
         }

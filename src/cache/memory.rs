@@ -16,6 +16,7 @@ pub(crate) struct MemoryCache {
 
 impl MemoryCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
+        // Bounded by bytes, since features of 1,024 views take a thousand times those of one.
         Self { entries: LruCache::unbounded(), bytes: 0, bytes_max }
     }
 

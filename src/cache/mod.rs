@@ -33,10 +33,12 @@ impl CacheScope {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"rtpt-edge features 1");
         hasher.update(encoder.as_bytes());
+        // Written out: keys on disk must not change with the order of the variants.
         let augment = match views.augment {
             Augment::Crop => 0,
             Augment::Augmix => 1,
         };
+        // The length before the text keeps two parts from running into each other.
         for number in [views.count as u64, augment, views.seed, batch as u64, device.len() as u64] {
             hasher.update(&number.to_le_bytes());
         }
@@ -84,6 +86,8 @@ impl FeatureCache {
         match disk.get(key) {
             Ok(found) => {
                 let found = Arc::new(found?);
+                // The disk's lock is held here, then the memory's. Nowhere is it the other way round, so that no two
+                // threads wait for each other.
                 self.memory().put(*key, Arc::clone(&found));
                 Some(found)
             }
@@ -119,6 +123,7 @@ impl FeatureCache {
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, MemoryCache> {
+        // A thread that panicked cannot have left half an entry: they are put in whole.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

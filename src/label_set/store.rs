@@ -27,8 +27,10 @@ const TENSOR: &str = "embeddings";
 pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());
+    // A context has the key of the template that it stands for: the embeddings are the same.
     let templates = prompt.templates();
     for texts in [&templates[..], list.names()] {
+        // Numbers and lengths come before texts, so that no other list gives the same bytes.
         hasher.update(&(texts.len() as u64).to_le_bytes());
         for text in texts {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -94,6 +96,7 @@ fn remove_oldest(folder: &Path) {
     files.sort();
     let surplus = files.len().saturating_sub(LABEL_SETS_REMEMBERED);
     for (_, path) in &files[..surplus] {
+        // One that another process has removed meanwhile, or that cannot be removed, costs room alone.
         let _ = fs::remove_file(path);
     }
 }
