@@ -110,6 +110,7 @@ impl Answer {
     /// The tamper score: how unlike a clean image the views behave. `None` with a single view.
     pub fn tamper(&self) -> Option<Tamper> {
         let score = self.tamper?;
+        // Made of untuned features and logits, so that one threshold holds for all methods.
         let threshold = self.calibration.threshold;
         let terms = self.decision.terms.iter().map(|&(name, value)| (name.to_string(), value)).collect();
         Some(Tamper { score, terms, suspicious: threshold.map(|threshold| score.score > threshold), threshold })
@@ -146,6 +147,7 @@ impl Answer {
         let mut hasher = blake3::Hasher::new();
         let Decision { prediction, weights, logits, .. } = &self.decision;
         for values in [prediction.view(), weights.view(), logits.row(0)] {
+            // The lengths keep the three from running into one another.
             hasher.update(&(values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| {
                 hasher.update(&value.to_le_bytes());

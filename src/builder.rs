@@ -123,11 +123,13 @@ impl ClassifierBuilder<'_> {
     /// not fit, or the method needs a text tower or a prompt that is not there.
     pub fn build(self) -> Result<Classifier> {
         let Self { bundle, settings, labels, prompt, cache, cache_folder } = self;
+        // Checked again by the extractor, but embedding labels first may take minutes.
         settings.extractor.check()?;
         let labels = labels.or_else(|| bundle.labels().cloned());
         let labels = labels.ok_or_else(|| BundleError::NoLabels { bundle: bundle.name().into() })?;
         let prompt = prompt.unwrap_or_else(|| bundle.prompt());
         let folder = cache_folder.as_deref();
+        // The extractor's own pool does not exist before the labels are embedded.
         let pool = worker_pool(settings.extractor.threads)?;
         let labels = pool.install(|| LabelSet::new(bundle, labels, prompt, folder))?;
         Ok(Classifier::new(bundle, labels, settings, folder)?.with_cache(cache))

@@ -174,7 +174,9 @@ impl Extractor {
     ) -> Result<Features> {
         let cache = self.cache.as_ref().filter(|_| cache == CacheUse::LookUp);
         let began = Instant::now();
+        // A request that was given up while it waited in the queue costs nothing more.
         token.checkpoint()?;
+        // Of the file and not of its pixels, so that a hit needs no decoding.
         let digest = blake3::hash(bytes);
         let scope = CacheScope::new(&self.encoder_digest, views, self.encoder.batch(), &self.device);
         let key = scope.key(&digest);
@@ -212,7 +214,9 @@ impl Extractor {
         self.fill(&mut array, image, &digest, views);
         let making = milliseconds_since(began);
         let encoded = self.pool.install(|| self.encoder.encode_watched(array.view(), token));
+        // After an error as well: the next image overwrites every value.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(array);
+        // Shared, because the cache and the answer both keep it.
         let matrix = Arc::new(encoded?);
         let total = milliseconds_since(began);
         let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
@@ -285,6 +289,7 @@ impl Extractor {
 pub(crate) fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = threads.unwrap_or_else(available_threads);
     within("the number of threads", threads, THREADS_MAX)?;
+    // A pool of its own, not rayon's global one: classifiers in one process do not share settings.
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| SettingError {
         what: "the number of threads",
         expected: "as many as the system can start".into(),

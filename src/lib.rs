@@ -26,6 +26,7 @@
 //!
 //! The Cargo features `cli`, `daemon` and `eval` are the program's: whoever embeds this crate needs none of them.
 
+// `pub` then means that other crates can reach it, as a re-export here or in `internal`; the rest is `pub(crate)`.
 #![warn(unreachable_pub)]
 // What the program alone uses is checked where all of it is built.
 #![cfg_attr(not(all(feature = "cli", feature = "daemon", feature = "eval")), allow(dead_code, unused_imports))]

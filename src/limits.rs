@@ -62,14 +62,15 @@ pub(crate) const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
 pub(crate) const TUNING_STEPS_MAX: usize = 100;
 /// Largest learning rate (AdamW moves a parameter by about this much a step).
 pub(crate) const LEARNING_RATE_MAX: f64 = 1e3;
-/// Classes below this probability may be left out of tuning, and no others.
+/// Largest probability below which classes may be left out of tuning. Up to 1/e the gradient that is lost is bounded (see
+/// `ClassTuning::decide`).
 pub(crate) const CLASS_CUTOFF_MAX: f64 = 0.1;
 
-/// Features kept in memory where nothing else is said (bytes).
+/// Features kept in memory where nothing else is said (bytes): 256 images of 64 views of width 512.
 pub(crate) const CACHE_MEMORY_BYTES: usize = 32 << 20;
-/// Features kept on disk where nothing else is said (bytes).
+/// Features kept on disk where nothing else is said (bytes): 8,192 such images.
 pub(crate) const CACHE_DISK_BYTES: u64 = 1 << 30;
-/// Pages of the cache on disk that are held in memory (bytes).
+/// Pages of the cache on disk that are held in memory (bytes); redb's default is 1 GiB, which small devices lack.
 pub(crate) const CACHE_PAGES_BYTES: usize = 8 << 20;
 /// Images whose features wait for one write to disk (count).
 pub(crate) const CACHE_PENDING_MAX: usize = 32;
@@ -115,7 +116,7 @@ pub(crate) const HEADERS_MAX: usize = 64;
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Headers (count) and request head (bytes) past which a connection is ended before the request is looked at.
 pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
-/// Bodies that are held in memory at once, over all requests (bytes).
+/// Bodies that are held in memory at once, over all requests (bytes): three of the largest images.
 pub(crate) const BODIES_BYTES_MAX: usize = 192 << 20;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
@@ -146,7 +147,8 @@ pub(crate) const RECORD_MB: (u64, u64) = (1, 1 << 20);
 pub(crate) const RECORD_PARTS: u64 = 8;
 /// Decisions that wait to be recorded (count); further ones are not recorded, and counted.
 pub(crate) const RECORD_PENDING_MAX: usize = 8;
-/// Longest line of a recording (bytes): the labels of a part are one line.
+/// Longest line of a recording (bytes): the labels of a part are one line, and [`CLASSES_MAX`] of [`LABEL_BYTES_MAX`] are
+/// 98 MiB.
 pub(crate) const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
 /// Longest time that recorded data may not be on the disk (milliseconds).
 pub(crate) const RECORD_SYNC_MS: u64 = 1_000;

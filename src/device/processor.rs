@@ -54,6 +54,7 @@ fn is_64_bit(architecture: &str) -> bool {
 
 /// The kinds of core that are there, by name; the system's own name on x86.
 fn model_of(cpuinfo: &str) -> Option<String> {
+    // 32-bit ARM kernels give the instruction set here, not the core.
     if let Some(name) = value(cpuinfo, "model name").filter(|name| !name.starts_with("ARM")) {
         return Some(name.into());
     }
@@ -61,6 +62,7 @@ fn model_of(cpuinfo: &str) -> Option<String> {
     let mut implementer = 0;
     for (key, value) in cpuinfo.lines().filter_map(|line| line.split_once(':')) {
         match key.trim() {
+            // The kernel lists it before the part, for each core.
             "CPU implementer" => implementer = hexadecimal(value.trim()).unwrap_or(0),
             "CPU part" => {
                 let part = hexadecimal(value.trim())?;
@@ -121,6 +123,7 @@ fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
 #[cfg(target_arch = "arm")]
 fn features(cpuinfo: &str) -> Vec<(&'static str, bool)> {
     let listed: Vec<&str> = value(cpuinfo, "Features").unwrap_or_default().split_whitespace().collect();
+    // The kernel's names. A 64-bit kernel says `asimd` for NEON.
     [("neon", "neon"), ("vfpv4", "vfpv4"), ("fp16", "fphp"), ("dotprod", "asimddp"), ("i8mm", "i8mm")]
         .map(|(name, flag)| (name, listed.contains(&flag) || (name == "neon" && listed.contains(&"asimd"))))
         .to_vec()

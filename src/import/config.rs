@@ -149,10 +149,12 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
     let vision = config.vision_config_dict.unwrap_or(config.vision_config);
     let image = image_config(source, vision.image_size)?;
     let text = config.text_config_dict.unwrap_or(config.text_config);
+    // The tower's layers have this epsilon built in.
     if let Some(epsilon) = text.layer_norm_eps.filter(|&epsilon| (epsilon - 1e-5).abs() > 1e-9) {
         return Err(wrong(&path, "layer_norm_eps", "1e-5", epsilon));
     }
     let activation = match text.hidden_act.as_deref() {
+        // `transformers` leaves out values that are its defaults: this activation, and 8 heads below.
         None | Some("quick_gelu") => Activation::QuickGelu,
         Some("gelu") => Activation::Gelu,
         Some(other) => return Err(wrong(&path, "hidden_act", "quick_gelu or gelu", other)),
@@ -185,6 +187,7 @@ pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<I
         ("do_center_crop", config.do_center_crop),
         ("do_normalize", config.do_normalize),
     ] {
+        // Left out, each of them is true.
         if flag == Some(false) {
             return Err(wrong(&path, name, "true", "false"));
         }
