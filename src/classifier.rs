@@ -52,6 +52,7 @@ impl Classifier {
         cache_folder: Option<&Path>,
     ) -> Result<Self> {
         let extractor = Extractor::new(bundle, settings.extractor, cache_folder)?;
+        // Text towers run in parallel, and outside of a pool rayon would start its global one.
         let predictor = extractor.pool().install(|| Predictor::new(bundle, Arc::new(labels), settings.method))?;
         Ok(Self { extractor: Arc::new(extractor), predictor: Arc::new(predictor) })
     }

@@ -178,6 +178,7 @@ pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
 /// As [`read_labels`].
 pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
     let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
+    // `read_up_to` stops one byte past the bound, so that a larger file shows here.
     if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
         return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
     }

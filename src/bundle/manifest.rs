@@ -48,6 +48,7 @@ pub(crate) struct Manifest {
     #[serde(serialize_with = "views_section")]
     pub views: ViewSettings,
     /// Default method and its parameters.
+    // Methods were called heads when the format was fixed.
     #[serde(rename = "head", serialize_with = "method_section")]
     pub method: MethodSettings,
     /// File with the expected results of one image.
@@ -185,6 +186,7 @@ impl Manifest {
         let (resolution_min, resolution_max) = RESOLUTION_RANGE;
         within("image.resolution", self.image.resolution, resolution_min, resolution_max)?;
         within("embedding", self.embedding, 1, EMBEDDING_MAX)?;
+        // Not `ViewSettings::check`, whose error would be the user's and not the bundle's.
         within("views.count", self.views.count, 1, VIEWS_MAX)?;
         positive("logit_scale", self.logit_scale.into(), 1e4)?;
         for channel in 0..3 {

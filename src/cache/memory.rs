@@ -29,6 +29,7 @@ impl MemoryCache {
         if let Some(old) = self.entries.put(key, features) {
             self.bytes -= size(&old);
         }
+        // What is larger than the bound by itself pushes out everything and goes last.
         while self.bytes > self.bytes_max {
             let Some((_, oldest)) = self.entries.pop_lru() else { break };
             self.bytes -= size(&oldest);

@@ -27,6 +27,7 @@ impl Processor {
         let board = fs::read_to_string(root.join("proc/device-tree/model")).ok();
         Self {
             model: model_of(&cpuinfo).unwrap_or_else(|| "unknown".into()),
+            // Device trees end their strings with a zero byte.
             board: board.map(|text| text.trim_end_matches('\0').trim().to_string()).filter(|text| !text.is_empty()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             architecture: std::env::consts::ARCH,

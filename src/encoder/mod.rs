@@ -193,6 +193,7 @@ impl Worker {
 fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<()> {
     let fact = model.input_fact(0).map_err(|source| EncoderError::Load { stage: "read", source: source.into() })?;
     let expected = [3, shape.resolution, shape.resolution];
+    // The batch is not compared: it may be free, or whatever the exporter had.
     let differs = fact.shape.rank().concretize().is_some_and(|rank| rank != 4)
         || expected.iter().enumerate().any(|(axis, &size)| {
             let declared = fact.shape.dim(axis + 1).and_then(|dim| dim.concretize());

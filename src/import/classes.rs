@@ -68,6 +68,7 @@ fn parse_npy(bytes: &[u8]) -> std::result::Result<Array2<f32>, String> {
     let end = start + count;
     let header = std::str::from_utf8(bytes.get(start..end).ok_or("cut short")?).map_err(|error| error.to_string())?;
     let value = |key: &str| {
+        // NumPy writes keys in single quotes with the colon right behind.
         let rest = header.split(&format!("'{key}':")).nth(1)?;
         Some(rest.trim_start())
     };

@@ -239,6 +239,7 @@ fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageCo
         mean: preprocessing.mean.unwrap_or(CLIP_MEAN),
         std: preprocessing.std.unwrap_or(CLIP_STD),
     };
+    // OpenCLIP's defaults, where a file leaves them out: the exact GELU, and 8 heads.
     let activation = if model.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
     Ok((TextConfig { heads: text.heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
 }

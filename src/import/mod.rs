@@ -139,6 +139,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         text,
         prompt: PromptSection { context },
         classes: section,
+        // R-TPT's views for fine-grained label sets.
         views: ViewSettings { count: 64, augment: Augment::Augmix, seed: 0 },
         method: MethodSettings::of(Method::default()),
         goldens: GOLDENS.into(),

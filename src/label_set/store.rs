@@ -43,6 +43,7 @@ pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> St
 /// The embeddings `[C, D]` stored under `key`, if there are any and they are sound.
 pub(crate) fn load(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<f32>> {
     let path = file(folder, key);
+    // New labels are the usual case, and deserve no warning.
     if !path.exists() {
         return None;
     }

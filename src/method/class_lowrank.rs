@@ -73,6 +73,7 @@ impl<T: Real> Head<T> for ClassLowrank<'_, T> {
 /// r is `rank`, or fewer where the classes span fewer directions. The result of tuning does not depend on the sign of a
 /// column.
 pub fn class_basis<T: Real>(classes: ArrayView2<T>, rank: usize) -> Array2<T> {
+    // In f64 before the mean is subtracted: class embeddings are alike, so that most of their digits cancel.
     let mut centered = classes.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
     let mean = centered.mean_axis(Axis(0)).unwrap_or_default();
     centered -= &mean;

@@ -127,6 +127,8 @@ fn filled_tokens(
 }
 
 fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str) -> Result<PromptTokens> {
+    // A prompt that does not begin with the context's own tokens has a token of both, and the context could not be
+    // tuned alone.
     let own = rows.into_iter().zip(labels).map(|(row, label)| match row.strip_prefix(&shared[..]) {
         Some(own) if !own.is_empty() => Ok(own.to_vec()),
         _ => Err(TextError::Tokens {

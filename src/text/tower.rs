@@ -176,6 +176,7 @@ impl<T: Real> TextTower<T> {
             let scope = Scope { prefix: prefix.layer(layer), segments: &segments, queries: self.queries(layer) };
             let (next, tape) = block.forward(x, scope);
             x = next;
+            // Without a backward pass a layer's intermediates are freed before the next layer runs.
             if keep == Keep::Tapes {
                 tapes.push(tape);
             }

@@ -169,6 +169,7 @@ mod tests {
             assert!(region.left + region.width <= 300 && region.top + region.height <= 200);
             let scale = (region.width * region.height) as f64 / 60_000.0;
             let ratio = region.width as f64 / region.height as f64;
+            // Sides are whole pixels, so that both pass their bounds a little.
             assert!((0.075..=1.005).contains(&scale), "{region:?}");
             assert!((0.72..=1.39).contains(&ratio), "{region:?}");
         }
@@ -206,6 +207,7 @@ mod tests {
             let operation = Operation::random(&mut sampler, 224);
             seen.insert(std::mem::discriminant(&operation));
             match operation {
+                // Levels are 0.01 to 0.1.
                 Operation::Posterize { bits } => assert_eq!(bits, 4),
                 Operation::Rotate { degrees } => assert!((-2..=2).contains(&degrees)),
                 Operation::Solarize { threshold } => assert!((231..=254).contains(&threshold)),
