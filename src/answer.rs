@@ -1,4 +1,4 @@
-//! Answers: what a classifier says about one image.
+//! Answers of a classifier about one image.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub struct Tamper {
 }
 
 impl Answer {
-    /// The predictor's answer to an image's features; `tune` has the time it took added by the caller.
+    /// The predictor's answer to an image's features. The caller adds the time that it took as `tune`.
     pub(crate) fn new(predictor: &Predictor, features: Features) -> Self {
         let decision = predictor.decide(features.matrix.view());
         let tamper = match decision.logits.nrows() {

@@ -110,8 +110,8 @@ impl ClassifierBuilder<'_> {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Folder for label embeddings and for the encoder's batch, which is measured at the first start. Without it nothing is
-    /// stored, and the batch is 1.
+    /// Folder for label embeddings and for the encoder's batch, which is measured at the first start. Without it
+    /// nothing is stored, and the batch is 1.
     pub fn cache_folder(self, folder: impl AsRef<Path>) -> Self {
         Self { cache_folder: Some(folder.as_ref().into()), ..self }
     }
@@ -119,8 +119,8 @@ impl ClassifierBuilder<'_> {
     /// Loads the encoder and embeds the labels.
     ///
     /// # Errors
-    /// A setting is out of range, the encoder cannot be loaded, the bundle has no labels and none were given, a label does
-    /// not fit, or the method needs a text tower or a prompt that is not there.
+    /// A setting is out of range, the encoder cannot be loaded, the bundle has no labels and none were given, a label
+    /// does not fit, or the method needs a text tower or a prompt that is not there.
     pub fn build(self) -> Result<Classifier> {
         let Self { bundle, settings, labels, prompt, cache, cache_folder } = self;
         // Checked again by the extractor, but embedding labels first may take minutes.

@@ -37,7 +37,7 @@ pub(crate) struct Calibration {
     pub temperature: Option<Temperature>,
 }
 
-/// Above which tamper score an image is suspicious.
+/// Threshold of the tamper score, above which an image is suspicious.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TamperThreshold {
@@ -49,7 +49,7 @@ pub(crate) struct TamperThreshold {
     pub images: usize,
 }
 
-/// By what the answer's logits are divided.
+/// Temperature that divides the answer's logits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Temperature {
     /// The temperature, 1 for no change.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[error("the work was cancelled: the client hung up or its deadline passed")]
 pub struct Cancelled;
 
-/// A token that goes along with one piece of work: the work passes checkpoints, and stops at one where it was cancelled.
+/// Cancellation token of one piece of work, which passes checkpoints and stops at one if it was cancelled.
 #[derive(Clone, Debug, Default)]
 pub struct CancellationToken {
     checkpoints: Arc<AtomicU64>,

@@ -10,7 +10,7 @@ use crate::rows::scaled_products;
 use crate::text::{Prompt, embed};
 use crate::views::clean_view_array;
 
-/// How far one stage is from its golden.
+/// Deviation of one stage's result from its golden.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Deviation {
     /// `view`, `features`, `logits`, `tokens` or `texts`.
@@ -22,7 +22,7 @@ pub(crate) struct Deviation {
 }
 
 impl Deviation {
-    /// Whether it is within the tolerance; NaN is not.
+    /// True if it is within the tolerance; NaN is not.
     pub(crate) fn passes(&self) -> bool {
         self.difference <= self.tolerance
     }

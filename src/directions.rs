@@ -21,7 +21,7 @@ pub(crate) struct Directions {
 }
 
 impl Directions {
-    /// Of `rows` `[N, D]`, as they are: what is to be measured from a centre must have it subtracted.
+    /// Directions of `rows` `[N, D]` as they are. Callers subtract a centre where directions are measured from one.
     pub(crate) fn of<T: Real>(rows: ArrayView2<T>) -> Self {
         // A Gram matrix has the squares of the singular values. In f32 those below 3e-4 of the largest would drown in
         // rounding.

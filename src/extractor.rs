@@ -19,7 +19,7 @@ use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
 use crate::views::{Pixels, Preprocessing, ViewSettings, decode, make_views};
 
-/// Everything a user may choose of how features are made.
+/// Settings of the extraction of features that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ExtractorSettings {
     /// The views.
@@ -39,7 +39,7 @@ impl ExtractorSettings {
     /// Range check of every setting.
     ///
     /// # Errors
-    /// One is not.
+    /// A setting is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         self.views.check()?;
         self.threads.map_or(Ok(()), |threads| within("the number of threads", threads, THREADS_MAX))?;
@@ -54,7 +54,7 @@ fn within(what: &'static str, found: usize, max: usize) -> Result<()> {
     Err(SettingError { what, expected: format!("1 to {max}"), found: found.to_string() }.into())
 }
 
-/// Makes features of images with one bundle and one choice of settings. Threads may share it.
+/// Extractor of images' features, with one bundle and one choice of settings. Threads may share it.
 pub(crate) struct Extractor {
     encoder: Arc<Encoder>,
     preprocessing: Preprocessing,
@@ -161,7 +161,7 @@ impl Extractor {
         self.features_in(bytes, &self.settings.views, CacheUse::LookUp, &CancellationToken::default())
     }
 
-    /// As [`Self::features`], in other views, unless it is cancelled.
+    /// The features of an image file in other views; `token` can cancel the work.
     ///
     /// # Errors
     /// As [`Self::features`], or `token` was cancelled.
@@ -256,7 +256,7 @@ impl Extractor {
         &self.settings
     }
 
-    /// The way from pixels to the encoder's input.
+    /// Preprocessing of pixels into the encoder's input.
     pub(crate) fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }

@@ -71,7 +71,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Has the system write down which files a folder has: a new name outlasts a power cut only then.
+/// Has the system write a folder's list of files to disk. A new name survives a power cut only after that.
 ///
 /// # Errors
 /// Error of the system.
@@ -79,7 +79,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Reads at most `limit + 1` bytes of a file: one more than the limit says that there are more.
+/// Reads at most `limit + 1` bytes of a file. A result longer than `limit` means that the file is too large.
 ///
 /// # Errors
 /// Error of the system.

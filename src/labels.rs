@@ -59,12 +59,12 @@ pub enum LabelsError {
         /// Problem found.
         problem: &'static str,
     },
-    /// A label is too long, or there are not as many identifiers as labels.
+    /// The length of a label is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
 }
 
-/// Hint for a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+/// Hint for a labels file that is not there. A user who wrote labels in its place is shown how to make a file of them.
 fn labels_hint(path: &Path) -> String {
     let name = path.to_string_lossy();
     if !name.contains(',') || name.contains('/') {
@@ -86,14 +86,14 @@ impl Labels {
     /// Labels from texts, such as `["llama", "cup"]`.
     ///
     /// # Errors
-    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters, or is given
-    /// twice.
+    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters, or is
+    /// given twice.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         Self::with_ids(names.into_iter().map(Into::into).collect(), None)
     }
 
-    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start with
-    /// `#` are passed over.
+    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
+    /// with `#` are passed over.
     ///
     /// # Errors
     /// The file cannot be read, is too large, is no UTF-8, or its labels are refused as by [`Self::new`].
@@ -104,8 +104,8 @@ impl Labels {
     /// Labels, and as many identifiers if there are any.
     ///
     /// # Errors
-    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two apart
-    /// (ImageNet has such labels).
+    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two
+    /// apart (ImageNet has such labels).
     pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
             return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
@@ -152,7 +152,7 @@ impl Labels {
     }
 }
 
-/// Reason that a label is not words: what came from a mistaken paste would otherwise reach terminals and pages.
+/// Reason that a label is not words. A mistaken paste would otherwise reach terminals and pages.
 fn not_words(label: &str) -> Option<&'static str> {
     if label.chars().any(char::is_control) {
         return Some("has control characters");
@@ -228,7 +228,8 @@ pub(crate) fn nearest(names: &[String], label: &str) -> Option<String> {
 /// Levenshtein's distance (characters).
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    // One row of the table, overwritten from the left. `diagonal` keeps the value of the row above that is needed once more.
+    // One row of the table, overwritten from the left. `diagonal` keeps the value of the row above that is needed once
+    // more.
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
         let mut diagonal = row[0];

@@ -1,8 +1,8 @@
 //! Robust zero-shot image classification on small devices.
 //!
-//! A frozen CLIP-style image encoder sees many views of one image; a method such as R-TPT (CVPR 2025) or T-VSS tunes a few
-//! numbers to that image, and all views are averaged by how well they agree. An image that was altered to mislead the
-//! encoder misleads it in one view, seldom in most.
+//! A frozen CLIP-style image encoder sees many views of one image; a method such as R-TPT (CVPR 2025) or T-VSS tunes a
+//! few numbers to that image, and all views are averaged by how well they agree. An image that was altered to mislead
+//! the encoder misleads it in one view, seldom in most.
 //!
 //! ```text
 //! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ method ─► decision ─► answer [C]

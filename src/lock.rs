@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::files::FileError;
 
-/// What one daemon at a time may have.
+/// Resource that one daemon at a time may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     /// Unix socket.

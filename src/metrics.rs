@@ -88,7 +88,7 @@ pub(crate) fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
     Some(wins / (negatives.len() * positives.len()) as f64)
 }
 
-/// The value below which `share` (0–1) of `values` lie: the nearest rank; NaN for no values.
+/// Quantile of `values` by nearest rank, for a `share` of 0–1; NaN for no values.
 pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

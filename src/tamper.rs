@@ -52,7 +52,7 @@ pub(crate) fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -
     Some(TamperScore { score: (disagreement + isolation + narrowness) / 3.0, disagreement, isolation, narrowness })
 }
 
-/// The mean cosine of a view to its nearest others, of which R-TPT's k are looked at.
+/// Mean cosine of a view to its k nearest others, with R-TPT's k.
 fn likeness(features: ArrayView2<f32>, view: usize) -> f32 {
     let one: ArrayView1<f32> = features.row(view);
     let others = features.axis_iter(Axis(0)).enumerate().filter(|&(other, _)| other != view);

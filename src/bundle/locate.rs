@@ -11,9 +11,9 @@ const INSTALLED: &str = "share/rtpt/bundles/demo";
 
 /// The folder to open: `given` if there is one, else the demo bundle.
 ///
-/// The demo bundle is looked for in the folders above the program: a clone's `target/release`, or an installed `bin`. The
-/// current folder is not consulted, so that no bundle is picked up by accident, and no folder of the machine that built
-/// the program is either.
+/// The demo bundle is looked for in the folders above the program: a clone's `target/release`, or an installed `bin`.
+/// The current folder is not consulted, so that no bundle is picked up by accident, and no folder of the machine that
+/// built the program is either.
 ///
 /// # Errors
 /// None is given and none is found; the error lists where it was looked for.

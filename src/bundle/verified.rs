@@ -43,7 +43,7 @@ impl VerifiedFile {
         &self.path
     }
 
-    /// The open file, if it still has its size: what is left to find of a file that another program writes into.
+    /// The open file, if it still has its size. Only a change of size shows here that another program wrote into it.
     ///
     /// # Errors
     /// It has another size by now.

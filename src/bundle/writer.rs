@@ -1,4 +1,4 @@
-//! Writes a bundle: into a folder beside the one wanted, which takes its name when all is there.
+//! Writer of a bundle: files go into a folder beside the target, which gets the target's name when all are there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(usage(&folder.path().join("nowhere")).unwrap(), None);
     }
 
-    /// Wherever a byte of the file flips, opening and reading end with the right features, none, or an error.
+    /// A byte flips in 150 places, one at a time: opening and reading end with the right features, none, or an error.
     #[test]
     fn a_damaged_file_is_an_error_or_the_right_features() {
         let folder = tempfile::tempdir().unwrap();

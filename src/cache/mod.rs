@@ -19,7 +19,7 @@ use crate::views::{Augment, ViewSettings};
 use disk::DiskCache;
 use memory::MemoryCache;
 
-/// Names the features of one image: its content, and everything else that decides their bits.
+/// Key of one image's features: made of its content, and of everything else that decides their bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey([u8; 32]);
 
@@ -28,7 +28,7 @@ pub struct CacheKey([u8; 32]);
 pub struct CacheScope(blake3::Hasher);
 
 impl CacheScope {
-    /// Of the digest of a bundle's encoder, the views, the encoder's batch, and what names the device.
+    /// Scope of an encoder's digest, the views, the encoder's batch, and the device's key.
     pub fn new(encoder: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"rtpt-edge features 1");
@@ -61,7 +61,7 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// One that keeps at most `memory_bytes` of features in memory, and none on disk.
+    /// Cache that keeps at most `memory_bytes` of features in memory, and none on disk.
     pub fn in_memory(memory_bytes: usize) -> Self {
         Self { memory: Mutex::new(MemoryCache::new(memory_bytes)), disk: Mutex::new(None) }
     }

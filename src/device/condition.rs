@@ -13,7 +13,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// As `/proc/meminfo` and the control group below `root` tell.
+    /// Memory, as `/proc/meminfo` and the control group below `root` report it.
     pub(crate) fn of(root: &Path) -> Option<Self> {
         let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
         let field = |name: &str| {

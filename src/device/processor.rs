@@ -1,4 +1,4 @@
-//! Which processor and board this is, and what the processor can do.
+//! Model of the processor and of its board, and the processor's features.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
-    /// The one that runs this program, as `/proc` and `/sys` below `root` describe it.
+    /// The processor that runs this program, as `/proc` and `/sys` below `root` describe it.
     pub(crate) fn of(root: &Path) -> Self {
         let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
         let board = fs::read_to_string(root.join("proc/device-tree/model")).ok();
@@ -53,7 +53,7 @@ fn is_64_bit(architecture: &str) -> bool {
     architecture.parse().is_ok_and(|version: u32| version >= 8)
 }
 
-/// The kinds of core that are there, by name; the system's own name on x86.
+/// Names of the kinds of core; on x86 the system's own name.
 fn model_of(cpuinfo: &str) -> Option<String> {
     // 32-bit ARM kernels give the instruction set here, not the core.
     if let Some(name) = value(cpuinfo, "model name").filter(|name| !name.starts_with("ARM")) {
@@ -120,7 +120,7 @@ fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// As above; for this target the standard library does not say, so it is read from the kernel's list.
+/// Features of the processor, from the kernel's list: the standard library does not detect them on this target.
 #[cfg(target_arch = "arm")]
 fn features(cpuinfo: &str) -> Vec<(&'static str, bool)> {
     let listed: Vec<&str> = value(cpuinfo, "Features").unwrap_or_default().split_whitespace().collect();
@@ -130,7 +130,7 @@ fn features(cpuinfo: &str) -> Vec<(&'static str, bool)> {
         .to_vec()
 }
 
-/// As above.
+/// Features of the processor, as its instruction `CPUID` reports them.
 #[cfg(target_arch = "x86_64")]
 fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     vec![
@@ -141,7 +141,7 @@ fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// As above; nothing is known of others.
+/// Features of other processors: none are known.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "arm", target_arch = "x86_64")))]
 fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     Vec::new()

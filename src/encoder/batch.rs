@@ -1,4 +1,4 @@
-//! Which batch the encoder runs with: measured once per bundle and device, then remembered.
+//! Choice of the encoder's batch: measured once per bundle and device, then remembered.
 //!
 //! The best batch depends on the model and the CPU (tract is faster at 8 than at 1 for ViT-B/32, and half as fast for
 //! CLIP's RN50), and it may change the last bits of the features. So it is chosen once and stored; everything after

@@ -1,4 +1,4 @@
-//! The goldens of an imported bundle: what this device makes of one image and a few texts.
+//! The goldens of an imported bundle: this device's results for one image and a few texts.
 
 use ndarray::{Array2, Axis};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -11,7 +11,7 @@ use crate::rows::scaled_products;
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Pixels, Preprocessing, clean_view_array};
 
-/// The stages of the bundle to be, as far as goldens are made by them.
+/// Stages of the future bundle that make its goldens.
 pub(crate) struct Stages<'a> {
     /// The image encoder.
     pub encoder: &'a EncoderModel,

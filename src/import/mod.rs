@@ -1,5 +1,5 @@
-//! From a published model to a bundle: Hugging Face's and OpenCLIP's folders, or an ONNX encoder with class embeddings
-//! computed elsewhere.
+//! Import of published models as bundles: Hugging Face's and OpenCLIP's folders, or an ONNX encoder with class
+//! embeddings computed elsewhere.
 
 mod classes;
 mod config;
@@ -244,7 +244,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
     Ok((list, table))
 }
 
-/// Stored classes of the bundle to be, and its default labels.
+/// Stored classes of the future bundle, and its default labels.
 struct Classes {
     all: Labels,
     /// T `[C, D]`, a row for each of `all`.

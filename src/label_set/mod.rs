@@ -1,4 +1,4 @@
-//! From labels to the classes an image is told apart by: T `[C, D]`.
+//! Class embeddings T `[C, D]` of a list of labels.
 //!
 //! The embeddings come from the bundle's table where it has all of the labels under the prompt asked for; else from
 //! this device's cache folder; else from the text tower, and are then stored there.
@@ -55,8 +55,8 @@ impl LabelSet {
     /// Runs the text tower, where it must, on the current rayon pool.
     ///
     /// # Errors
-    /// The prompt cannot be filled in, a label does not fit the tower's context, or the bundle has no text tower and not
-    /// all of the labels.
+    /// The prompt cannot be filled in, a label does not fit the tower's context, or the bundle has no text tower and
+    /// not all of the labels.
     pub(crate) fn new(
         bundle: &BundleContents,
         list: Labels,

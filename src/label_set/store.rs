@@ -23,7 +23,7 @@ const NAME: &str = "labels-";
 /// The tensor in a file.
 const TENSOR: &str = "embeddings";
 
-/// Names a label set on this device: bundle, prompt and labels, in order.
+/// Key of a label set on this device, made of bundle, prompt and labels in their order.
 pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());

@@ -63,8 +63,8 @@ impl ClassTuning {
     ///
     /// `run` takes the steps with a head over the classes it is given, which are those that are tuned.
     ///
-    /// With a class cut-off ε the classes below ε in every view keep their embedding, though they stay in the loss. What
-    /// is left out of the gradient is bounded: with p < ε ≤ 1/e, a view's entropy has a slope of at most
+    /// With a class cut-off ε the classes below ε in every view keep their embedding, though they stay in the loss.
+    /// What is left out of the gradient is bounded: with p < ε ≤ 1/e, a view's entropy has a slope of at most
     /// `p |ln p + H| ≤ ε max(|ln ε|, ln C)` in that class's logit, and the embedding would have moved by one learning
     /// rate a parameter.
     pub(crate) fn decide<T: Real>(

@@ -262,7 +262,7 @@ impl MethodSettings {
     }
 }
 
-/// As `view-shift (steps 1, learning_rate 0.1)`.
+/// Name and parameters, as `view-shift (steps 1, learning_rate 0.1)`.
 impl fmt::Display for MethodSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values: Vec<String> = self.iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -305,8 +305,8 @@ pub(crate) fn serialize_as<S: Serializer>(
     map.end()
 }
 
-/// From a map, where what is left out has the method's default. Files of earlier versions call the method `head`,
-/// `default` or `name`, or have all settings in words under `tuning`.
+/// Reads a map. A parameter that is left out has the method's default. Files of earlier versions call the method
+/// `head`, `default` or `name`, or have all settings in words under `tuning`.
 ///
 /// A type that the map is flattened into must have it as its last field: a name that no field before it has
 /// taken is refused here.

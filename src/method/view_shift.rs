@@ -1,7 +1,7 @@
 //! `view-shift` (T-VSS): θ are coefficients a `[1, m]`, at first 0; `F' = unit rows of (F + 1·(B a)ᵀ)`.
 //!
-//! Not the classes move but the views, all by the same vector, within the few directions B `[D, m]` in which the views
-//! differ from the clean one. B is made of the image at hand and is a constant of its episode.
+//! The views move, not the classes: all by the same vector, within the few directions B `[D, m]` in which the views
+//! differ from the clean one. B is made from the image at hand and is constant during its episode.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 

@@ -13,7 +13,7 @@ use crate::rows::{Real, dot_slices};
 /// Ranges of each text's own rows in a matrix of all rows.
 pub(crate) struct Segments(Vec<Range<usize>>);
 
-/// Which rows ask: in the last layer only the end of each text matters.
+/// Rows that ask: in the last layer only the end of each text matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queries {
     /// Every row.
@@ -87,15 +87,15 @@ pub(crate) struct Attention<'a, T> {
     pub q: ArrayView2<'a, T>,
     /// Row ranges of the texts.
     pub segments: &'a Segments,
-    /// Which rows the queries belong to.
+    /// Rows that the queries belong to.
     pub queries: Queries,
 }
 
 /// Gradients of everything that has a part in attention.
 pub(crate) struct AttentionGradients<T> {
-    /// Of the queries, `[Q, W]`.
+    /// Gradient of the queries, `[Q, W]`.
     pub dq: Array2<T>,
-    /// Of the texts' keys and values `[N, 3W]`; the queries' columns are 0.
+    /// Gradient of the texts' keys and values, `[N, 3W]`; the queries' columns are 0.
     pub dkv: Array2<T>,
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Scope<'a, T> {
     pub prefix: ArrayView2<'a, T>,
     /// Row ranges of the texts.
     pub segments: &'a Segments,
-    /// Which rows are asked for.
+    /// Rows that are asked for.
     pub queries: Queries,
 }
 
@@ -77,8 +77,8 @@ impl<T: Real> Block<T> {
 
     /// Gradient of the input `[N, W]` from that of the output `[Q, W]`.
     ///
-    /// The gradients of the prefix's keys and values are added to `dprefix` `[P, 3W]`. `dqkv_extra` `[N, 3W]` is what
-    /// others already know of this layer's keys and values.
+    /// The gradients of the prefix's keys and values are added to `dprefix` `[P, 3W]`. `dqkv_extra` `[N, 3W]` is
+    /// the gradient of this layer's keys and values that comes from elsewhere.
     pub(crate) fn backward(
         &self,
         tape: &BlockTape<T>,

@@ -26,7 +26,7 @@ static WORD: LazyLock<Regex> = LazyLock::new(|| {
 
 /// The merges, ready to encode.
 pub(crate) struct Bpe {
-    /// For a pair of tokens that merges: the token it becomes. A smaller token merges earlier.
+    /// Token that a pair of tokens becomes, for the pairs that merge. A smaller token merges earlier.
     merged: HashMap<(u32, u32), u32>,
     /// The token of each byte inside a word.
     bytes: [u32; 256],
@@ -41,7 +41,7 @@ impl Bpe {
     /// `vocabulary` is the number of rows of the token embedding: OpenAI's file lists more merges than its models use.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// The list is malformed or too short, as a sentence.
     pub(crate) fn parse(bytes: &[u8], vocabulary: usize) -> Result<Self, String> {
         let text = text_of(bytes)?;
         let wanted = vocabulary

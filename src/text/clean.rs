@@ -1,9 +1,8 @@
-//! The text cleaning of OpenAI's tokenizer: what `ftfy.fix_text`, two rounds of HTML unescaping and one of whitespace
-//! make of a text.
+//! The text cleaning of OpenAI's tokenizer: `ftfy.fix_text`, then two rounds of HTML unescaping and one of whitespace.
 //!
-//! Of ftfy 6.3 (its default settings) everything is followed that looks at single characters: HTML entities, terminal
-//! escapes, ligatures, widths, curly quotes, line breaks, control characters, NFC. Repairing text that was decoded
-//! with the wrong encoding ("Ã©" for "é") is left out: it guesses, and a label file has a known encoding.
+//! It follows everything of ftfy 6.3 (default settings) that looks at single characters: HTML entities, terminal
+//! escapes, ligatures, widths, curly quotes, line breaks, control characters, NFC. It leaves out the repair of text
+//! that was decoded with the wrong encoding ("Ã©" for "é"): that guesses, and a label file has a known encoding.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

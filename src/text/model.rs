@@ -15,13 +15,13 @@ use crate::setting::SettingError;
 /// A text tower and the tokenizer that belongs to it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct TextModel {
-    /// From text to tokens.
+    /// Tokenizer: text to tokens.
     pub tokenizer: Arc<Tokenizer>,
-    /// From tokens to embeddings.
+    /// Tower: tokens to embeddings.
     pub tower: Arc<TextTower<f32>>,
 }
 
-/// The unit embeddings `[C, D]` of labels: of one prompt each, or the unit mean over templates.
+/// The unit embeddings `[C, D]` of labels. With several templates each is their mean, at unit length.
 ///
 /// # Errors
 /// A label cannot be tokenised or does not fit, or the tower gives it an embedding without direction.

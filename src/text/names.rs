@@ -11,7 +11,7 @@ use super::tower::TowerShape;
 use super::weights::WeightsFile;
 use crate::rows::Real;
 
-/// Which names a checkpoint uses.
+/// Naming scheme of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
     /// `text_model.encoder.layers.…`.
@@ -21,7 +21,7 @@ pub(crate) enum Naming {
 }
 
 impl Naming {
-    /// Finds out by the token embedding's name.
+    /// The scheme of a file, by the name of its token embedding.
     ///
     /// # Errors
     /// The file has a token embedding under none of the known names.
@@ -202,7 +202,7 @@ fn linear<T: Real>(weights: &WeightsFile, name: &str, inputs: usize, outputs: us
     Ok(transposed(weight, weights.vector(&format!("{name}.bias"), outputs)?))
 }
 
-/// From `[outputs, inputs]`, as PyTorch stores it, to `[inputs, outputs]`.
+/// Layer `[inputs, outputs]` of a weight `[outputs, inputs]`, as PyTorch stores it.
 fn transposed<T: Real>(weight: Array2<T>, bias: Array1<T>) -> Linear<T> {
     // Laid out anew once: in the forward pass gemm is often twice as fast where a weight's rows are contiguous
     // (`benches/results`).

@@ -1,4 +1,4 @@
-//! From labels to the tokens of prompts, cut where the prompts begin to differ.
+//! Tokens of the labels' prompts, cut where the prompts begin to differ.
 
 use super::error::{Result, TextError};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
@@ -14,8 +14,8 @@ const PLACE: &str = "{}";
 pub enum Prompt {
     /// `"{context} {class}."`, R-TPT's prompt; the tokens of the context are what the head `context` tunes.
     Context(String),
-    /// Each with one `{}` for the class name; the class embedding is the mean of theirs, at unit length (CLIP's prompt
-    /// ensemble).
+    /// Templates, each with one `{}` for the class name. The class embedding is the mean of theirs, at unit length
+    /// (CLIP's prompt ensemble).
     Templates(Vec<String>),
 }
 

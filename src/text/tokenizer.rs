@@ -1,4 +1,4 @@
-//! From text to tokens.
+//! Tokenizers of text towers.
 
 use std::collections::HashMap;
 

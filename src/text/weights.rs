@@ -53,10 +53,10 @@ impl WeightsFile {
     /// It cannot be mapped, or is no safetensors file.
     pub(crate) fn map(path: &Path, file: &File) -> Result<Self> {
         let unreadable = |source| TextError::Unreadable { path: path.into(), source };
-        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its name
-        // later, so that only a program that writes into this very file can change or shorten it. No code of this crate
-        // does: files are written under another name and renamed. That no other program does cannot be had here, as in
-        // no program that maps files; the file's mode is what keeps them from it.
+        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its
+        // name later, so that only a program that writes into this very file can change or shorten it. No code of this
+        // crate does: files are written under another name and renamed. Other programs cannot be kept from it here, as
+        // in any program that maps files; the file's mode has to do that.
         let map = unsafe { Mmap::map(file) }.map_err(unreadable)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Self::parse(name, Bytes::Mapped(map))

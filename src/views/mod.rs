@@ -44,7 +44,8 @@ pub enum Augment {
     Augmix,
 }
 
-/// Everything besides the image that decides the views: one type for flags, manifests, recordings, calibrations and results.
+/// Everything besides the image that decides the views: one type for flags, manifests, recordings, calibrations and
+/// results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ViewSettings {
@@ -64,7 +65,7 @@ impl ViewSettings {
     /// Range check of the number of views.
     ///
     /// # Errors
-    /// It is not.
+    /// The number is out of its range.
     pub fn check(&self) -> Result<()> {
         if (1..=VIEWS_MAX).contains(&self.count) {
             return Ok(());
