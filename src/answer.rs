@@ -110,7 +110,7 @@ impl Answer {
     /// The tamper score: how unlike a clean image the views behave. `None` with a single view.
     pub fn tamper(&self) -> Option<Tamper> {
         let score = self.tamper?;
-        // Made of untuned features and logits, so that one threshold holds for all methods.
+        // The score is made of untuned features and logits, so that one threshold holds for all methods.
         let threshold = self.calibration.threshold;
         let terms = self.decision.terms.iter().map(|&(name, value)| (name.to_string(), value)).collect();
         Some(Tamper { score, terms, suspicious: threshold.map(|threshold| score.score > threshold), threshold })

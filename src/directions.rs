@@ -67,7 +67,7 @@ impl Directions {
         for (mut slot, vector) in basis.columns_mut().into_iter().zip(&self.vectors) {
             // Rᵀu has the length of the singular value. That is not 0, since small energies were left out.
             let column = if self.wide { self.rows.t().dot(vector) } else { vector.clone() };
-            // The sign of an eigenvector is the solver's whim; fixing it makes bases comparable.
+            // The sign of an eigenvector is arbitrary; a rule for it makes bases comparable.
             let largest = column.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
             let scale = 1.0 / (length(column.view()) * largest.signum());
             let narrowed = |value: f64| T::from(value).expect("a unit vector's component fits in any float");

@@ -32,9 +32,9 @@ pub fn reliability_weights<T: Real>(features: ArrayView2<T>, settings: Reliabili
     if views == 1 {
         return Array1::ones(1);
     }
+    // The rows have unit length, so that products are cosines.
     let cosines = scaled_products(T::one(), features, features);
     let neighbours = settings.neighbours.min(views - 1);
-    // The rows have unit length, so that the products above are cosines.
     let temperature = T::from(settings.temperature).expect("the temperature fits in any float");
     let scores: Array1<T> = (0..views).map(|view| mean_of_nearest(&cosines, view, neighbours) / temperature).collect();
     softmax(scores.view())

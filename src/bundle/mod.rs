@@ -41,7 +41,7 @@ pub struct Bundle {
     contents: Arc<BundleContents>,
 }
 
-/// Everything of a bundle but its image encoder: what is needed for other labels and methods once an encoder is loaded.
+/// Contents of a bundle without its image encoder: all that other labels and methods need once an encoder is loaded.
 ///
 /// A bundle is one of these with an encoder, and is used like one.
 pub struct BundleContents {
@@ -138,7 +138,7 @@ impl Bundle {
         self.contents.prompt()
     }
 
-    /// All of it but the encoder, whose bytes are freed with this value.
+    /// The contents without the encoder, whose bytes are freed with this value.
     pub(crate) fn into_contents(self) -> Arc<BundleContents> {
         self.contents
     }

@@ -111,7 +111,7 @@ fn cooled(root: &Path) -> bool {
     })
 }
 
-/// With Intel's and AMD's own drivers "powersave" is the normal choice, which does raise the clock.
+/// True if Intel's or AMD's own driver sets the clock: there "powersave" is the normal choice, and does raise it.
 fn driver_scales_itself(processor: &Path) -> bool {
     let driver = fs::read_to_string(processor.join("cpufreq/scaling_driver")).unwrap_or_default();
     ["intel_pstate", "amd-pstate-epp", "amd_pstate_epp"].contains(&driver.trim())

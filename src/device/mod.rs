@@ -41,7 +41,7 @@ pub(crate) fn rss_now() -> Option<u64> {
 /// The most resident memory so far (bytes).
 pub(crate) fn rss_peak() -> Option<u64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    // Linux counts in kibibytes, other systems in bytes.
+    // Linux counts in kibibytes.
     u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
 }
 

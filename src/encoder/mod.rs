@@ -118,7 +118,7 @@ impl Encoder {
         self.encode_watched(views, &CancellationToken::default())
     }
 
-    /// Features as of [`Self::encode`], with a checkpoint of `token` before every batch.
+    /// Features as from [`Self::encode`], with a checkpoint of `token` before every batch.
     ///
     /// # Errors
     /// As [`Self::encode`], or `token` was cancelled.

@@ -115,7 +115,7 @@ fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let number = |key: &str| match entry(key).map(str::parse::<u64>) {
         None => Ok(None),
-        // Bounded before it is read by: the number is the file's word.
+        // Checked before anything is read: the file itself gives this number.
         Some(Ok(number)) if number <= BUNDLE_FILE_BYTES_MAX => Ok(Some(number)),
         Some(_) => Err(EncoderError::Load {
             stage: "parsed",

@@ -46,7 +46,7 @@ struct HuggingFaceConfig {
     projection_dim: Option<usize>,
     #[serde(default)]
     text_config: HuggingFaceText,
-    /// In older files; where it is present it wins, as in `transformers`.
+    /// Text configuration of older files; where it is present it wins, as in `transformers`.
     text_config_dict: Option<HuggingFaceText>,
     #[serde(default)]
     vision_config: HuggingFaceVision,

@@ -141,8 +141,7 @@ fn read_tokenizer(source: &Source, vocabulary: usize) -> Result<(String, Vec<u8>
     let vocab: HashMap<String, u32> = serde_json::from_slice(&vocab)
         .map_err(|error| wrong(&path, "the content", "a JSON map of tokens to numbers", error))?;
     let refused = |problem| TextError::Tokenizer { file: "vocab.json".into(), problem };
-    // The merges give as many tokens as the embedding has rows, and a larger vocabulary would agree with their
-    // beginning.
+    // Compared first: `agrees_with` looks up the tokens that the merges give, and would not notice further ones.
     if vocab.len() > vocabulary {
         return Err(
             refused(format!("it has {} tokens, the tower's token embedding {vocabulary} rows", vocab.len())).into()

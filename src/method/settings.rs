@@ -139,7 +139,7 @@ impl Parameter {
 #[derive(Clone, Copy, PartialEq)]
 pub struct MethodSettings {
     method: Method,
-    /// In the order of the method's parameters; the rest is 0.
+    /// Values in the order of the method's parameters; the rest is 0.
     values: [f64; PARAMETERS_MAX],
 }
 

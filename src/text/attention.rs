@@ -40,7 +40,7 @@ impl Segments {
         self.0.iter().map(|range| range.end - 1).collect()
     }
 
-    /// For each row that asks: its row among the queries, the first row of its text, and its own row.
+    /// Rows that ask, each as its row among the queries, the first row of its text, and its own row.
     fn asking(&self, queries: Queries) -> impl Iterator<Item = (usize, usize, usize)> {
         let rows = self.0.iter().flat_map(move |range| {
             let first = if queries == Queries::Last { range.end - 1 } else { range.start };

@@ -69,7 +69,7 @@ impl<T: Real> Linear<T> {
         self.forward_columns(x, 0..self.bias.len())
     }
 
-    /// Only some columns of y.
+    /// Some columns of y alone.
     pub(crate) fn forward_columns(&self, x: ArrayView2<T>, columns: std::ops::Range<usize>) -> Array2<T> {
         let weight = self.weight.slice(s![.., columns.clone()]);
         let bias = self.bias.slice(s![columns]);

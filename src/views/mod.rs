@@ -44,8 +44,7 @@ pub enum Augment {
     Augmix,
 }
 
-/// Everything besides the image that decides the views: one type for flags, manifests, recordings, calibrations and
-/// results.
+/// Settings that decide the views of an image: one type for flags, manifests, recordings, calibrations and results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ViewSettings {

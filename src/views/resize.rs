@@ -97,7 +97,7 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// For each output position, the first input position it reads and the fixed-point weights from there on.
+/// First input position of each output position, and the fixed-point weights from there on.
 struct Taps {
     starts: Vec<usize>,
     ends: Vec<usize>,
