@@ -157,6 +157,7 @@ fn not_words(label: &str) -> Option<&'static str> {
     if label.chars().any(char::is_control) {
         return Some("has control characters");
     }
+    // A slash alone makes no path: "and/or" is words.
     let climbs = label.split(['/', '\\']).any(|part| part == "..");
     (climbs || label.starts_with(['/', '\\'])).then_some("is a path")
 }

@@ -147,7 +147,7 @@ pub(crate) const RECORD_MB: (u64, u64) = (1, 1 << 20);
 pub(crate) const RECORD_PARTS: u64 = 8;
 /// Decisions that wait to be recorded (count); further ones are not recorded, and counted.
 pub(crate) const RECORD_PENDING_MAX: usize = 8;
-/// Longest line of a recording (bytes): the labels of a part are one line, and [`CLASSES_MAX`] of the longest are 98 MiB.
+/// Longest line of a recording (bytes): a part's labels are one line, and [`CLASSES_MAX`] of the longest are 98 MiB.
 pub(crate) const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
 /// Longest time that recorded data may not be on the disk (milliseconds).
 pub(crate) const RECORD_SYNC_MS: u64 = 1_000;

@@ -247,6 +247,7 @@ fn decode(key: &CacheKey, bytes: &[u8]) -> Option<Array2<f32>> {
     let (shape, values) = rest.split_at_checked(8)?;
     let number = |range: std::ops::Range<usize>| u32::from_le_bytes(shape[range].try_into().expect("four bytes"));
     let (views, width) = (number(0..4) as usize, number(4..8) as usize);
+    // The checksum has no secret: who can write the file can make it fit any size.
     if views > VIEWS_MAX || width > EMBEDDING_MAX {
         return None;
     }

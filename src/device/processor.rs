@@ -137,6 +137,7 @@ fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
+        // The same instructions exist with and without AVX-512.
         ("vnni", is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")),
     ]
 }

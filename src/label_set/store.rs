@@ -80,6 +80,7 @@ fn read(path: &Path, (classes, embedding): (usize, usize)) -> Result<Array2<f32>
         .map_err(|source| BundleError::FileUnreadable { path: path.into(), source })?;
     let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
     let table = weights.matrix::<f32>(TENSOR, [classes, embedding])?;
+    // The file has no checksum. That its rows have unit length is what can be checked.
     match table.rows().into_iter().map(length).find(|norm| (norm - 1.0).abs() > 1e-3) {
         Some(norm) => Err(weights.wrong("the length of a row", "1", norm).into()),
         None => Ok(table),

@@ -68,6 +68,7 @@ impl Naming {
 
     /// The names of all tensors that the tower is made of.
     pub(crate) fn tensors(self, weights: &WeightsFile) -> Vec<String> {
+        // Checkpoints hold the vision tower as well, under names that begin with `vision_model.` or `visual.`.
         let parts: Vec<String> = match self {
             Self::HuggingFace => vec!["text_model.".into()],
             Self::OpenAi(prefix) => {
@@ -204,7 +205,7 @@ fn linear<T: Real>(weights: &WeightsFile, name: &str, inputs: usize, outputs: us
 
 /// Layer `[inputs, outputs]` of a weight `[outputs, inputs]`, as PyTorch stores it.
 fn transposed<T: Real>(weight: Array2<T>, bias: Array1<T>) -> Linear<T> {
-    // Laid out anew once: in the forward pass gemm is 1.1 to 2.3 times as fast at 64 rows and more where a weight's rows
-    // are contiguous (`benches/results`).
+    // Laid out anew once: from 64 rows on the forward pass is 1.1 to 2.3 times as fast where a weight's rows are
+    // contiguous (`benches/results`).
     Linear { weight: weight.reversed_axes().as_standard_layout().into_owned(), bias }
 }
