@@ -1,4 +1,4 @@
-//! Answers: what a classifier says about one image.
+//! Answers of a classifier about one image.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub struct Tamper {
 }
 
 impl Answer {
-    /// The predictor's answer to an image's features; `tune` has the time it took added by the caller.
+    /// The predictor's answer to an image's features. The caller adds the time that it took as `tune`.
     pub(crate) fn new(predictor: &Predictor, features: Features) -> Self {
         let decision = predictor.decide(features.matrix.view());
         let tamper = match decision.logits.nrows() {
@@ -110,6 +110,7 @@ impl Answer {
     /// The tamper score: how unlike a clean image the views behave. `None` with a single view.
     pub fn tamper(&self) -> Option<Tamper> {
         let score = self.tamper?;
+        // The score is made of untuned features and logits, so that one threshold holds for all methods.
         let threshold = self.calibration.threshold;
         let terms = self.decision.terms.iter().map(|&(name, value)| (name.to_string(), value)).collect();
         Some(Tamper { score, terms, suspicious: threshold.map(|threshold| score.score > threshold), threshold })
@@ -152,6 +153,7 @@ impl Answer {
         let mut hasher = blake3::Hasher::new();
         let Decision { prediction, weights, logits, .. } = &self.decision;
         for values in [prediction.view(), weights.view(), logits.row(0)] {
+            // The lengths keep the three from running into one another.
             hasher.update(&(values.len() as u64).to_le_bytes());
             values.iter().for_each(|value| {
                 hasher.update(&value.to_le_bytes());

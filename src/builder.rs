@@ -116,8 +116,8 @@ impl ClassifierBuilder<'_> {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Folder for label embeddings and for the encoder's batch, which is measured at the first start. Without it nothing is
-    /// stored, and the batch is 1.
+    /// Folder for label embeddings and for the encoder's batch, which is measured at the first start. Without it
+    /// nothing is stored, and the batch is 1.
     pub fn cache_folder(self, folder: impl AsRef<Path>) -> Self {
         Self { cache_folder: Some(folder.as_ref().into()), ..self }
     }
@@ -125,15 +125,17 @@ impl ClassifierBuilder<'_> {
     /// Loads the encoder and embeds the labels.
     ///
     /// # Errors
-    /// A setting is out of range, the encoder cannot be loaded, the bundle has no labels and none were given, a label does
-    /// not fit, or the method needs a text tower or a prompt that is not there.
+    /// A setting is out of range, the encoder cannot be loaded, the bundle has no labels and none were given, a label
+    /// does not fit, or the method needs a text tower or a prompt that is not there.
     pub fn build(self) -> Result<Classifier> {
         let Self { bundle, settings, labels, prompt, cache, cache_folder } = self;
+        // Checked again by the extractor, but embedding labels first may take minutes.
         settings.extractor.check()?;
         let labels = labels.or_else(|| bundle.labels().cloned());
         let labels = labels.ok_or_else(|| BundleError::NoLabels { bundle: bundle.name().into() })?;
         let prompt = prompt.unwrap_or_else(|| bundle.prompt());
         let folder = cache_folder.as_deref();
+        // The extractor's own pool does not exist before the labels are embedded.
         let pool = worker_pool(settings.extractor.threads)?;
         let labels = pool.install(|| LabelSet::new(bundle, labels, prompt, folder))?;
         Ok(Classifier::new(bundle, labels, settings, folder)?.with_cache(cache))

@@ -37,7 +37,7 @@ pub(crate) struct Calibration {
     pub temperature: Option<Temperature>,
 }
 
-/// Above which tamper score an image is suspicious.
+/// Threshold of the tamper score, above which an image is suspicious.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TamperThreshold {
@@ -49,7 +49,7 @@ pub(crate) struct TamperThreshold {
     pub images: usize,
 }
 
-/// By what the answer's logits are divided.
+/// Temperature that divides the answer's logits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Temperature {
     /// The temperature, 1 for no change.
@@ -146,6 +146,7 @@ impl Calibration {
             log::debug!("the calibration is for {} {:?} views and not used", self.views.count, self.views.augment);
             return AppliedCalibration::default();
         }
+        // A temperature stretches the logits of one method among certain labels. The tamper score needs neither.
         let fits = |fitted: &&Temperature| fitted.method == *method && fitted.labels == labels_digest(labels);
         let temperature = self.temperature.as_ref().filter(fits).map(|fitted| fitted.temperature as f32);
         AppliedCalibration { threshold: self.tamper.map(|tamper| tamper.threshold), temperature }
@@ -156,6 +157,7 @@ impl Calibration {
 pub(crate) fn labels_digest(labels: &LabelSet) -> String {
     let mut hasher = blake3::Hasher::new();
     for text in labels.prompt.templates().iter().chain(labels.names()) {
+        // Lengths keep texts from running into one another.
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[error("the work was cancelled: the client hung up or its deadline passed")]
 pub struct Cancelled;
 
-/// A token that goes along with one piece of work: the work passes checkpoints, and stops at one where it was cancelled.
+/// Cancellation token of one piece of work, which passes checkpoints and stops at one if it was cancelled.
 #[derive(Clone, Debug, Default)]
 pub struct CancellationToken {
     checkpoints: Arc<AtomicU64>,
@@ -26,6 +26,8 @@ impl CancellationToken {
     /// # Errors
     /// The work was cancelled.
     pub fn checkpoint(&self) -> Result<(), Cancelled> {
+        // Counted even where the work ends: a watchdog asks for signs of life, not for results. Relaxed is enough,
+        // since neither value guards other memory.
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         if self.cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
     }

@@ -10,7 +10,7 @@ use crate::rows::scaled_products;
 use crate::text::{Prompt, embed};
 use crate::views::clean_view_array;
 
-/// How far one stage is from its golden.
+/// Deviation of one stage's result from its golden.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Deviation {
     /// `view`, `features`, `logits`, `tokens` or `texts`.
@@ -22,7 +22,7 @@ pub(crate) struct Deviation {
 }
 
 impl Deviation {
-    /// Whether it is within the tolerance; NaN is not.
+    /// True if it is within the tolerance; NaN is not.
     pub(crate) fn passes(&self) -> bool {
         self.difference <= self.tolerance
     }
@@ -53,6 +53,7 @@ const VIEW_TOLERANCE: f32 = 1e-5;
 /// Tolerance of the unit-length features.
 const FEATURE_TOLERANCE: f32 = 1e-4;
 /// Tolerance of the logits.
+// The features' tolerance at CLIP's logit scale of 100.
 const LOGIT_TOLERANCE: f32 = 1e-2;
 
 /// Runs the golden image through view, encoder and logits and measures the deviation of each stage.
@@ -64,6 +65,7 @@ pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Deviation>> {
     let preprocessing = bundle.manifest.preprocessing();
     let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
     let view = clean_view_array(&goldens.image, &preprocessing).insert_axis(Axis(0));
+    // One image needs no larger batch, and a batch of 1 needs no measurement.
     let features = Encoder::load(&bundle.encoder, shape, 1)?.encode(view.view())?;
     let view = view.index_axis_move(Axis(0), 0);
     let mut deviations = vec![
@@ -113,8 +115,10 @@ pub(crate) fn require_goldens(deviations: &[Deviation]) -> Result<()> {
 }
 
 fn deviation(stage: &'static str, found: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: f32) -> Deviation {
+    // Shapes were compared with the manifest when the bundle was opened.
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let difference = differences.fold(0.0_f32, |largest, difference| {
+        // `max` would pass over NaN.
         if difference.is_nan() || largest.is_nan() { f32::NAN } else { largest.max(difference) }
     });
     Deviation { stage, difference, tolerance }

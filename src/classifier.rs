@@ -16,7 +16,7 @@ use crate::predictor::Predictor;
 use crate::timings::milliseconds_since;
 use crate::views::{Pixels, ViewSettings};
 
-/// Everything a user may choose.
+/// Settings of a classifier that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ClassifierSettings {
     /// Views and encoder.
@@ -43,8 +43,8 @@ impl Classifier {
     /// Prepares to classify with `bundle` into `labels`; measured choices are kept in the folder `cache_folder`.
     ///
     /// # Errors
-    /// A setting is out of range, the encoder cannot be loaded, or the method needs a text tower or a prompt that is not
-    /// there.
+    /// A setting is out of range, the encoder cannot be loaded, or the method needs a text tower or a prompt that is
+    /// not there.
     pub(crate) fn new(
         bundle: &Bundle,
         labels: LabelSet,
@@ -52,6 +52,7 @@ impl Classifier {
         cache_folder: Option<&Path>,
     ) -> Result<Self> {
         let extractor = Extractor::new(bundle, settings.extractor, cache_folder)?;
+        // Text towers run in parallel, and outside of a pool rayon would start its global one.
         let predictor = extractor.pool().install(|| Predictor::new(bundle, Arc::new(labels), settings.method))?;
         Ok(Self { extractor: Arc::new(extractor), predictor: Arc::new(predictor) })
     }
@@ -75,7 +76,7 @@ impl Classifier {
         self.classify_in(bytes, self.views(), CacheUse::LookUp, &CancellationToken::default())
     }
 
-    /// As [`Self::classify`], in other views, unless it is cancelled.
+    /// The answer about an image file in other views; `token` can cancel the work.
     ///
     /// # Errors
     /// As [`Self::classify`], or `token` was cancelled.

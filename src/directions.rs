@@ -21,20 +21,25 @@ pub(crate) struct Directions {
 }
 
 impl Directions {
-    /// Of `rows` `[N, D]`, as they are: what is to be measured from a centre must have it subtracted.
+    /// Directions of `rows` `[N, D]` as they are. Callers subtract a centre where directions are measured from one.
     pub(crate) fn of<T: Real>(rows: ArrayView2<T>) -> Self {
+        // A Gram matrix has the squares of the singular values. In f32 those below 3e-4 of the largest would drown in
+        // rounding.
         let rows = rows.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
         let wide = rows.nrows() <= rows.ncols();
         let side = if wide { rows.view() } else { rows.t() };
         let size = side.nrows();
+        // nalgebra panics over an empty matrix.
         if size == 0 {
             return Self { rows, wide, vectors: Vec::new(), energies: Vec::new() };
         }
         let gram = scaled_products(1.0, side, side);
         let eigen = SymmetricEigen::new(DMatrix::from_fn(size, size, |row, column| gram[[row, column]]));
+        // nalgebra gives eigenvalues in no order.
         let mut order: Vec<usize> = (0..size).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
         let least = order.first().map_or(0.0, |&first| eigen.eigenvalues[first] * ENERGY_MIN);
+        // Strictly above: where all rows are 0 the bound is 0 as well, and no direction is left.
         order.retain(|&index| eigen.eigenvalues[index] > least);
         let vectors = order.iter().map(|&index| eigen.eigenvectors.column(index).iter().copied().collect()).collect();
         let energies = order.iter().map(|&index| eigen.eigenvalues[index]).collect();
@@ -49,6 +54,7 @@ impl Directions {
             held += energy;
             held >= wanted
         };
+        // Rounding may leave the whole sum a little below a share of 1.
         self.energies.iter().position(reached).map_or(self.energies.len(), |last| last + 1)
     }
 
@@ -59,7 +65,9 @@ impl Directions {
         let rank = rank.min(self.vectors.len());
         let mut basis = Array2::zeros((self.rows.ncols(), rank));
         for (mut slot, vector) in basis.columns_mut().into_iter().zip(&self.vectors) {
+            // Rᵀu has the length of the singular value. That is not 0, since small energies were left out.
             let column = if self.wide { self.rows.t().dot(vector) } else { vector.clone() };
+            // The sign of an eigenvector is arbitrary; a rule for it makes bases comparable.
             let largest = column.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
             let scale = 1.0 / (length(column.view()) * largest.signum());
             let narrowed = |value: f64| T::from(value).expect("a unit vector's component fits in any float");
@@ -87,7 +95,9 @@ pub(crate) fn effective_rank<T: Real>(rows: ArrayView2<T>) -> f64 {
         return 0.0;
     }
     let gram = scaled_products(1.0, side, side);
+    // The vectors are not needed, which spares their part of the decomposition.
     let energies = DMatrix::from_fn(size, size, |row, column| gram[[row, column]]).symmetric_eigenvalues();
+    // Rounding may make an energy of 0 negative, and that has no logarithm.
     let total: f64 = energies.iter().filter(|&&energy| energy > 0.0).sum();
     if total <= 0.0 {
         return 0.0;

@@ -21,7 +21,7 @@ use crate::views::{
     DamagedImages, Decoded, ImageError, Pixels, Preprocessing, ViewSettings, decode_damaged, make_views,
 };
 
-/// Everything a user may choose of how features are made.
+/// Settings of the extraction of features that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ExtractorSettings {
     /// The views.
@@ -43,7 +43,7 @@ impl ExtractorSettings {
     /// Range check of every setting.
     ///
     /// # Errors
-    /// One is not.
+    /// A setting is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         self.views.check()?;
         self.threads.map_or(Ok(()), |threads| within("the number of threads", threads, THREADS_MAX))?;
@@ -58,7 +58,7 @@ fn within(what: &'static str, found: usize, max: usize) -> Result<()> {
     Err(SettingError { what, expected: format!("1 to {max}"), found: found.to_string() }.into())
 }
 
-/// Makes features of images with one bundle and one choice of settings. Threads may share it.
+/// Extractor of images' features, with one bundle and one choice of settings. Threads may share it.
 pub(crate) struct Extractor {
     encoder: Arc<Encoder>,
     preprocessing: Preprocessing,
@@ -172,7 +172,7 @@ impl Extractor {
         self.features_in(bytes, &self.settings.views, CacheUse::LookUp, &CancellationToken::default())
     }
 
-    /// As [`Self::features`], in other views, unless it is cancelled.
+    /// The features of an image file in other views; `token` can cancel the work.
     ///
     /// # Errors
     /// As [`Self::features`], or `token` was cancelled.
@@ -185,7 +185,9 @@ impl Extractor {
     ) -> Result<Features> {
         let cache = self.cache.as_ref().filter(|_| cache == CacheUse::LookUp);
         let began = Instant::now();
+        // A request that was given up while it waited in the queue costs nothing more.
         token.checkpoint()?;
+        // Of the file and not of its pixels, so that a hit needs no decoding.
         let digest = blake3::hash(bytes);
         let scope = CacheScope::new(&self.encoder_digest, views, self.encoder.batch(), &self.device);
         let key = scope.key(&digest);
@@ -228,7 +230,9 @@ impl Extractor {
         self.fill(&mut array, image, &digest, views);
         let making = milliseconds_since(began);
         let encoded = self.pool.install(|| self.encoder.encode_watched(array.view(), token));
+        // After an error as well: the next image overwrites every value.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(array);
+        // Shared, because the cache and the answer both keep it.
         let matrix = Arc::new(encoded?);
         let total = milliseconds_since(began);
         let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
@@ -268,7 +272,7 @@ impl Extractor {
         &self.settings
     }
 
-    /// The way from pixels to the encoder's input.
+    /// Preprocessing of pixels into the encoder's input.
     pub(crate) fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }
@@ -301,6 +305,7 @@ impl Extractor {
 pub(crate) fn worker_pool(threads: Option<usize>) -> Result<ThreadPool> {
     let threads = threads.unwrap_or_else(available_threads);
     within("the number of threads", threads, THREADS_MAX)?;
+    // A pool of its own, not rayon's global one: classifiers in one process do not share settings.
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| SettingError {
         what: "the number of threads",
         expected: "as many as the system can start".into(),

@@ -51,10 +51,13 @@ pub enum FileError {
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |source| FileError::Unwritable { path: path.into(), source };
     let name = path.file_name().ok_or_else(|| failed(io::Error::other("this is not a file name")))?;
+    // Beside the file, because a rename does not cross file systems; with the process's number, so that two processes
+    // do not write the same temporary.
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = File::create(&temporary).and_then(|file| {
         let mut writer = BufWriter::new(file);
         writer.write_all(bytes)?;
+        // Before the rename: a power cut could otherwise leave the new name on an empty file.
         writer.into_inner()?.sync_all()?;
         fs::rename(&temporary, path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -68,7 +71,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Has the system write down which files a folder has: a new name outlasts a power cut only then.
+/// Has the system write a folder's list of files to disk. A new name survives a power cut only after that.
 ///
 /// # Errors
 /// Error of the system.
@@ -76,7 +79,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Reads at most `limit + 1` bytes of a file: one more than the limit says that there are more.
+/// Reads at most `limit + 1` bytes of a file. A result longer than `limit` means that the file is too large.
 ///
 /// # Errors
 /// Error of the system.
@@ -117,6 +120,7 @@ pub(crate) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     }
     let path = folder.join(relative);
     let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
+    // Both are resolved, since the folder itself may be reached through a link.
     let real = path.canonicalize().map_err(unreadable)?;
     if !real.starts_with(folder.canonicalize().map_err(unreadable)?) {
         return Err(refused("a symbolic link leads out of the folder; copy the files themselves, as `cp -rL` does"));

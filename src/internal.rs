@@ -13,6 +13,7 @@ pub mod bundle {
     use crate::encoder::EncoderModel;
     use crate::views::{Pixels, Preprocessing};
 
+    // Here and below, functions stand for fields and methods that are `pub(crate)` and cannot be re-exported.
     pub fn encoder(bundle: &Bundle) -> &EncoderModel {
         &bundle.encoder
     }

@@ -59,17 +59,18 @@ pub enum LabelsError {
         /// Problem found.
         problem: &'static str,
     },
-    /// A label is too long, or there are not as many identifiers as labels.
+    /// The length of a label is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
 }
 
-/// Hint for a labels file that is not there; who wrote labels instead of a file's name is shown how to make one.
+/// Hint for a labels file that is not there. A user who wrote labels in its place is shown how to make a file of them.
 fn labels_hint(path: &Path) -> String {
     let name = path.to_string_lossy();
     if !name.contains(',') || name.contains('/') {
         return "a labels file is UTF-8 text, one label a line".into();
     }
+    // For a shell: within quotes a quote has to end them, stand escaped, and begin them again.
     let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
     format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
@@ -85,14 +86,14 @@ impl Labels {
     /// Labels from texts, such as `["llama", "cup"]`.
     ///
     /// # Errors
-    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters, or is given
-    /// twice.
+    /// Fewer than two labels or too many; a label that is empty, too long, a path or has control characters, or is
+    /// given twice.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         Self::with_ids(names.into_iter().map(Into::into).collect(), None)
     }
 
-    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start with
-    /// `#` are passed over.
+    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
+    /// with `#` are passed over.
     ///
     /// # Errors
     /// The file cannot be read, is too large, is no UTF-8, or its labels are refused as by [`Self::new`].
@@ -103,8 +104,8 @@ impl Labels {
     /// Labels, and as many identifiers if there are any.
     ///
     /// # Errors
-    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two apart
-    /// (ImageNet has such labels).
+    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two
+    /// apart (ImageNet has such labels).
     pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         let trimmed = |texts: Vec<String>| texts.iter().map(|text| trimmed(text).to_string()).collect::<Vec<String>>();
         let (names, ids) = (trimmed(names), ids.map(trimmed));
@@ -116,6 +117,7 @@ impl Labels {
             return Err(SettingError { what: "the number of identifiers", expected, found }.into());
         }
         for text in names.iter().chain(ids.iter().flatten()) {
+            // Lengths before words: the messages that follow quote the label.
             let bytes = text.len();
             if !(1..=LABEL_BYTES_MAX).contains(&bytes) {
                 let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
@@ -166,11 +168,12 @@ impl Labels {
     }
 }
 
-/// Reason that a label is not words: what came from a mistaken paste would otherwise reach terminals and pages.
+/// Reason that a label is not words. A mistaken paste would otherwise reach terminals and pages.
 fn not_words(label: &str) -> Option<&'static str> {
     if label.chars().any(char::is_control) {
         return Some("has control characters");
     }
+    // A slash alone makes no path: "and/or" is words.
     let climbs = label.split(['/', '\\']).any(|part| part == "..");
     (climbs || label.starts_with(['/', '\\'])).then_some("is a path")
 }
@@ -197,10 +200,12 @@ pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
 /// As [`read_labels`].
 pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
     let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
+    // `read_up_to` stops one byte past the bound, so that a larger file shows here.
     if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
         return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("is not UTF-8 ({error})")))?;
+    // Editors on Windows begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut names, mut ids) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
@@ -245,6 +250,8 @@ pub(crate) fn nearest(names: &[String], label: &str) -> Option<String> {
 /// Levenshtein's distance (characters).
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    // One row of the table, overwritten from the left. `diagonal` keeps the value of the row above that is needed once
+    // more.
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
         let mut diagonal = row[0];

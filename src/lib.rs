@@ -1,8 +1,8 @@
 //! Robust zero-shot image classification on small devices.
 //!
-//! A frozen CLIP-style image encoder sees many views of one image; a method such as R-TPT (CVPR 2025) or T-VSS tunes a few
-//! numbers to that image, and all views are averaged by how well they agree. An image that was altered to mislead the
-//! encoder misleads it in one view, seldom in most.
+//! A frozen CLIP-style image encoder sees many views of one image; a method such as R-TPT (CVPR 2025) or T-VSS tunes a
+//! few numbers to that image, and all views are averaged by how well they agree. An image that was altered to mislead
+//! the encoder misleads it in one view, seldom in most.
 //!
 //! ```text
 //! bytes ─ views ─► [V,3,R,R] ─ encoder ─► F [V,D] ─┬─ method ─► decision ─► answer [C]
@@ -26,6 +26,7 @@
 //!
 //! The Cargo features `cli`, `daemon` and `eval` are the program's: whoever embeds this crate needs none of them.
 
+// `pub` then means that other crates can reach it, as a re-export here or in `internal`; the rest is `pub(crate)`.
 #![warn(unreachable_pub)]
 // What the program alone uses is checked where all of it is built.
 #![cfg_attr(not(all(feature = "cli", feature = "daemon", feature = "eval")), allow(dead_code, unused_imports))]

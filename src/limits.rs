@@ -62,14 +62,15 @@ pub(crate) const BUNDLE_FILE_BYTES_MAX: u64 = 4 << 30;
 pub(crate) const TUNING_STEPS_MAX: usize = 100;
 /// Largest learning rate (AdamW moves a parameter by about this much a step).
 pub(crate) const LEARNING_RATE_MAX: f64 = 1e3;
-/// Classes below this probability may be left out of tuning, and no others.
+/// Largest probability below which classes may be left out of tuning. Up to 1/e the gradient that is lost is bounded
+/// (see `ClassTuning::decide`).
 pub(crate) const CLASS_CUTOFF_MAX: f64 = 0.1;
 
-/// Features kept in memory where nothing else is said (bytes).
+/// Features kept in memory by default (bytes): 256 images of 64 views of width 512.
 pub(crate) const CACHE_MEMORY_BYTES: usize = 32 << 20;
-/// Features kept on disk where nothing else is said (bytes).
+/// Features kept on disk by default (bytes): 8,192 such images.
 pub(crate) const CACHE_DISK_BYTES: u64 = 1 << 30;
-/// Pages of the cache on disk that are held in memory (bytes).
+/// Pages of the cache on disk that are held in memory (bytes); redb's default is 1 GiB, which small devices lack.
 pub(crate) const CACHE_PAGES_BYTES: usize = 8 << 20;
 /// Images whose features wait for one write to disk (count).
 pub(crate) const CACHE_PENDING_MAX: usize = 32;
@@ -96,14 +97,14 @@ pub(crate) const CAMERA_SIDE_MAX: u32 = 4096;
 pub(crate) const BAD_FRAMES_MAX: u32 = 8;
 /// First and longest wait before a lost source is opened again (milliseconds).
 pub(crate) const REOPEN_MS: (u64, u64) = (250, 10_000);
-/// A source that gave frames for this long is opened again without a longer wait (milliseconds).
+/// Time with frames after which a lost source is opened again without a longer wait (milliseconds).
 pub(crate) const SETTLED_MS: u64 = 5_000;
 /// Time for a command that is a source to end by itself before it is killed (milliseconds).
 pub(crate) const COMMAND_END_MS: u64 = 1_000;
 /// Bounds of the time without a frame after which a source counts as lost (seconds).
 pub(crate) const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
-/// Requests that wait for the encoder where nothing else is said, and at most (count).
+/// Requests that wait for the encoder, by default and at most (count).
 pub(crate) const QUEUE: (usize, usize) = (16, 1024);
 /// Connections open at once (count); a further one gets 503.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
@@ -115,7 +116,7 @@ pub(crate) const HEADERS_MAX: usize = 64;
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Headers (count) and request head (bytes) past which a connection is ended before the request is looked at.
 pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
-/// Bodies that are held in memory at once, over all requests (bytes).
+/// Bodies that are held in memory at once, over all requests (bytes): three of the largest images.
 pub(crate) const BODIES_BYTES_MAX: usize = 192 << 20;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
@@ -123,9 +124,9 @@ pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
 pub(crate) const HEAD_MS: u64 = 10_000;
 /// Longest time that a client may take over a body (milliseconds).
 pub(crate) const BODY_MS: u64 = 30_000;
-/// Longest time that a client may not take what is written to it (milliseconds).
+/// Longest time for which a client may accept nothing that is written to it (milliseconds).
 pub(crate) const WRITE_STALL_MS: u64 = 30_000;
-/// Time that a request waits for its answer where nothing else is said, and at most (milliseconds).
+/// Time that a request waits for its answer, by default and at most (milliseconds).
 pub(crate) const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
 /// Longest time that running requests may take after SIGTERM (milliseconds).
 pub(crate) const SHUTDOWN_MS: u64 = 10_000;
@@ -142,11 +143,11 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Least and most room for a recording (MiB).
 pub(crate) const RECORD_MB: (u64, u64) = (1, 1 << 20);
-/// A recording is cut into this many parts, of which the oldest goes first (count).
+/// Parts of a full recording, of which the oldest goes first (count).
 pub(crate) const RECORD_PARTS: u64 = 8;
 /// Decisions that wait to be recorded (count); further ones are not recorded, and counted.
 pub(crate) const RECORD_PENDING_MAX: usize = 8;
-/// Longest line of a recording (bytes): the labels of a part are one line.
+/// Longest line of a recording (bytes): a part's labels are one line, and [`CLASSES_MAX`] of the longest are 98 MiB.
 pub(crate) const RECORD_LINE_BYTES_MAX: usize = 128 << 20;
 /// Longest time that recorded data may not be on the disk (milliseconds).
 pub(crate) const RECORD_SYNC_MS: u64 = 1_000;

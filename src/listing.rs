@@ -97,8 +97,10 @@ pub(crate) fn left_out(folder: &Path) -> LeftOut {
 }
 
 fn count_unread(folder: &Path, depth: usize, counts: &mut LeftOut) {
+    // Errors are passed over: this is a hint, and the listing itself reports folders that cannot be read.
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()).filter(|path| !is_hidden(path)) {
+        // A linked folder may lead back to itself.
         if path.is_dir() && !path.is_symlink() {
             if depth < FOLDER_DEPTH_MAX {
                 count_unread(&path, depth + 1, counts);
@@ -140,6 +142,7 @@ fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf
         Err(source) => return found.push(Err(FileError::Unreadable { path: folder.into(), source }.into())),
     };
     let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|path| !is_hidden(path)).collect();
+    // The order of a file system is arbitrary.
     paths.sort();
     for path in paths {
         if found.len() >= most {
@@ -155,5 +158,6 @@ fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf
 }
 
 fn is_hidden(path: &Path) -> bool {
+    // As bytes, since a name need not be UTF-8.
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::files::FileError;
 
-/// What one daemon at a time may have.
+/// Resource that one daemon at a time may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     /// Unix socket.
@@ -63,12 +63,14 @@ impl Lock {
     /// Another process has it, or the file cannot be made.
     pub(crate) fn take(lock: &Path, path: &Path, resource: Resource) -> Result<Self> {
         let failed = |source| FileError::Unwritable { path: lock.into(), source };
+        // Not truncated: until the lock is taken, the number in the file is another process's.
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock);
         let mut file = open.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
+                // The number is for the message alone. Twenty bytes hold any, whatever else the file may be.
                 let _ = (&file).take(20).read_to_string(&mut holder);
                 let holder = holder.trim().parse().ok();
                 return Err(InUse { path: path.into(), holder, resource }.into());
@@ -81,6 +83,8 @@ impl Lock {
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()));
         written.map_err(failed)?;
+        // The file stays when the lock is given up. Removed, its name could be made again while another process holds
+        // the old one.
         Ok(Self { _file: file })
     }
 }

@@ -14,9 +14,11 @@ pub(crate) fn wilson(hits: usize, count: usize) -> (f64, f64) {
     if count == 0 {
         return (0.0, 1.0);
     }
+    // Wilson's interval and not the normal one, which has no width at 0 and 100 %.
     let (share, n, square) = (hits as f64 / count as f64, count as f64, Z95 * Z95);
     let center = share + square / (2.0 * n);
     let spread = Z95 * (share * (1.0 - share) / n + square / (4.0 * n * n)).sqrt();
+    // Rounding may pass the ends of the unit interval.
     (((center - spread) / (1.0 + square / n)).max(0.0), ((center + spread) / (1.0 + square / n)).min(1.0))
 }
 
@@ -24,11 +26,13 @@ pub(crate) fn wilson(hits: usize, count: usize) -> (f64, f64) {
 /// other (McNemar 1947; the binomial form).
 pub(crate) fn mcnemar(better: usize, worse: usize) -> f64 {
     let (n, fewer) = (better + worse, better.min(worse));
+    // From about 1,030 on binomial coefficients overflow an f64; their logarithms do not.
     let log_choose = |k: usize| {
         let gamma = |x: usize| libm::lgamma(x as f64 + 1.0);
         gamma(n) - gamma(k) - gamma(n - k)
     };
     let tail: f64 = (0..=fewer).map(|k| (log_choose(k) - n as f64 * std::f64::consts::LN_2).exp()).sum();
+    // Where both counts are equal, the middle of the distribution is in both tails.
     (2.0 * tail).min(1.0)
 }
 
@@ -48,6 +52,7 @@ pub(crate) fn bins(answers: &[(f32, bool)]) -> Vec<Bin> {
     let mut bins = vec![Bin::default(); ECE_BINS];
     for &(confidence, right) in answers {
         let place = (f64::from(confidence) * ECE_BINS as f64).ceil() as usize;
+        // A confidence of 0 is in no half-open bin, and goes to the first.
         let bin = &mut bins[place.clamp(1, ECE_BINS) - 1];
         bin.count += 1;
         bin.confidence += f64::from(confidence);
@@ -74,6 +79,7 @@ pub(crate) fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
     if negatives.is_empty() || positives.is_empty() {
         return None;
     }
+    // Sorted once and searched: the pairs themselves may be millions.
     let mut sorted = negatives.to_vec();
     sorted.sort_by(f32::total_cmp);
     let below = |value: f32| sorted.partition_point(|&negative| negative < value);
@@ -82,7 +88,7 @@ pub(crate) fn auroc(negatives: &[f32], positives: &[f32]) -> Option<f64> {
     Some(wins / (negatives.len() * positives.len()) as f64)
 }
 
-/// The value below which `share` (0–1) of `values` lie: the nearest rank; NaN for no values.
+/// Quantile of `values` by nearest rank, for a `share` of 0–1; NaN for no values.
 pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

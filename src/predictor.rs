@@ -31,6 +31,8 @@ impl Predictor {
             Needs::Nothing => None,
             Needs::TextTower => {
                 let model = bundle.text_model()?;
+                // The labels' embeddings may come from the table or the cache; tuning the context needs the tokens
+                // themselves.
                 let prompts = context_prompts(&model, labels.names(), &labels.prompt)?;
                 Some(Arc::new(ContextModel::new(model.tower, prompts)))
             }

@@ -32,6 +32,7 @@ pub fn reliability_weights<T: Real>(features: ArrayView2<T>, settings: Reliabili
     if views == 1 {
         return Array1::ones(1);
     }
+    // The rows have unit length, so that products are cosines.
     let cosines = scaled_products(T::one(), features, features);
     let neighbours = settings.neighbours.min(views - 1);
     let temperature = T::from(settings.temperature).expect("the temperature fits in any float");
@@ -42,6 +43,7 @@ pub fn reliability_weights<T: Real>(features: ArrayView2<T>, settings: Reliabili
 fn mean_of_nearest<T: Real>(cosines: &Array2<T>, view: usize, neighbours: usize) -> T {
     let others = cosines.row(view).into_iter().enumerate().filter(|&(other, _)| other != view);
     let mut others: Vec<T> = others.map(|(_, &cosine)| cosine).collect();
+    // The encoder refuses features that are not finite, so that any two cosines compare.
     others.sort_by(|a, b| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
     let count = T::from(neighbours).expect("a view count fits in any float");
     others[..neighbours].iter().fold(T::zero(), |sum, &cosine| sum + cosine) / count

@@ -21,6 +21,7 @@ mod sealed {
 
 impl Real for f32 {
     fn erf(self) -> Self {
+        // The standard library has no error function.
         libm::erff(self)
     }
 }
@@ -43,6 +44,7 @@ pub struct UnitRows<T> {
 pub fn unit_rows<T: NdFloat>(mut rows: Array2<T>) -> UnitRows<T> {
     let lengths = rows.map_axis(Axis(1), length);
     for (mut row, &length) in rows.rows_mut().into_iter().zip(&lengths) {
+        // One division a row; products are several times faster.
         let scale = T::one() / length;
         row.mapv_inplace(|value| value * scale);
     }
@@ -71,12 +73,15 @@ pub(crate) fn length<T: NdFloat>(row: ArrayView1<T>) -> T {
 pub(crate) fn dot<T: NdFloat>(a: ArrayView1<T>, b: ArrayView1<T>) -> T {
     match (a.as_slice(), b.as_slice()) {
         (Some(a), Some(b)) => dot_slices(a, b),
+        // Another order of summation. Which one a call gets depends on the layout of its arrays alone.
         _ => a.iter().zip(b).fold(T::zero(), |sum, (&x, &y)| sum + x * y),
     }
 }
 
 /// [`dot`] of slices of equal length.
 pub(crate) fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
+    // Eight sums that do not wait for one another, which the compiler turns into vector instructions. It may not do so
+    // with a single sum, because that changes the rounding.
     let mut sums = [T::zero(); 8];
     let (chunks_a, chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
     let tail = chunks_a.remainder().iter().zip(chunks_b.remainder());
@@ -94,6 +99,7 @@ pub(crate) fn dot_slices<T: NdFloat>(a: &[T], b: &[T]) -> T {
 /// The row's own maximum is subtracted before anything else, so that neither its size nor another row's costs
 /// precision.
 pub(crate) fn log_softmax_inplace<T: NdFloat>(row: &mut [T]) {
+    // NaN is never the largest. It makes the sum NaN, and so every value of the row.
     let largest = row.iter().fold(T::neg_infinity(), |largest, &value| if value > largest { value } else { largest });
     let sum = row.iter().fold(T::zero(), |sum, &value| sum + (value - largest).exp());
     let shift = sum.ln();
@@ -135,6 +141,7 @@ pub(crate) fn entropy<T: NdFloat>(logits: ArrayView1<T>) -> T {
 
 /// The indices of the `count` largest values, largest first; equals in order of index, NaN last.
 pub(crate) fn top(row: ArrayView1<f32>, count: usize) -> Vec<usize> {
+    // `total_cmp` alone would put NaN above infinity.
     let key = |index: usize| if row[index].is_nan() { f32::NEG_INFINITY } else { row[index] };
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
@@ -165,6 +172,7 @@ pub(crate) fn add_product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>,
     let ((rows, depth), columns) = (a.dim(), b.ncols());
     assert_eq!((depth, out.dim()), (b.nrows(), (rows, columns)), "the shapes of a product fit");
     let [row_stride, column_stride] = [out.strides()[0], out.strides()[1]];
+    // 0 · NaN is NaN, so that uninitialised or spoiled content must not be read at all.
     let (destination, read_destination) = (out.as_mut_ptr(), keep != T::zero());
     // SAFETY: each pointer comes from a live view, and sizes and strides are that view's own; the assertion above makes
     // the three agree. `out` is borrowed mutably, so it overlaps neither `a` nor `b`. T is f32 or f64, since `Real` is
@@ -174,6 +182,7 @@ pub(crate) fn add_product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>,
             rows,
             columns,
             depth,
+            // gemm takes the stride of the columns before that of the rows.
             destination,
             column_stride,
             row_stride,
@@ -184,11 +193,15 @@ pub(crate) fn add_product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>,
             b.as_ptr(),
             b.strides()[1],
             b.strides()[0],
+            // gemm's alpha is the factor of the old content, beta that of the product.
             keep,
             scale,
+            // Nothing is conjugated: the numbers are real.
             false,
             false,
             false,
+            // Callers have views, chunks or images to spread over threads. A product that is cut up by threads could
+            // sum in another order.
             Parallelism::None,
         );
     }

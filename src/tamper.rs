@@ -42,6 +42,7 @@ pub(crate) fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -
     let disagreement = 0.5 * others.iter().zip(&clean).map(|(a, b)| (a - b).abs()).sum::<f32>();
     let mut likeness: Vec<f32> = (0..features.nrows()).map(|view| likeness(features, view)).collect();
     let clean_likeness = likeness.remove(0);
+    // A median, so that a few crops that are unlike all others do not move it.
     let isolation = (median(&mut likeness) - clean_likeness).clamp(0.0, 1.0);
     let narrowness = match effective_rank(residuals(features).view()) {
         // Views that do not differ at all differ in no direction.
@@ -51,7 +52,7 @@ pub(crate) fn tamper_score(features: ArrayView2<f32>, logits: ArrayView2<f32>) -
     Some(TamperScore { score: (disagreement + isolation + narrowness) / 3.0, disagreement, isolation, narrowness })
 }
 
-/// The mean cosine of a view to its nearest others, of which R-TPT's k are looked at.
+/// Mean cosine of a view to its k nearest others, with R-TPT's k.
 fn likeness(features: ArrayView2<f32>, view: usize) -> f32 {
     let one: ArrayView1<f32> = features.row(view);
     let others = features.axis_iter(Axis(0)).enumerate().filter(|&(other, _)| other != view);

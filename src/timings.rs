@@ -20,7 +20,7 @@ pub struct Timings {
     /// Method and tamper score.
     #[serde(serialize_with = "rounded")]
     pub tune: f64,
-    /// All of it.
+    /// Total.
     #[serde(serialize_with = "rounded")]
     pub total: f64,
 }

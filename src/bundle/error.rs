@@ -83,9 +83,9 @@ pub enum BundleError {
         path: PathBuf,
         /// `size` or `BLAKE3 digest`.
         what: &'static str,
-        /// From the manifest.
+        /// Value that the manifest records.
         expected: String,
-        /// From the file.
+        /// Value that the file has.
         found: String,
     },
     /// Something was asked for that only a text tower can do.

@@ -48,6 +48,7 @@ pub(crate) struct Manifest {
     #[serde(serialize_with = "views_section")]
     pub views: ViewSettings,
     /// Default method and its parameters.
+    // Methods were called heads when the format was fixed.
     #[serde(rename = "head", serialize_with = "method_section")]
     pub method: MethodSettings,
     /// File with the expected results of one image.
@@ -185,6 +186,7 @@ impl Manifest {
         let (resolution_min, resolution_max) = RESOLUTION_RANGE;
         within("image.resolution", self.image.resolution, resolution_min, resolution_max)?;
         within("embedding", self.embedding, 1, EMBEDDING_MAX)?;
+        // Not `ViewSettings::check`, whose error would be the user's and not the bundle's.
         within("views.count", self.views.count, 1, VIEWS_MAX)?;
         positive("logit_scale", self.logit_scale.into(), 1e4)?;
         for channel in 0..3 {
@@ -228,6 +230,7 @@ impl TextSection {
     fn check(&self) -> Result<()> {
         within("text.layers", self.layers, 1, TEXT_LAYERS_MAX)?;
         within("text.width", self.width, 1, TEXT_WIDTH_MAX)?;
+        // A text has at least a start, one token and an end.
         within("text.context_length", self.context_length, 3, CONTEXT_LENGTH_MAX)?;
         within("text.vocabulary", self.vocabulary, 3, VOCABULARY_MAX)?;
         let divides = self.heads > 0 && self.width.is_multiple_of(self.heads);
@@ -237,6 +240,7 @@ impl TextSection {
 
 /// A bundle must not reach outside its own folder.
 fn is_plain_name(name: &str) -> bool {
+    // The dot excludes `..` and the names of temporary files.
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
@@ -245,6 +249,7 @@ fn within(field: &str, value: usize, min: usize, max: usize) -> Result<()> {
 }
 
 fn positive(field: &str, value: f64, max: f64) -> Result<()> {
+    // NaN fails both comparisons.
     ensure(value > 0.0 && value <= max, field, &format!("above 0, up to {max}"), value)
 }
 

@@ -40,7 +40,7 @@ pub struct Bundle {
     contents: Arc<BundleContents>,
 }
 
-/// Everything of a bundle but its image encoder: what is needed for other labels and methods once an encoder is loaded.
+/// Contents of a bundle without its image encoder: all that other labels and methods need once an encoder is loaded.
 ///
 /// A bundle is one of these with an encoder, and is used like one.
 pub struct BundleContents {
@@ -91,6 +91,7 @@ impl Bundle {
         let text = manifest.text.as_ref();
         loaded.extend(text.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
         let text = text.map(|section| TextFiles::open(folder, section, &manifest.files)).transpose()?;
+        // Files that nothing reads are verified as well: a bundle is whole or it is refused.
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
             VerifiedFile::open(folder, name, record)?;
         }
@@ -136,7 +137,7 @@ impl Bundle {
         self.contents.prompt()
     }
 
-    /// All of it but the encoder, whose bytes are freed with this value.
+    /// The contents without the encoder, whose bytes are freed with this value.
     pub(crate) fn into_contents(self) -> Arc<BundleContents> {
         self.contents
     }
@@ -149,6 +150,7 @@ impl Bundle {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(image).expect("a section of a manifest is always JSON"));
         for name in std::iter::once(&image.file).chain(&image.projection) {
+            // The manifest's digests will do: opening the bundle compared them with the files.
             hasher.update(self.manifest.files[name].blake3.as_bytes());
         }
         hasher.finalize()
@@ -174,6 +176,8 @@ impl BundleContents {
         let Some(files) = &self.text else {
             return Err(BundleError::NoTextTower { bundle: self.manifest.name.clone() });
         };
+        // The standard library's fallible `get_or_init` is not stable. Two threads may load at once; both then use the
+        // model that was stored first.
         if let Some(model) = self.text_model.get() {
             return Ok(model.clone());
         }

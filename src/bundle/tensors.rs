@@ -63,6 +63,7 @@ impl<'a> TensorFile<'a> {
             found: error.to_string(),
         };
         let tensors = SafeTensors::deserialize(bytes).map_err(malformed)?;
+        // Read a second time, because `SafeTensors` does not hand out the metadata.
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
         let metadata = header.metadata().clone().unwrap_or_default();
         Ok(Self { name, tensors, metadata })
@@ -75,6 +76,7 @@ impl<'a> TensorFile<'a> {
         let mut embeddings = values.into_dimensionality::<Ix2>().expect("the shape was just checked to have two axes");
         for (mut row, name) in embeddings.rows_mut().into_iter().zip(&names) {
             let norm = length(row.view());
+            // Rounding, even to half precision, stays below. A larger difference means rows of another kind.
             let has_unit_length = (norm - 1.0).abs() < 1e-3;
             if !has_unit_length {
                 return Err(self.wrong(&format!("the embedding of {name:?}"), "a row of length 1", norm).into());
@@ -115,6 +117,7 @@ impl<'a> TensorFile<'a> {
         }
         let value = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes"));
         let row = |row: &[u8]| row.chunks_exact(8).map(value).take_while(|&token| token >= 0).collect();
+        // `chunks` panics over 0, which a tensor without columns would make it.
         let tokens = bytes.chunks(8 * shape[1].max(1)).map(row).collect();
         let features = self.floats("text_features", &[texts.len(), embedding])?;
         Ok(Some(GoldenTexts { texts, tokens, features }))

@@ -37,6 +37,7 @@ impl TextFiles {
     /// # Errors
     /// A file was changed since it was opened, or is not what the section says.
     pub(crate) fn load(&self, embedding: usize) -> Result<TextModel> {
+        // The open file, and not its path, under which another file may stand by now.
         let weights = WeightsFile::map(self.weights.path(), self.weights.file()?)?;
         let bytes = self.tokenizer.read_up_to(TOKENIZER_BYTES_MAX)?;
         let tokenizer = Tokenizer::parse(&self.section.tokenizer, &bytes, self.section.vocabulary)?;

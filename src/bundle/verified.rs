@@ -31,6 +31,7 @@ impl VerifiedFile {
         this.check_size()?;
         let mut hasher = blake3::Hasher::new();
         hasher
+            // Bounded, because the file may grow while it is read.
             .update_reader((&this.file).take(BUNDLE_FILE_BYTES_MAX))
             .map_err(|source| file_error(&this.path, source))?;
         check_digest(&this.path, record, hasher.finalize())?;
@@ -42,7 +43,7 @@ impl VerifiedFile {
         &self.path
     }
 
-    /// The open file, if it still has its size: what is left to find of a file that another program writes into.
+    /// The open file, if it still has its size. Only a change of size shows here that another program wrote into it.
     ///
     /// # Errors
     /// It has another size by now.
@@ -77,6 +78,7 @@ impl VerifiedFile {
 /// As [`VerifiedFile::open`].
 pub(super) fn read_verified(folder: &Path, name: &str, record: &FileRecord) -> Result<Vec<u8>> {
     let path = folder.join(name);
+    // The size first: a file that was cut short needs no reading.
     let found = path.metadata().map_err(|source| file_error(&path, source))?.len();
     compare_size(&path, record, found)?;
     let bytes = read_bounded(&path, BUNDLE_FILE_BYTES_MAX)?;
@@ -97,6 +99,7 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         bytes.reserve_exact(size as usize + 1);
         file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
+    // The size that the system gives may be 0 for a file that is none, or old by now. What was read counts.
     let found = size.max(bytes.len() as u64);
     if found > limit {
         return Err(BundleError::FileTooLarge { path: path.into(), found, limit });

@@ -1,4 +1,4 @@
-//! Writes a bundle: into a folder beside the one wanted, which takes its name when all is there.
+//! Writer of a bundle: files go into a folder beside the target, which gets the target's name when all are there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,11 +21,13 @@ impl BundleWriter {
     /// # Errors
     /// The folder exists already, or none can be made beside it.
     pub(crate) fn new(target: &Path) -> Result<Self> {
+        // A link to nowhere is there, too.
         if target.symlink_metadata().is_ok() {
             return Err(FileError::Exists { path: target.into() }.into());
         }
         let unwritable = |source| FileError::Unwritable { path: target.into(), source };
         let name = target.file_name().ok_or_else(|| unwritable(std::io::Error::other("this is no folder name")))?;
+        // Beside the target, because a rename does not cross file systems.
         let folder = target.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         fs::create_dir_all(&folder).map_err(unwritable)?;
         Ok(Self { target: target.into(), folder, files: BTreeMap::new() })

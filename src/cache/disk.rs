@@ -60,6 +60,7 @@ impl DiskCache {
                 check_format(found.unwrap_or(FORMAT))?;
                 if found.is_none() {
                     numbers.insert("format", FORMAT).map_err(message_of)?;
+                    // Made now, because a transaction that only reads cannot make a table.
                     write.open_table(FEATURES).map_err(message_of)?;
                     write.open_table(ORDER).map_err(message_of)?;
                 }
@@ -71,6 +72,7 @@ impl DiskCache {
 
     /// The features under `key`; `None` if there are none or they are damaged.
     pub(crate) fn get(&self, key: &CacheKey) -> Result<Option<Array2<f32>>, String> {
+        // At most `CACHE_PENDING_MAX` entries, which need no index.
         if let Some((_, features)) = self.pending.iter().find(|(pending, _)| pending == key) {
             return Ok(Some(Array2::clone(features)));
         }
@@ -102,6 +104,7 @@ impl DiskCache {
 
     /// Writes what is pending in one transaction, and removes the oldest entries where there are too many bytes.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
+        // Taken whatever comes: after an error the cache is given up.
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
             return Ok(());
@@ -132,6 +135,8 @@ impl DiskCache {
                         }
                     }
                 }
+                // In the same transaction as the new entries, so that bytes and entries agree after a crash. The oldest
+                // by writing, not by use: a hit writes nothing.
                 while bytes > self.bytes_max {
                     let Some((_, oldest)) = order.pop_first().map_err(message_of)? else { break };
                     if let Some(old) = features.remove(oldest.value()).map_err(message_of)? {
@@ -215,6 +220,7 @@ fn opening(error: &DatabaseError) -> String {
             format!("{IN_USE}; give each of several programs a cache folder of its own")
         }
         DatabaseError::UpgradeRequired(_) => format!("it was made by another version ({error}); {ADVICE}"),
+        // Clearing the cache helps against damage, not against permissions or a full disk.
         DatabaseError::Storage(redb::StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
             message_of(source)
         }
@@ -237,6 +243,7 @@ fn message_of(error: impl std::fmt::Display) -> String {
 
 /// Runs `act`; a panic of the database, which a damaged file may lead to, becomes an error.
 fn guarded<R>(act: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+    // Nothing sees what a panic left behind: callers give the database up after an error.
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(format!("the file is damaged; {ADVICE}")))
 }
 
@@ -258,6 +265,7 @@ fn decode(key: &CacheKey, bytes: &[u8]) -> Option<Array2<f32>> {
     let (shape, values) = rest.split_at_checked(8)?;
     let number = |range: std::ops::Range<usize>| u32::from_le_bytes(shape[range].try_into().expect("four bytes"));
     let (views, width) = (number(0..4) as usize, number(4..8) as usize);
+    // The checksum has no secret: who can write the file can make it fit any size.
     if views > VIEWS_MAX || width > EMBEDDING_MAX {
         return None;
     }
@@ -267,6 +275,7 @@ fn decode(key: &CacheKey, bytes: &[u8]) -> Option<Array2<f32>> {
 
 fn checksum(key: &CacheKey, rest: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
+    // The key as well, so that a value under another key is no hit.
     hasher.update(&key.0);
     hasher.update(rest);
     *hasher.finalize().as_bytes().first_chunk().expect("a digest is longer")
@@ -369,7 +378,7 @@ mod tests {
         assert_eq!(usage(&folder.path().join("nowhere")).unwrap(), None);
     }
 
-    /// Wherever a byte of the file flips, opening and reading end with the right features, none, or an error.
+    /// A byte flips in 150 places, one at a time: opening and reading end with the right features, none, or an error.
     #[test]
     fn a_damaged_file_is_an_error_or_the_right_features() {
         let folder = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ pub(crate) struct MemoryCache {
 
 impl MemoryCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
+        // Bounded by bytes, since features of 1,024 views take a thousand times those of one.
         Self { entries: LruCache::unbounded(), bytes: 0, bytes_max }
     }
 
@@ -28,6 +29,7 @@ impl MemoryCache {
         if let Some(old) = self.entries.put(key, features) {
             self.bytes -= size(&old);
         }
+        // What is larger than the bound by itself pushes out everything and goes last.
         while self.bytes > self.bytes_max {
             let Some((_, oldest)) = self.entries.pop_lru() else { break };
             self.bytes -= size(&oldest);

@@ -19,7 +19,7 @@ use crate::views::{Augment, ViewSettings};
 use disk::DiskCache;
 use memory::MemoryCache;
 
-/// Names the features of one image: its content, and everything else that decides their bits.
+/// Key of one image's features: made of its content, and of everything else that decides their bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey([u8; 32]);
 
@@ -28,15 +28,17 @@ pub struct CacheKey([u8; 32]);
 pub struct CacheScope(blake3::Hasher);
 
 impl CacheScope {
-    /// Of the digest of a bundle's encoder, the views, the encoder's batch, and what names the device.
+    /// Scope of an encoder's digest, the views, the encoder's batch, and the device's key.
     pub fn new(encoder: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"rtpt-edge features 1");
         hasher.update(encoder.as_bytes());
+        // Written out: keys on disk must not change with the order of the variants.
         let augment = match views.augment {
             Augment::Crop => 0,
             Augment::Augmix => 1,
         };
+        // The length before the text keeps two parts from running into each other.
         for number in [views.count as u64, augment, views.seed, batch as u64, device.len() as u64] {
             hasher.update(&number.to_le_bytes());
         }
@@ -59,7 +61,7 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// One that keeps at most `memory_bytes` of features in memory, and none on disk.
+    /// Cache that keeps at most `memory_bytes` of features in memory, and none on disk.
     pub fn in_memory(memory_bytes: usize) -> Self {
         Self { memory: Mutex::new(MemoryCache::new(memory_bytes)), disk: Mutex::new(None) }
     }
@@ -84,6 +86,8 @@ impl FeatureCache {
         match disk.get(key) {
             Ok(found) => {
                 let found = Arc::new(found?);
+                // The disk's lock is held here, then the memory's. Nowhere is it the other way round, so that no two
+                // threads wait for each other.
                 self.memory().put(*key, Arc::clone(&found));
                 Some(found)
             }
@@ -119,6 +123,7 @@ impl FeatureCache {
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, MemoryCache> {
+        // A thread that panicked cannot have left half an entry: they are put in whole.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// As `/proc/meminfo` and the control group below `root` tell.
+    /// Memory, as `/proc/meminfo` and the control group below `root` report it.
     pub(crate) fn of(root: &Path) -> Option<Self> {
         let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
         let field = |name: &str| {
@@ -21,6 +21,7 @@ impl Memory {
             line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
         };
         let mut memory = Self { total: field("MemTotal")?, available: field("MemAvailable")? };
+        // `max`, which stands where there is no limit, is no number.
         let group = |name: &str| number(&root.join("sys/fs/cgroup").join(name));
         if let Some(limit) = group("memory.max").filter(|&limit| limit < memory.total) {
             memory.total = limit;
@@ -50,6 +51,8 @@ pub(crate) enum Slowed {
 pub(crate) fn slowed(root: &Path) -> Vec<Slowed> {
     let mut found = Vec::new();
     let flags = pi_firmware(root).unwrap_or(0);
+    // Bit 0 is low voltage; bits 1 to 3 are a capped clock, throttling and the soft limit of temperature. Sixteen bits
+    // higher they say that it has happened.
     let reasons = [
         (0x1, Slowed::Undervoltage),
         (0xe, Slowed::Heat),
@@ -81,6 +84,7 @@ pub(crate) fn slowed(root: &Path) -> Vec<Slowed> {
         Slowed::UndervoltageBefore => !voltage,
         _ => true,
     });
+    // Firmware and kernel may both tell of the same heat.
     let mut seen = std::collections::HashSet::new();
     found.retain(|reason| seen.insert(*reason));
     found
@@ -101,12 +105,13 @@ fn cooled(root: &Path) -> bool {
     entries(&root.join("sys/class/thermal"), "cooling_device").iter().any(|device| {
         let kind = fs::read_to_string(device.join("type")).unwrap_or_default();
         let kind = kind.to_ascii_lowercase();
+        // Fans are cooling devices as well, and slow nothing. `Processor` is ACPI's name for the clock of x86.
         (kind.contains("cpufreq") || kind.trim() == "processor")
             && number(&device.join("cur_state")).is_some_and(|state| state > 0)
     })
 }
 
-/// With Intel's and AMD's own drivers "powersave" is the normal choice, which does raise the clock.
+/// True if Intel's or AMD's own driver sets the clock: there "powersave" is the normal choice, and does raise it.
 fn driver_scales_itself(processor: &Path) -> bool {
     let driver = fs::read_to_string(processor.join("cpufreq/scaling_driver")).unwrap_or_default();
     ["intel_pstate", "amd-pstate-epp", "amd_pstate_epp"].contains(&driver.trim())

@@ -15,8 +15,9 @@ pub(crate) use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
 #[cfg(feature = "cli")]
 pub(crate) use processor::Processor;
 
-/// 16 hex digits that stand for this version of the program and the processor's model and features: choices and results
-/// that hold for one kind of processor are remembered under its name.
+/// Key of this kind of device (16 hex digits), made of the program's version and the processor's model and features.
+///
+/// Choices and results that hold for one kind of processor are remembered under it.
 pub(crate) fn device_key() -> String {
     let mut device = blake3::Hasher::new();
     device.update(env!("CARGO_PKG_VERSION").as_bytes());
@@ -40,6 +41,7 @@ pub(crate) fn rss_now() -> Option<u64> {
 /// The most resident memory so far (bytes).
 pub(crate) fn rss_peak() -> Option<u64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    // Linux counts in kibibytes.
     u64::try_from(usage.max_rss()).ok().map(|kibibytes| kibibytes * 1024)
 }
 

@@ -1,4 +1,4 @@
-//! Which processor and board this is, and what the processor can do.
+//! Model of the processor and of its board, and the processor's features.
 
 use std::fs;
 use std::path::Path;
@@ -21,12 +21,13 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
-    /// The one that runs this program, as `/proc` and `/sys` below `root` describe it.
+    /// The processor that runs this program, as `/proc` and `/sys` below `root` describe it.
     pub(crate) fn of(root: &Path) -> Self {
         let cpuinfo = fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
         let board = fs::read_to_string(root.join("proc/device-tree/model")).ok();
         Self {
             model: model_of(&cpuinfo).unwrap_or_else(|| "unknown".into()),
+            // Device trees end their strings with a zero byte.
             board: board.map(|text| text.trim_end_matches('\0').trim().to_string()).filter(|text| !text.is_empty()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             architecture: std::env::consts::ARCH,
@@ -52,8 +53,9 @@ fn is_64_bit(architecture: &str) -> bool {
     architecture.parse().is_ok_and(|version: u32| version >= 8)
 }
 
-/// The kinds of core that are there, by name; the system's own name on x86.
+/// Names of the kinds of core; on x86 the system's own name.
 fn model_of(cpuinfo: &str) -> Option<String> {
+    // 32-bit ARM kernels give the instruction set here, not the core.
     if let Some(name) = value(cpuinfo, "model name").filter(|name| !name.starts_with("ARM")) {
         return Some(name.into());
     }
@@ -61,6 +63,7 @@ fn model_of(cpuinfo: &str) -> Option<String> {
     let mut implementer = 0;
     for (key, value) in cpuinfo.lines().filter_map(|line| line.split_once(':')) {
         match key.trim() {
+            // The kernel lists it before the part, for each core.
             "CPU implementer" => implementer = hexadecimal(value.trim()).unwrap_or(0),
             "CPU part" => {
                 let part = hexadecimal(value.trim())?;
@@ -117,27 +120,29 @@ fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// As above; for this target the standard library does not say, so it is read from the kernel's list.
+/// Features of the processor, from the kernel's list: the standard library does not detect them on this target.
 #[cfg(target_arch = "arm")]
 fn features(cpuinfo: &str) -> Vec<(&'static str, bool)> {
     let listed: Vec<&str> = value(cpuinfo, "Features").unwrap_or_default().split_whitespace().collect();
+    // The kernel's names. A 64-bit kernel says `asimd` for NEON.
     [("neon", "neon"), ("vfpv4", "vfpv4"), ("fp16", "fphp"), ("dotprod", "asimddp"), ("i8mm", "i8mm")]
         .map(|(name, flag)| (name, listed.contains(&flag) || (name == "neon" && listed.contains(&"asimd"))))
         .to_vec()
 }
 
-/// As above.
+/// Features of the processor, as its instruction `CPUID` reports them.
 #[cfg(target_arch = "x86_64")]
 fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     vec![
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
+        // The same instructions exist with and without AVX-512.
         ("vnni", is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni")),
     ]
 }
 
-/// As above; nothing is known of others.
+/// Features of other processors: none are known.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "arm", target_arch = "x86_64")))]
 fn features(_cpuinfo: &str) -> Vec<(&'static str, bool)> {
     Vec::new()

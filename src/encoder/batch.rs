@@ -1,4 +1,4 @@
-//! Which batch the encoder runs with: measured once per bundle and device, then remembered.
+//! Choice of the encoder's batch: measured once per bundle and device, then remembered.
 //!
 //! The best batch depends on the model and the CPU (tract is faster at 8 than at 1 for ViT-B/32, and half as fast for
 //! CLIP's RN50), and it may change the last bits of the features. So it is chosen once and stored; everything after
@@ -15,6 +15,7 @@ use super::error::Result;
 use super::{Encoder, EncoderModel, EncoderShape};
 
 /// Batches that are tried, in order; ties go to the earlier.
+// From 16 on every model that was measured became slower.
 const CANDIDATES: [usize; 4] = [1, 2, 4, 8];
 /// Views of one trial; a multiple of every candidate.
 const TRIAL_VIEWS: usize = 8;
@@ -92,6 +93,7 @@ pub(crate) fn choose_batch(
 }
 
 fn remembered(path: &Path) -> Option<usize> {
+    // A number that is no candidate was not measured here: the file is damaged or another program's.
     let text = fs::read_to_string(path).ok()?;
     text.trim().parse().ok().filter(|batch| CANDIDATES.contains(batch))
 }
@@ -114,11 +116,13 @@ fn remember(path: &Path, batch: usize) -> std::io::Result<usize> {
         // A file system without hard links.
         Err(_) => fs::rename(&temporary, path).map(|()| batch),
     };
+    // Gone already where it was renamed.
     let _ = fs::remove_file(&temporary);
     outcome
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
+    // With the process's number: two processes that measure at once must not write the same file.
     let name = path.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
@@ -143,6 +147,7 @@ fn measure(model: &EncoderModel, shape: EncoderShape) -> Result<usize> {
 }
 
 fn fastest_trial(encoder: &Encoder, views: &Array4<f32>) -> Result<f64> {
+    // The fastest trial, not the mean: whatever else the device does can only make a trial slower.
     let mut fastest = f64::INFINITY;
     // One more than counts: the first pays for the caches.
     for _ in 0..=TRIALS {

@@ -13,7 +13,7 @@ pub enum EncoderError {
     /// The encoder could not be loaded.
     #[error("the image encoder cannot be {stage}: {source}; the file is damaged or uses operators tract does not run")]
     Load {
-        /// Which step failed.
+        /// Participle of the step that failed, such as `parsed`.
         stage: &'static str,
         /// Error of tract.
         source: Cause,
@@ -23,9 +23,9 @@ pub enum EncoderError {
     Shape {
         /// `input` or `output`.
         what: &'static str,
-        /// From the manifest.
+        /// Shape in the manifest.
         expected: String,
-        /// From the model.
+        /// Shape of the model.
         found: String,
     },
     /// The encoder failed while running.

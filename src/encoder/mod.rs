@@ -76,6 +76,7 @@ impl Encoder {
             return Err(EncoderError::Shape { what: "interface", expected: "one input, one output".into(), found });
         }
         let input = [batch, 3, shape.resolution, shape.resolution];
+        // Now, because the declaration is overwritten below.
         check_declared_input(&parsed, shape)?;
         let parsed = match &model.output {
             Some(name) => parsed.with_outputs_by_name([name]).map_err(failed("asked for its output"))?,
@@ -117,7 +118,7 @@ impl Encoder {
         self.encode_watched(views, &CancellationToken::default())
     }
 
-    /// As [`Self::encode`], with a checkpoint of `token` before every batch.
+    /// Features as from [`Self::encode`], with a checkpoint of `token` before every batch.
     ///
     /// # Errors
     /// As [`Self::encode`], or `token` was cancelled.
@@ -131,6 +132,7 @@ impl Encoder {
                 token.checkpoint()?;
                 self.encode_chunk(chunk, rows)
             })?;
+        // After all batches and in order, so that an error names the first bad view, whichever thread was faster.
         to_unit_features(&mut features)?;
         Ok(features)
     }
@@ -152,11 +154,13 @@ impl Encoder {
             }
         }
         drop(outputs);
+        // Only here, after a run that went well: a worker whose run failed is dropped with its state.
         self.idle.lock().expect("no thread panics while it holds the idle workers").push(worker);
         Ok(())
     }
 
     fn worker(&self) -> TractResult<Worker> {
+        // A statement of its own, which gives the lock back. Otherwise other threads would wait while a state is made.
         let idle = self.idle.lock().expect("no thread panics while it holds the idle workers").pop();
         idle.map_or_else(
             || {
@@ -189,6 +193,7 @@ impl Worker {
 fn check_declared_input(model: &InferenceModel, shape: EncoderShape) -> Result<()> {
     let fact = model.input_fact(0).map_err(|source| EncoderError::Load { stage: "read", source: source.into() })?;
     let expected = [3, shape.resolution, shape.resolution];
+    // The batch is not compared: it may be free, or whatever the exporter had.
     let differs = fact.shape.rank().concretize().is_some_and(|rank| rank != 4)
         || expected.iter().enumerate().any(|(axis, &size)| {
             let declared = fact.shape.dim(axis + 1).and_then(|dim| dim.concretize());

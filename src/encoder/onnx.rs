@@ -47,6 +47,7 @@ impl OnnxFile {
     pub(crate) fn inputs(&self) -> Vec<OnnxValue> {
         let graph = self.graph();
         let is_weight = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+        // Before version 4 of ONNX's representation weights had to be listed as inputs, too.
         graph.input.iter().filter(|input| !is_weight(&input.name)).map(value_of).collect()
     }
 
@@ -67,6 +68,7 @@ impl OnnxFile {
 
     /// The file's bytes: those it was parsed from, unless weights were brought in.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
+        // Encoded anew, the same model may have other bytes, and loses fields that prost does not know.
         if self.changed { self.model.encode_to_vec() } else { self.bytes }
     }
 
@@ -92,6 +94,8 @@ fn bring_in_graph(graph: &mut GraphProto, folder: &Path) -> Result<bool> {
     for tensor in &mut graph.initializer {
         changed |= bring_in_tensor(tensor, folder)?;
     }
+    // Constants hold tensors and `If` and `Loop` hold graphs. The depth is bounded: prost reads no message that is
+    // nested more than 100 deep.
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
             changed |= bring_in_tensor(tensor, folder)?;
@@ -111,6 +115,7 @@ fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
         |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let number = |key: &str| match entry(key).map(str::parse::<u64>) {
         None => Ok(None),
+        // Checked before anything is read: the file itself gives this number.
         Some(Ok(number)) if number <= BUNDLE_FILE_BYTES_MAX => Ok(Some(number)),
         Some(_) => Err(EncoderError::Load {
             stage: "parsed",

@@ -77,6 +77,7 @@ fn of_image(error: &ImageError) -> Class {
 
 fn of_encoder(error: &EncoderError) -> Class {
     match error {
+        // Charged to the image: others may do well, and a run goes on with them.
         EncoderError::NotFinite { .. } => (Category::Input, "features_not_finite"),
         EncoderError::Zero { .. } => (Category::Input, "features_zero"),
         EncoderError::Load { .. } => (Category::Bundle, "encoder_load"),

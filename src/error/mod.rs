@@ -75,7 +75,7 @@ impl Error {
     }
 }
 
-// What a layer only passes on becomes the variant of its own layer, so that an error is the same however far it came up.
+// What a layer only passes on becomes the variant of its own layer: an error is the same however far it came up.
 impl From<EncoderError> for Error {
     fn from(error: EncoderError) -> Self {
         match error {

@@ -21,6 +21,7 @@ impl ProgramError {
     }
 
     pub(super) fn downcast<E: ProgramLayer>(&self) -> Option<&E> {
+        // `downcast_ref` is a method of `dyn Error` alone.
         let error: &(dyn StandardError + 'static) = &*self.0;
         error.downcast_ref()
     }
@@ -34,6 +35,7 @@ impl fmt::Display for ProgramError {
 
 impl StandardError for ProgramError {
     fn source(&self) -> Option<&(dyn StandardError + 'static)> {
+        // Not the inner error itself, whose message is this one's already.
         self.0.source()
     }
 }

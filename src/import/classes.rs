@@ -31,6 +31,7 @@ pub(crate) fn read_classes(path: &Path) -> Result<(Option<Vec<String>>, Array2<f
             parse_npy(&bytes).map_err(|problem| wrong(path, "the npy file", "an array [C, D] of f4 or f8", problem))?,
         )
     } else {
+        // Names that cannot be read count as missing: a list beside the file can take their place.
         let names = metadata(&bytes).and_then(|metadata| serde_json::from_str(metadata.get("names")?).ok());
         let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
         let shape = weights.shape(TENSOR)?;
@@ -60,12 +61,14 @@ fn metadata(bytes: &[u8]) -> Option<HashMap<String, String>> {
 /// A matrix in C order: magic, version, length of the header, a Python dictionary, the numbers.
 fn parse_npy(bytes: &[u8]) -> std::result::Result<Array2<f32>, String> {
     let version = *bytes.get(6).ok_or("cut short")?;
+    // Version 1 has two bytes for the header's length, later versions have four.
     let (start, size) = if version == 1 { (10, 2) } else { (12, 4) };
     let field = bytes.get(8..8 + size).ok_or("cut short")?;
     let count = field.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte));
     let end = start + count;
     let header = std::str::from_utf8(bytes.get(start..end).ok_or("cut short")?).map_err(|error| error.to_string())?;
     let value = |key: &str| {
+        // NumPy writes keys in single quotes with the colon right behind.
         let rest = header.split(&format!("'{key}':")).nth(1)?;
         Some(rest.trim_start())
     };
@@ -86,6 +89,7 @@ fn parse_npy(bytes: &[u8]) -> std::result::Result<Array2<f32>, String> {
         return Err(format!("it has {} bytes of numbers for the shape ({shape})", data.len()));
     }
     let number = |bytes: &[u8]| match is_double {
+        // What is too large for f32 becomes infinite, and the length of its row is then refused.
         true => f64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes")) as f32,
         false => f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes")),
     };

@@ -46,7 +46,7 @@ struct HuggingFaceConfig {
     projection_dim: Option<usize>,
     #[serde(default)]
     text_config: HuggingFaceText,
-    /// In older files; where it is present it wins, as in `transformers`.
+    /// Text configuration of older files; where it is present it wins, as in `transformers`.
     text_config_dict: Option<HuggingFaceText>,
     #[serde(default)]
     vision_config: HuggingFaceVision,
@@ -149,10 +149,12 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
     let vision = config.vision_config_dict.unwrap_or(config.vision_config);
     let image = image_config(source, vision.image_size)?;
     let text = config.text_config_dict.unwrap_or(config.text_config);
+    // The tower's layers have this epsilon built in.
     if let Some(epsilon) = text.layer_norm_eps.filter(|&epsilon| (epsilon - 1e-5).abs() > 1e-9) {
         return Err(wrong(&path, "layer_norm_eps", "1e-5", epsilon));
     }
     let activation = match text.hidden_act.as_deref() {
+        // `transformers` leaves out values that are its defaults: this activation, and 8 heads below.
         None | Some("quick_gelu") => Activation::QuickGelu,
         Some("gelu") => Activation::Gelu,
         Some(other) => return Err(wrong(&path, "hidden_act", "quick_gelu or gelu", other)),
@@ -185,6 +187,7 @@ pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<I
         ("do_center_crop", config.do_center_crop),
         ("do_normalize", config.do_normalize),
     ] {
+        // Left out, each of them is true.
         if flag == Some(false) {
             return Err(wrong(&path, name, "true", "false"));
         }
@@ -236,6 +239,7 @@ fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageCo
         mean: preprocessing.mean.unwrap_or(CLIP_MEAN),
         std: preprocessing.std.unwrap_or(CLIP_STD),
     };
+    // OpenCLIP's defaults, where a file leaves them out: the exact GELU, and 8 heads.
     let activation = if model.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
     Ok((TextConfig { heads: text.heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
 }

@@ -1,4 +1,4 @@
-//! The goldens of an imported bundle: what this device makes of one image and a few texts.
+//! The goldens of an imported bundle: this device's results for one image and a few texts.
 
 use ndarray::{Array2, Axis};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -11,7 +11,7 @@ use crate::rows::scaled_products;
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Pixels, Preprocessing, clean_view_array};
 
-/// The stages of the bundle to be, as far as goldens are made by them.
+/// Stages of the future bundle that make its goldens.
 pub(crate) struct Stages<'a> {
     /// The image encoder.
     pub encoder: &'a EncoderModel,
@@ -35,6 +35,7 @@ pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut Bundle
     let drawn = image.cloned().unwrap_or_else(drawn_image);
     let view = clean_view_array(&drawn, &stages.preprocessing);
     let views = view.clone().insert_axis(Axis(0));
+    // With the batch that the check of the bundle uses.
     let features = Encoder::load(stages.encoder, stages.shape, 1)?.encode(views.view())?;
     let floats =
         |values: &mut dyn Iterator<Item = &f32>| values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
@@ -53,6 +54,7 @@ pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut Bundle
         let features = embed(model, &texts, &Prompt::Templates(vec!["{}".into()]))?;
         let rows: Vec<Vec<i64>> = texts.iter().map(|text| golden_tokens(model, text)).collect::<Result<_>>()?;
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        // A tensor is a rectangle; -1 is no token.
         let padded = rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(-1)).take(longest));
         let tokens = padded.flat_map(i64::to_le_bytes).collect();
         tensors.push(("text_tokens", Dtype::I64, vec![texts.len(), longest], tokens));

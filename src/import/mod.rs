@@ -1,5 +1,5 @@
-//! From a published model to a bundle: Hugging Face's and OpenCLIP's folders, or an ONNX encoder with class embeddings
-//! computed elsewhere.
+//! Import of published models as bundles: Hugging Face's and OpenCLIP's folders, or an ONNX encoder with class
+//! embeddings computed elsewhere.
 
 mod classes;
 mod config;
@@ -92,6 +92,7 @@ pub(crate) struct Imported {
 /// the target exists or cannot be written.
 pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported> {
     let source = Source::open(&request.source)?;
+    // Before anything is read: a target that exists is refused at once.
     let mut writer = BundleWriter::new(target)?;
     let (config, tower) = match &request.classes {
         Some(_) => (image_config(&source, request.resolution)?, None),
@@ -109,6 +110,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
     let logit_scale = logit_scale(request, tower.as_ref())?;
     let (image, encoder) = import_encoder(request, &source, config, tower.as_ref(), &mut writer)?;
     let text = tower.as_ref().map(|tower| tower.write(&mut writer)).transpose()?;
+    // From the bundle's own copy, so that classes and goldens come from what is shipped.
     let open_text = |section| TextFiles::open(writer.folder(), section, writer.files())?.load(embedding);
     let text_model = text.as_ref().map(open_text).transpose()?;
     let context = request.context.clone().unwrap_or_else(|| "a photo of a".into());
@@ -126,6 +128,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         },
         &mut writer,
     )?;
+    // A source such as `.` has no name before it is resolved.
     let folder = request.source.canonicalize().unwrap_or_else(|_| request.source.clone());
     let folder = folder.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     writer.seal(&Manifest {
@@ -139,6 +142,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         text,
         prompt: PromptSection { context },
         classes: section,
+        // R-TPT's views for fine-grained label sets.
         views: ViewSettings { count: 64, augment: Augment::Augmix, seed: 0 },
         method: MethodSettings::of(Method::default()),
         goldens: GOLDENS.into(),
@@ -147,6 +151,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
     let bundle = Bundle::open(writer.folder())?;
     let deviations = check_goldens(&bundle)?;
     require_goldens(&deviations)?;
+    // A bundle holds its encoder's bytes, and two of them may not fit.
     drop(bundle);
     Ok(Imported { bundle: Bundle::open(&writer.publish()?)?, deviations })
 }
@@ -176,10 +181,12 @@ fn import_encoder(
     let bytes = read_range(&path, 0, None, BUNDLE_FILE_BYTES_MAX)
         .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
     let mut onnx = OnnxFile::parse(bytes)?;
+    // The parent of a bare file name is empty, which is no folder to the system.
     onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
     let declared = declared_resolution(&path, &onnx)?;
     let outputs = onnx.outputs();
     let named = |name: &str| outputs.iter().any(|output| output.name == name);
+    // `image_embeds` is the projected embedding; `pooler_output` still lacks the projection.
     let (output, projection) = if named("image_embeds") {
         (Some("image_embeds".to_string()), None)
     } else if let Some(tower) = tower.filter(|_| named("pooler_output")) {
@@ -212,6 +219,7 @@ fn import_encoder(
 /// The side of the square images the model declares, if it does.
 fn declared_resolution(path: &Path, onnx: &OnnxFile) -> Result<Option<usize>> {
     let inputs = onnx.inputs();
+    // A whole CLIP takes token numbers as well.
     let [OnnxValue { shape, .. }] = &inputs[..] else {
         let names: Vec<String> = inputs.into_iter().map(|input| input.name).collect();
         let expected = "the pixels alone: the vision model, not the whole CLIP";
@@ -239,7 +247,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
     Ok((list, table))
 }
 
-/// Stored classes of the bundle to be, and its default labels.
+/// Stored classes of the future bundle, and its default labels.
 struct Classes {
     all: Labels,
     /// T `[C, D]`, a row for each of `all`.

@@ -111,6 +111,7 @@ fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Resul
     let [vocabulary, width] = matrix(naming.tokens())?;
     let [context_length, _] = matrix(naming.positions())?;
     let names = weights.names();
+    // The prefix ends in a dot, so that layer 10 does not count as layer 1.
     let layers = (0..).take_while(|&layer| names.iter().any(|name| name.starts_with(&naming.layer(layer)))).count();
     if layers == 0 || config.heads == 0 || !width.is_multiple_of(config.heads) {
         let found = format!("{layers} layers of width {width} with {} heads", config.heads);
@@ -140,6 +141,7 @@ fn read_tokenizer(source: &Source, vocabulary: usize) -> Result<(String, Vec<u8>
     let vocab: HashMap<String, u32> = serde_json::from_slice(&vocab)
         .map_err(|error| wrong(&path, "the content", "a JSON map of tokens to numbers", error))?;
     let refused = |problem| TextError::Tokenizer { file: "vocab.json".into(), problem };
+    // Compared first: `agrees_with` looks up the tokens that the merges give, and would not notice further ones.
     if vocab.len() > vocabulary {
         return Err(
             refused(format!("it has {} tokens, the tower's token embedding {vocabulary} rows", vocab.len())).into()

@@ -1,4 +1,4 @@
-//! From labels to the classes an image is told apart by: T `[C, D]`.
+//! Class embeddings T `[C, D]` of a list of labels.
 //!
 //! The embeddings come from the bundle's table where it has all of the labels under the prompt asked for; else from
 //! this device's cache folder; else from the text tower, and are then stored there.
@@ -56,8 +56,8 @@ impl LabelSet {
     /// Runs the text tower, where it must, on the current rayon pool.
     ///
     /// # Errors
-    /// The prompt cannot be filled in, a label does not fit the tower's context, or the bundle has no text tower and not
-    /// all of the labels.
+    /// The prompt cannot be filled in, a label does not fit the tower's context, or the bundle has no text tower and
+    /// not all of the labels.
     pub(crate) fn new(
         bundle: &BundleContents,
         list: Labels,
@@ -81,6 +81,7 @@ fn embeddings_of(
     prompt: &Prompt,
     cache_folder: Option<&Path>,
 ) -> Result<(Array2<f32>, EmbeddingOrigin)> {
+    // The table's rows were embedded under the bundle's own prompt.
     let fits_table = *prompt == bundle.prompt();
     if let Some(rows) = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| rows_of(table, list)) {
         return Ok((rows, EmbeddingOrigin::Bundle));
@@ -103,6 +104,7 @@ fn embeddings_of(
 
 /// The table's rows of all labels, if it has them all.
 fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
+    // Indexed, since both lists may have 100,000 names.
     let rows: HashMap<&str, usize> = table.names.iter().map(String::as_str).zip(0..).collect();
     let chosen: Option<Vec<usize>> = list.names().iter().map(|name| rows.get(name.as_str()).copied()).collect();
     Some(table.embeddings.select(Axis(0), &chosen?))
@@ -110,6 +112,7 @@ fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
 
 /// Error for labels that cannot be embedded without a text tower.
 fn without_tower(bundle: &BundleContents, list: &Labels, fits_table: bool) -> Error {
+    // Under another prompt the table has no label at all, so that none is to blame.
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
         let label = list.names().iter().find(|&name| !table.names.contains(name))?;
         Some(BundleError::UnknownLabel { label: label.clone(), nearest: nearest(&table.names, label) })

@@ -24,12 +24,14 @@ const CHECKSUM: &str = "blake3";
 /// The tensor in a file.
 const TENSOR: &str = "embeddings";
 
-/// Names a label set on this device: bundle, prompt and labels, in order.
+/// Key of a label set on this device, made of bundle, prompt and labels in their order.
 pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());
+    // A context has the key of the template that it stands for: the embeddings are the same.
     let templates = prompt.templates();
     for texts in [&templates[..], list.names()] {
+        // Numbers and lengths come before texts, so that no other list gives the same bytes.
         hasher.update(&(texts.len() as u64).to_le_bytes());
         for text in texts {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -42,6 +44,7 @@ pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> St
 /// The embeddings `[C, D]` stored under `key`, if there are any and they are sound.
 pub(crate) fn load(folder: &Path, key: &str, shape: (usize, usize)) -> Option<Array2<f32>> {
     let path = file(folder, key);
+    // New labels are the usual case, and deserve no warning.
     if !path.exists() {
         return None;
     }
@@ -110,6 +113,7 @@ fn remove_oldest(folder: &Path) {
     files.sort();
     let surplus = files.len().saturating_sub(LABEL_SETS_REMEMBERED);
     for (_, path) in &files[..surplus] {
+        // One that another process has removed meanwhile, or that cannot be removed, costs room alone.
         let _ = fs::remove_file(path);
     }
 }

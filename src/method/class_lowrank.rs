@@ -19,6 +19,7 @@ struct Prepared<T> {
 
 /// The method, with the directions of the material's classes.
 pub fn prepare<T: Real>(material: Material<T>, settings: &MethodSettings) -> Box<dyn Decide<T>> {
+    // Over all classes, whatever a cut-off leaves out for one image: the decomposition is done once a label set.
     let basis = class_basis(material.classes, settings.count(&RANK));
     Box::new(Prepared { tuning: ClassTuning::of(settings), basis })
 }
@@ -72,6 +73,7 @@ impl<T: Real> Head<T> for ClassLowrank<'_, T> {
 /// r is `rank`, or fewer where the classes span fewer directions. The result of tuning does not depend on the sign of a
 /// column.
 pub fn class_basis<T: Real>(classes: ArrayView2<T>, rank: usize) -> Array2<T> {
+    // In f64 before the mean is subtracted: class embeddings are alike, so that most of their digits cancel.
     let mut centered = classes.mapv(|value| value.to_f64().unwrap_or(f64::NAN));
     let mean = centered.mean_axis(Axis(0)).unwrap_or_default();
     centered -= &mean;

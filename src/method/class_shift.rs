@@ -44,6 +44,7 @@ impl<'a, T: Real> Head<T> for ClassShift<'a, T> {
 
     /// At θ = 0 the shifted classes are the classes themselves: no copy is made.
     fn forward_start(&self, _theta: &Array2<T>) -> ClassShiftTape<'a, T> {
+        // Class embeddings are unit rows, so that their lengths are 1.
         ClassShiftTape { shifted: self.classes.into(), lengths: Array1::ones(self.classes.nrows()) }
     }
 

@@ -63,8 +63,8 @@ impl ClassTuning {
     ///
     /// `run` takes the steps with a head over the classes it is given, which are those that are tuned.
     ///
-    /// With a class cut-off ε the classes below ε in every view keep their embedding, though they stay in the loss. What
-    /// is left out of the gradient is bounded: with p < ε ≤ 1/e, a view's entropy has a slope of at most
+    /// With a class cut-off ε the classes below ε in every view keep their embedding, though they stay in the loss.
+    /// What is left out of the gradient is bounded: with p < ε ≤ 1/e, a view's entropy has a slope of at most
     /// `p |ln p + H| ≤ ε max(|ln ε|, ln C)` in that class's logit, and the embedding would have moved by one learning
     /// rate a parameter.
     pub(crate) fn decide<T: Real>(
@@ -79,6 +79,7 @@ impl ClassTuning {
         let chosen = likely_classes(logits.view(), self.class_cutoff);
         let mut losses = Vec::new();
         let mut tuned = None;
+        // Where no class reaches the cut-off there is nothing to tune.
         if chosen.as_ref().is_none_or(|chosen| !chosen.is_empty()) {
             let mut descent = Descent {
                 features: features.select(Axis(0), &selected),
@@ -118,6 +119,7 @@ impl ClassTuning {
 
 /// The classes whose probability reaches `cutoff` in some view; `None` for all of them.
 fn likely_classes<T: Real>(logits: ArrayView2<T>, cutoff: f64) -> Option<Vec<usize>> {
+    // The default. A list of all classes would be the same, and have every embedding copied.
     if cutoff <= 0.0 {
         return None;
     }
@@ -159,6 +161,7 @@ impl<T: Real> Descent<'_, T> {
         let mut tape = head.forward_start(&theta);
         let mut optimizer = AdamW::new(self.settings.optimizer, steps);
         for step in 0..steps {
+            // The logits of the first step came with the start: the views were selected by them.
             if step > 0 {
                 tape = head.forward(&theta);
                 self.update_logits(H::classes(&tape));
@@ -176,6 +179,7 @@ impl<T: Real> Descent<'_, T> {
         let logits = scaled_products(self.scale, self.features.view(), classes);
         match self.chosen {
             None => self.logits = logits,
+            // The other classes stand still, but their logits stay in the loss.
             Some(chosen) => chosen.iter().zip(logits.columns()).for_each(|(&class, column)| {
                 self.logits.column_mut(class).assign(&column);
             }),

@@ -27,6 +27,7 @@ pub fn prepare<T: Real>(material: Material<T>, settings: &MethodSettings) -> Box
 impl<T: Real> Decide<T> for Prepared<T> {
     fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
         self.tuning.decide(features, classes, scale, |descent, classes| {
+            // Copied, because `run` borrows the descent mutably while the head looks at the list.
             let chosen = descent.chosen().map(<[usize]>::to_vec);
             descent.run(&Context::new(&self.model, classes, chosen.as_deref()))
         })
@@ -76,6 +77,7 @@ impl<'a, T: Real> Context<'a, T> {
     /// The token embeddings of the shared beginning `[P, W]` with `theta` `[M, W]` in place of the context.
     fn shared(&self, theta: &Array2<T>) -> Array2<T> {
         let mut shared = self.prompts.shared().to_owned();
+        // Row 0 is the start token.
         shared.slice_mut(s![1.., ..]).assign(theta);
         shared
     }

@@ -1,5 +1,5 @@
-//! `dbd`: the clean view's feature is moved along the mean difference of the confident views from it, further where they
-//! agree on the direction ("DBD", arXiv 2606.06186). Forward only: no gradient and no further views.
+//! `dbd`: the clean view's feature is moved along the mean difference of the confident views from it, further where
+//! they agree on the direction ("DBD", arXiv 2606.06186). Forward only: no gradient and no further views.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
@@ -46,8 +46,8 @@ pub fn prepare<T: Real>(_: Material<T>, settings: &MethodSettings) -> Box<dyn De
 }
 
 impl<T: Real> Decide<T> for Dbd {
-    /// With `d_i = f_i - f_0`, the mean `d̄` over the selected views and `s = mean cos(d_i, d̄)`, the answer's feature is the
-    /// unit vector along `f_0 + λ d̄`, where λ is 1 unless s is above the bound.
+    /// With `d_i = f_i - f_0`, the mean `d̄` over the selected views and `s = mean cos(d_i, d̄)`, the answer's feature
+    /// is the unit vector along `f_0 + λ d̄`, where λ is 1 unless s is above the bound.
     fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
         let logits = scaled_products(scale, features, classes);
         let mut weights = Array1::zeros(features.nrows());
@@ -58,6 +58,7 @@ impl<T: Real> Decide<T> for Dbd {
             return Decision::untuned(logits, weights, prediction);
         }
         let real = |value: f64| T::from(value).expect("settings and counts fit in any float");
+        // Row i of the residuals belongs to view i + 1.
         let places: Vec<usize> = selected.iter().map(|view| view - 1).collect();
         let differences = residuals(features).select(Axis(0), &places);
         let share = T::one() / real(selected.len() as f64);
@@ -79,6 +80,7 @@ impl Dbd {
     fn select<T: Real>(&self, logits: ArrayView2<T>) -> Vec<usize> {
         let others = logits.slice(s![1.., ..]);
         if others.is_empty() {
+            // A single view has no others to be moved towards.
             return Vec::new();
         }
         let count = ((others.nrows() as f64 * self.selection).round() as usize).max(1);

@@ -1,7 +1,7 @@
 //! The methods: ways from an image's features to an answer. One table, a row a method.
 //!
-//! A method is a file here with a `prepare` function, and a row of [`TABLE`]; command line, reports, evaluation, attacks
-//! and documents read the row.
+//! A method is a file here with a `prepare` function, and a row of [`TABLE`]; command line, reports, evaluation,
+//! attacks and documents read the row.
 
 pub mod class_lowrank;
 pub mod class_shift;
@@ -47,7 +47,7 @@ struct Row {
     views: ViewUse,
     /// Requirements on the bundle.
     needs: Needs,
-    /// Makes it ready for one label set.
+    /// Function that makes it ready for one label set.
     prepare: fn(Material<f32>, &MethodSettings) -> Box<dyn Decide<f32>>,
 }
 
@@ -220,6 +220,7 @@ impl Default for Method {
 
 impl PartialEq for Method {
     fn eq(&self, other: &Self) -> bool {
+        // Names are unique in the table. Rows hold function pointers, whose addresses say nothing about equality.
         self.name() == other.name()
     }
 }
@@ -228,6 +229,7 @@ impl Eq for Method {}
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `pad` heeds the width that a table asks for; `write_str` does not.
         f.pad(self.name())
     }
 }

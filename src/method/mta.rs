@@ -55,11 +55,13 @@ pub fn mean_shift<T: Real>(features: ArrayView2<T>, logits: ArrayView2<T>) -> Mo
     for (mut row, logits) in probabilities.rows_mut().into_iter().zip(logits.rows()) {
         row.assign(&softmax(logits));
     }
+    // The inner product of two predictions is large where both are certain of the same class.
     let affinity = scaled_products(T::one(), probabilities.view(), probabilities.view());
     let mut inlierness = Array1::from_elem(views, T::one() / real(views as f64));
     let mut mode = features.row(0).to_owned();
     let mut weights = Array1::zeros(views);
     for _ in 0..ROUNDS {
+        // The mode stands still while the inlierness is found.
         let density = densities(features, mode.view(), &bandwidths);
         for _ in 0..ROUNDS {
             let support = affinity.rows().into_iter().map(|row| dot(row, inlierness.view()));
@@ -100,6 +102,7 @@ fn densities<T: Real>(features: ArrayView2<T>, mode: ArrayView1<T>, bandwidths: 
 /// Half the mean squared distance to the nearest other views, `[V]`.
 fn squared_bandwidths<T: Real>(features: ArrayView2<T>) -> Array1<T> {
     let views = features.nrows();
+    // The view itself is no neighbour. A single view has none at all: its mean is 0.
     let count = ((views.saturating_sub(1) as f64 * NEIGHBOURS) as usize).max(1);
     let (half, two) = (real::<T>(0.5), real::<T>(2.0));
     let products = scaled_products(T::one(), features, features);
@@ -110,6 +113,7 @@ fn squared_bandwidths<T: Real>(features: ArrayView2<T>) -> Array1<T> {
             (products[[view, view]] + products[[other, other]] - two * products[[view, other]]).max(T::zero())
         };
         let mut distances: Vec<T> = others.map(distance).collect();
+        // Features are finite, so that any two distances compare.
         distances.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
         let nearest = &distances[..count.min(distances.len())];
         let mean = nearest.iter().fold(T::zero(), |sum, &distance| sum + distance) / real(nearest.len().max(1) as f64);

@@ -106,7 +106,7 @@ pub(crate) const CLASS_CUTOFF: Parameter = Parameter {
 const WRITTEN_FOR_ALL: [&str; 6] = ["steps", "learning_rate", "weight_decay", "selection", "rank", "class_cutoff"];
 /// The parameters that another method takes over; the others belong to a method and start from its own defaults.
 const CARRIED_OVER: [&str; 4] = ["steps", "weight_decay", "rank", "class_cutoff"];
-/// Most parameters of one method (count).
+/// Most parameters of one method (count); with an array of fixed length the settings are `Copy`.
 const PARAMETERS_MAX: usize = 8;
 
 impl Parameter {
@@ -116,6 +116,7 @@ impl Parameter {
     }
 
     fn check(&self, value: f64) -> Result<(), SettingError> {
+        // NaN is in no range: every comparison with it is false.
         let fits = match self.range {
             Range::Closed(least, most) => value >= least && value <= most,
             Range::Above(least, most) => value > least && value <= most,
@@ -138,7 +139,7 @@ impl Parameter {
 #[derive(Clone, Copy, PartialEq)]
 pub struct MethodSettings {
     method: Method,
-    /// In the order of the method's parameters; the rest is 0.
+    /// Values in the order of the method's parameters; the rest is 0.
     values: [f64; PARAMETERS_MAX],
 }
 
@@ -160,6 +161,7 @@ impl MethodSettings {
         if method == self.method {
             return self;
         }
+        // Learning rate and selection stay behind: what is right for one method is far off for another.
         let mut changed = Self::of(method);
         for (name, value) in self.iter().filter(|(name, _)| CARRIED_OVER.contains(name)) {
             if let Some(place) = changed.place(name) {
@@ -217,6 +219,7 @@ impl MethodSettings {
     }
 
     fn place(&self, name: &str) -> Option<usize> {
+        // Parameters without a short name have an empty one, which must not match an empty name.
         let called = |parameter: &Parameter| parameter.name == name || (!name.is_empty() && parameter.short == name);
         self.method.parameters().iter().position(called)
     }
@@ -224,6 +227,7 @@ impl MethodSettings {
     /// Takes over a value from a file.
     fn read(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let optimizer = AdamWSettings::default();
+        // Earlier versions wrote these as well. They cannot be set, so that other values are refused, not passed over.
         let constant = match name {
             "betas" => Some(serde_json::json!([optimizer.betas.0, optimizer.betas.1])),
             "epsilon" => Some(optimizer.epsilon.into()),
@@ -241,6 +245,7 @@ impl MethodSettings {
 
     /// The settings in the words that calibrations of earlier versions have them in.
     fn from_words(words: &str) -> Option<Self> {
+        // As `class-lowrank, 3 steps at 0.02, selection 0.1, rank 16, cutoff 0.001`.
         let mut parts = words.split(", ");
         let mut settings = Self::of(Method::named(parts.next()?).ok()?);
         let (steps, rate) = parts.next()?.split_once(" steps at ")?;
@@ -257,7 +262,7 @@ impl MethodSettings {
     }
 }
 
-/// As `view-shift (steps 1, learning_rate 0.1)`.
+/// Name and parameters, as `view-shift (steps 1, learning_rate 0.1)`.
 impl fmt::Display for MethodSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values: Vec<String> = self.iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -290,6 +295,7 @@ pub(crate) fn serialize_as<S: Serializer>(
     let mut map = serializer.serialize_map(None)?;
     map.serialize_entry(key, settings.method.name())?;
     for (parameter, value) in settings.method.parameters().iter().zip(settings.values) {
+        // An f64 would be written as `1.0`.
         if parameter.whole {
             map.serialize_entry(parameter.name, &(value as u64))?;
         } else {
@@ -299,8 +305,8 @@ pub(crate) fn serialize_as<S: Serializer>(
     map.end()
 }
 
-/// From a map, where what is left out has the method's default. Files of earlier versions call the method `head`,
-/// `default` or `name`, or have all settings in words under `tuning`.
+/// Reads a map. A parameter that is left out has the method's default. Files of earlier versions call the method
+/// `head`, `default` or `name`, or have all settings in words under `tuning`.
 ///
 /// A type that the map is flattened into must have it as its last field: a name that no field before it has
 /// taken is refused here.
@@ -320,6 +326,7 @@ impl<'de> Visitor<'de> for SettingsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MethodSettings, A::Error> {
+        // The method may stand behind its parameters, and which parameters there are depends on it.
         let (mut settings, mut entries) = (None, Vec::new());
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             let text = value.as_str().unwrap_or_default();

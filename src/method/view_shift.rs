@@ -1,7 +1,7 @@
 //! `view-shift` (T-VSS): θ are coefficients a `[1, m]`, at first 0; `F' = unit rows of (F + 1·(B a)ᵀ)`.
 //!
-//! Not the classes move but the views, all by the same vector, within the few directions B `[D, m]` in which the views
-//! differ from the clean one. B is made of the image at hand and is a constant of its episode.
+//! The views move, not the classes: all by the same vector, within the few directions B `[D, m]` in which the views
+//! differ from the clean one. B is made from the image at hand and is constant during its episode.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
@@ -38,11 +38,13 @@ impl<T: Real> Decide<T> for Prepared {
         let selected = confident_views(logits.view(), self.selection);
         let weights = reliability_weights(features, ReliabilitySettings::TVSS);
         let basis = view_basis(features);
+        // A single view, or views that are all alike: there is no direction to shift in.
         if basis.ncols() == 0 {
             let prediction = mixed_prediction(logits.view(), &weights);
             return Decision { selected, ..Decision::untuned(logits, weights, prediction) };
         }
         let (theta, losses) = self.tune(features, classes, scale, &selected, &weights, basis.view());
+        // The loss looks at the selected views alone, but the shift it finds moves all of them.
         let moved = ViewShift { features, basis: basis.view() }.forward(&theta).rows;
         let prediction = mixed_prediction(scaled_products(scale, moved.view(), classes).view(), &weights);
         let tuned = Tuned::Features(moved);
@@ -62,6 +64,7 @@ impl Prepared {
         basis: ArrayView2<T>,
     ) -> (Array2<T>, Vec<T>) {
         let picked = features.select(Axis(0), selected);
+        // They need not sum to 1: the loss divides by their sum.
         let weights: Array1<T> = selected.iter().map(|&view| weights[view]).collect();
         let head = ViewShift { features: picked.view(), basis };
         let mut theta = head.start();
@@ -88,6 +91,7 @@ fn mixed_prediction<T: Real>(logits: ArrayView2<T>, weights: &Array1<T>) -> Arra
     for (row, &weight) in logits.rows().into_iter().zip(weights) {
         mixed.scaled_add(weight, &softmax(row));
     }
+    // A decision holds logits, and the softmax of ln p is p.
     mixed.mapv(T::ln)
 }
 
@@ -120,6 +124,7 @@ impl<T: Real> ViewShift<'_, T> {
     /// Gradient of θ from that of F', `[V, D]`: `da = Bᵀ Σ_i du_i`, where u are the rows before normalisation.
     pub fn backward(&self, tape: &UnitRows<T>, mut dfeatures: Array2<T>) -> Array2<T> {
         unit_rows_backward(tape.rows.view(), tape.lengths.view(), &mut dfeatures);
+        // All views share one shift, so that their gradients add up before they meet the basis.
         let total = dfeatures.sum_axis(Axis(0)).insert_axis(Axis(0));
         let mut dtheta = self.start();
         add_product(T::one(), total.view(), self.basis, T::zero(), dtheta.view_mut());

@@ -48,11 +48,13 @@ pub fn vote<T: Real>(logits: ArrayView2<T>, order: &[usize], voters: usize) -> V
     order[..voters].iter().for_each(|&view| votes[ballot(view)] += 1);
     let most = votes.iter().copied().max().unwrap_or(0);
     let tied: Vec<usize> = (0..classes).filter(|&class| votes[class] == most).collect();
+    // The view that breaks a tie has its vote counted like the others.
     let mut cast = voters;
     if tied.len() > 1 {
         let rest = &order[voters..];
         let decisive = rest.iter().map(|&view| ballot(view)).find(|class| tied.contains(class));
         let closest = || {
+            // Where all views have voted, the most confident of them decides.
             let judge = logits.row(rest.first().copied().unwrap_or(order[0]));
             tied[argmax(tied.iter().map(|&class| judge[class]).collect::<Array1<T>>().view())]
         };

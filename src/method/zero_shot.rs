@@ -17,6 +17,7 @@ pub fn prepare<T: Real>(_: Material<T>, _: &MethodSettings) -> Box<dyn Decide<T>
 impl<T: Real> Decide<T> for ZeroShot {
     fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
         let (clean, others) = features.split_at(Axis(0), 1);
+        // Of the clean view alone: one row of logits tells an answer that there are no others to compare with.
         let logits = scaled_products(scale, clean, classes);
         let mut weights = Array1::zeros(1 + others.nrows());
         weights[0] = T::one();

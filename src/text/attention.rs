@@ -13,7 +13,7 @@ use crate::rows::{Real, dot_slices};
 /// Ranges of each text's own rows in a matrix of all rows.
 pub(crate) struct Segments(Vec<Range<usize>>);
 
-/// Which rows ask: in the last layer only the end of each text matters.
+/// Rows that ask: in the last layer only the end of each text matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queries {
     /// Every row.
@@ -36,10 +36,11 @@ impl Segments {
 
     /// The last row of each text.
     pub(crate) fn ends(&self) -> Vec<usize> {
+        // No text is empty: each has at least its end token.
         self.0.iter().map(|range| range.end - 1).collect()
     }
 
-    /// For each row that asks: its row among the queries, the first row of its text, and its own row.
+    /// Rows that ask, each as its row among the queries, the first row of its text, and its own row.
     fn asking(&self, queries: Queries) -> impl Iterator<Item = (usize, usize, usize)> {
         let rows = self.0.iter().flat_map(move |range| {
             let first = if queries == Queries::Last { range.end - 1 } else { range.start };
@@ -86,15 +87,15 @@ pub(crate) struct Attention<'a, T> {
     pub q: ArrayView2<'a, T>,
     /// Row ranges of the texts.
     pub segments: &'a Segments,
-    /// Which rows the queries belong to.
+    /// Rows that the queries belong to.
     pub queries: Queries,
 }
 
 /// Gradients of everything that has a part in attention.
 pub(crate) struct AttentionGradients<T> {
-    /// Of the queries, `[Q, W]`.
+    /// Gradient of the queries, `[Q, W]`.
     pub dq: Array2<T>,
-    /// Of the texts' keys and values `[N, 3W]`; the queries' columns are 0.
+    /// Gradient of the texts' keys and values, `[N, 3W]`; the queries' columns are 0.
     pub dkv: Array2<T>,
 }
 
@@ -102,6 +103,7 @@ impl<T: Real> Attention<'_, T> {
     /// The attended values `[Q, W]`, and the probabilities in the order they were computed.
     pub(crate) fn forward(&self) -> (Array2<T>, Vec<T>) {
         let mut attended = Array2::zeros(self.q.dim());
+        // One flat list: rows see different numbers of others. `backward` walks it in the same order.
         let mut probabilities = Vec::new();
         for (query, start, row) in self.segments.asking(self.queries) {
             let q = contiguous(&self.q, query);
@@ -140,6 +142,7 @@ impl<T: Real> Attention<'_, T> {
             let (q, dout) = (contiguous(&self.q, query), contiguous(&dattended, query));
             let mut dq_row = dq.row_mut(query);
             let dq_row = dq_row.as_slice_mut().expect("an owned row is contiguous");
+            // As many as `seen` gives, and as `forward` kept for this query.
             let count = prefix_rows + row - start + 1;
             for head in 0..self.heads.count {
                 let [q_columns, k_columns, v_columns] = self.heads.columns(head);
@@ -178,6 +181,7 @@ fn contiguous<'a, T>(rows: &'a ArrayView2<T>, row: usize) -> &'a [T] {
 
 /// `softmax(scale · scores)`, in place.
 fn softmax_scaled<T: Real>(scores: &mut [T], scale: T) {
+    // The scale is positive, so that it may wait until the maximum is known.
     let largest =
         scores.iter().fold(T::neg_infinity(), |largest, &score| if score > largest { score } else { largest });
     let mut sum = T::zero();
@@ -185,6 +189,7 @@ fn softmax_scaled<T: Real>(scores: &mut [T], scale: T) {
         *score = ((*score - largest) * scale).exp();
         sum += *score;
     }
+    // The sum is at least 1, which the largest score contributes.
     let inverse = T::one() / sum;
     scores.iter_mut().for_each(|score| *score *= inverse);
 }

@@ -47,7 +47,7 @@ pub(crate) struct Scope<'a, T> {
     pub prefix: ArrayView2<'a, T>,
     /// Row ranges of the texts.
     pub segments: &'a Segments,
-    /// Which rows are asked for.
+    /// Rows that are asked for.
     pub queries: Queries,
 }
 
@@ -61,6 +61,8 @@ impl<T: Real> Block<T> {
             Queries::Last => {
                 let ends = scope.segments.ends();
                 let q = self.qkv.forward_columns(h.select(Axis(0), &ends).view(), 0..width);
+                // Nothing after this layer reads the other rows, so that the residual stream and the MLP go on with the
+                // ends alone.
                 x = x.select(Axis(0), &ends);
                 (self.keys_and_values(h.view()), Some(q))
             }
@@ -75,8 +77,8 @@ impl<T: Real> Block<T> {
 
     /// Gradient of the input `[N, W]` from that of the output `[Q, W]`.
     ///
-    /// The gradients of the prefix's keys and values are added to `dprefix` `[P, 3W]`. `dqkv_extra` `[N, 3W]` is what
-    /// others already know of this layer's keys and values.
+    /// The gradients of the prefix's keys and values are added to `dprefix` `[P, 3W]`. `dqkv_extra` `[N, 3W]` is
+    /// the gradient of this layer's keys and values that comes from elsewhere.
     pub(crate) fn backward(
         &self,
         tape: &BlockTape<T>,
@@ -134,6 +136,7 @@ impl<T: Real> Block<T> {
         }
         match scope.queries {
             Queries::All => {
+                // The queries' columns have been 0 so far. With them one product takes all three back.
                 dkv.slice_mut(s![.., ..width]).assign(&dq);
                 let mut dh = self.qkv.backward(dkv.view());
                 self.norm1.backward(&tape.norm1, &mut dh);
@@ -145,8 +148,10 @@ impl<T: Real> Block<T> {
                 self.add_keys_and_values_backward(dkv.view(), &mut dh);
                 let mut dh_ends = Array2::zeros(dq.dim());
                 self.qkv.add_backward(dq.view(), 0..width, &mut dh_ends);
+                // Queries are made of the normalised rows: their gradient goes back through the norm.
                 ends.iter().zip(dh_ends.rows()).for_each(|(&end, row)| dh.row_mut(end).scaled_add(T::one(), &row));
                 self.norm1.backward(&tape.norm1, &mut dh);
+                // The residual stream passes by the norm: its gradient is added behind it.
                 ends.iter().zip(dx.rows()).for_each(|(&end, row)| dh.row_mut(end).scaled_add(T::one(), &row));
                 dh
             }
@@ -170,6 +175,7 @@ impl<T: Real> Block<T> {
 
     fn keys_and_values(&self, h: ArrayView2<T>) -> Array2<T> {
         let width = self.heads.width;
+        // One layout for all layers: attention finds keys and values in the same columns, with queries or without.
         let mut qkv = Array2::zeros((h.nrows(), 3 * width));
         qkv.slice_mut(s![.., width..]).assign(&self.qkv.forward_columns(h, width..3 * width));
         qkv

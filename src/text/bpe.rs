@@ -18,6 +18,7 @@ const BYTE_TOKENS: usize = 512;
 /// `<|startoftext|>` and `<|endoftext|>`.
 const SPECIAL_TOKENS: usize = 2;
 
+// The reference's pattern less the special tokens: texts that name one are refused before.
 static WORD: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
     Regex::new(pattern).expect("the pattern is a constant and valid")
@@ -25,7 +26,7 @@ static WORD: LazyLock<Regex> = LazyLock::new(|| {
 
 /// The merges, ready to encode.
 pub(crate) struct Bpe {
-    /// For a pair of tokens that merges: the token it becomes. A smaller token merges earlier.
+    /// Token that a pair of tokens becomes, for the pairs that merge. A smaller token merges earlier.
     merged: HashMap<(u32, u32), u32>,
     /// The token of each byte inside a word.
     bytes: [u32; 256],
@@ -40,12 +41,13 @@ impl Bpe {
     /// `vocabulary` is the number of rows of the token embedding: OpenAI's file lists more merges than its models use.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// The list is malformed or too short, as a sentence.
     pub(crate) fn parse(bytes: &[u8], vocabulary: usize) -> Result<Self, String> {
         let text = text_of(bytes)?;
         let wanted = vocabulary
             .checked_sub(BYTE_TOKENS + SPECIAL_TOKENS)
             .ok_or_else(|| format!("a vocabulary of {vocabulary} tokens is too small for a byte-pair encoding"))?;
+        // Taken before empty lines are dropped, so that a hole in the list is noticed.
         let lines: Vec<&str> = text.lines().skip(1).take(wanted).filter(|line| !line.is_empty()).collect();
         if lines.len() < wanted {
             return Err(format!("it lists {} merges, a vocabulary of {vocabulary} needs {wanted}", lines.len()));
@@ -63,6 +65,7 @@ impl Bpe {
             let malformed = || format!("line {} is {line:?}, expected two known tokens and a space between", index + 2);
             let (first, second) = line.split_once(' ').ok_or_else(malformed)?;
             let pair = (*ids.get(first).ok_or_else(malformed)?, *ids.get(second).ok_or_else(malformed)?);
+            // Numbers rise with the place in the list, so that the number is the priority, too.
             let id = (BYTE_TOKENS + index) as u32;
             merged.entry(pair).or_insert(id);
             ids.insert(format!("{first}{second}"), id);
@@ -82,6 +85,7 @@ impl Bpe {
 
     /// The tokens of a text, without the special ones.
     pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
+        // The whole text at once: a capital sigma becomes another letter at the end of a word, in Rust as in Python.
         let cleaned = clean(text).to_lowercase();
         WORD.find_iter(&cleaned).flat_map(|word| self.encode_word(word.as_str())).collect()
     }
@@ -90,6 +94,7 @@ impl Bpe {
     fn encode_word(&self, word: &str) -> Vec<u32> {
         let mut tokens: Vec<u32> = word.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
         if let Some(last) = tokens.last_mut() {
+            // The same byte at the end of a word stands 256 places on in the vocabulary.
             *last += 256;
         }
         while let Some((pair, id)) = self.next_merge(&tokens) {
@@ -134,6 +139,7 @@ impl Bpe {
 
 fn text_of(bytes: &[u8]) -> Result<String, String> {
     let mut text = String::new();
+    // The bound holds for what comes out: a small gzip file may unfold to gigabytes.
     let read = if bytes.starts_with(&[0x1f, 0x8b]) {
         GzDecoder::new(bytes).take(TOKENIZER_BYTES_MAX + 1).read_to_string(&mut text)
     } else {

@@ -1,9 +1,8 @@
-//! The text cleaning of OpenAI's tokenizer: what `ftfy.fix_text`, two rounds of HTML unescaping and one of whitespace
-//! make of a text.
+//! The text cleaning of OpenAI's tokenizer: `ftfy.fix_text`, then two rounds of HTML unescaping and one of whitespace.
 //!
-//! Of ftfy 6.3 (its default settings) everything is followed that looks at single characters: HTML entities, terminal
-//! escapes, ligatures, widths, curly quotes, line breaks, control characters, NFC. Repairing text that was decoded
-//! with the wrong encoding ("Ã©" for "é") is left out: it guesses, and a label file has a known encoding.
+//! It follows everything of ftfy 6.3 (default settings) that looks at single characters: HTML entities, terminal
+//! escapes, ligatures, widths, curly quotes, line breaks, control characters, NFC. It leaves out the repair of text
+//! that was decoded with the wrong encoding ("Ã©" for "é"): that guesses, and a label file has a known encoding.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -34,6 +33,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
 fn fix(text: &str) -> String {
     // Text with "<" may be HTML on purpose, so ftfy leaves its entities to whoever comes next.
     let text = if text.contains('<') { Cow::Borrowed(text) } else { ENTITY.replace_all(text, unescape_entity) };
+    // Before the control characters: without its first character a sequence would look like text.
     let text = TERMINAL_ESCAPE.replace_all(&text, "").replace("\r\n", "\n");
     let mut fixed = String::with_capacity(text.len());
     for character in text.chars().filter(|&character| !is_control(character)) {
@@ -41,6 +41,8 @@ fn fix(text: &str) -> String {
             '\u{2bc}' | '\u{2018}'..='\u{201b}' => fixed.push('\''),
             '\u{201c}'..='\u{201f}' => fixed.push('"'),
             '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => fixed.push('\n'),
+            // ftfy's own tables for these two: NFKC would make a plain s of the long one, and keep the apostrophe of
+            // the other as a letter.
             '\u{fb05}' => fixed.push_str("\u{17f}t"),
             '\u{149}' => fixed.push_str("'n"),
             _ if is_compatible(character) => fixed.extend(character.nfkc()),
@@ -54,6 +56,7 @@ fn fix(text: &str) -> String {
 fn unescape_entity(captures: &Captures) -> String {
     let entity = &captures[0];
     let unescaped = unescape(entity);
+    // An entity that stands for something loses its semicolon.
     if !unescaped.contains(';') {
         return unescaped.into_owned();
     }

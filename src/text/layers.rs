@@ -32,6 +32,7 @@ impl<T: Real> LayerNorm<T> {
         let inverse = normal.map_axis_mut(Axis(1), |mut row| {
             let mean = row.sum() / width;
             row.mapv_inplace(|value| value - mean);
+            // The variance of rows whose mean is already gone: E[x²] - E[x]² would cancel digits.
             let inverse = T::one() / (dot(row.view(), row.view()) / width + epsilon).sqrt();
             row.mapv_inplace(|value| value * inverse);
             inverse
@@ -68,7 +69,7 @@ impl<T: Real> Linear<T> {
         self.forward_columns(x, 0..self.bias.len())
     }
 
-    /// Only some columns of y.
+    /// Some columns of y alone.
     pub(crate) fn forward_columns(&self, x: ArrayView2<T>, columns: std::ops::Range<usize>) -> Array2<T> {
         let weight = self.weight.slice(s![.., columns.clone()]);
         let bias = self.bias.slice(s![columns]);
@@ -122,10 +123,12 @@ impl Activation {
         let half = constant::<T>(0.5);
         match self {
             Self::QuickGelu => da.zip_mut_with(u, |d, &u| {
+                // a' = σ (1 + 1.702 u (1 - σ)).
                 let gate = sigmoid(u);
                 *d *= gate * (T::one() + slope * u * (T::one() - gate));
             }),
             Self::Gelu => da.zip_mut_with(u, |d, &u| {
+                // a' = Φ(u) + u φ(u).
                 *d *= normal_cdf(u) + u * density * (-half * u * u).exp();
             }),
         }

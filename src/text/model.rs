@@ -15,13 +15,13 @@ use crate::setting::SettingError;
 /// A text tower and the tokenizer that belongs to it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct TextModel {
-    /// From text to tokens.
+    /// Tokenizer: text to tokens.
     pub tokenizer: Arc<Tokenizer>,
-    /// From tokens to embeddings.
+    /// Tower: tokens to embeddings.
     pub tower: Arc<TextTower<f32>>,
 }
 
-/// The unit embeddings `[C, D]` of labels: of one prompt each, or the unit mean over templates.
+/// The unit embeddings `[C, D]` of labels. With several templates each is their mean, at unit length.
 ///
 /// # Errors
 /// A label cannot be tokenised or does not fit, or the tower gives it an embedding without direction.
@@ -31,9 +31,11 @@ pub(crate) fn embed(model: &TextModel, names: &[String], prompt: &Prompt) -> Res
         let length = model.tower.shape().context_length;
         let tokens = template_tokens(&model.tokenizer, &template, names, length)?;
         let prompts = Prompts::read(&model.tower, &tokens)?;
+        // Of unit length each, so that every template counts alike, as in CLIP's ensemble.
         sum += &model.tower.encode(&model.tower.prefix(prompts.shared()), &prompts);
     }
     let embeddings = unit_rows(sum).rows;
+    // A sum of 0, which opposite templates give, has no direction and became NaN.
     match embeddings.rows().into_iter().zip(names).find(|(row, _)| !row.iter().all(|value| value.is_finite())) {
         Some((_, name)) => Err(TextError::NotFinite { label: name.clone() }),
         None => Ok(embeddings),
@@ -52,6 +54,7 @@ pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prom
     };
     let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates").into()) };
     let tokens = context_tokens(&model.tokenizer, context, names, model.tower.shape().context_length)?;
+    // The start token alone leaves nothing to tune.
     if tokens.shared.len() < 2 {
         return Err(refused("empty").into());
     }

@@ -1,4 +1,4 @@
-//! From labels to the tokens of prompts, cut where the prompts begin to differ.
+//! Tokens of the labels' prompts, cut where the prompts begin to differ.
 
 use super::error::{Result, TextError};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
@@ -14,8 +14,8 @@ const PLACE: &str = "{}";
 pub enum Prompt {
     /// `"{context} {class}."`, R-TPT's prompt; the tokens of the context are what the head `context` tunes.
     Context(String),
-    /// Each with one `{}` for the class name; the class embedding is the mean of theirs, at unit length (CLIP's prompt
-    /// ensemble).
+    /// Templates, each with one `{}` for the class name. The class embedding is the mean of theirs, at unit length
+    /// (CLIP's prompt ensemble).
     Templates(Vec<String>),
 }
 
@@ -46,6 +46,7 @@ impl Prompt {
         if let Some(long) = texts.iter().find(|text| text.len() > TEMPLATE_BYTES_MAX) {
             return refused(format!("at most {TEMPLATE_BYTES_MAX} bytes"), format!("{} bytes long", long.len()));
         }
+        // A context with a place in it was meant as a template.
         let places = if matches!(self, Self::Context(_)) { 0 } else { 1 };
         match texts.iter().find(|text| text.matches(PLACE).count() != places) {
             Some(text) if places == 0 => {
@@ -59,6 +60,7 @@ impl Prompt {
     /// The texts of this prompt as templates.
     pub fn templates(&self) -> Vec<String> {
         match self {
+            // An empty context would leave a space in front.
             Self::Context(context) => vec![format!("{context} {PLACE}.").trim_start().to_string()],
             Self::Templates(templates) => templates.clone(),
         }
@@ -76,6 +78,7 @@ pub fn context_tokens(
     context_length: usize,
 ) -> Result<PromptTokens> {
     let mut shared = vec![tokenizer.start()];
+    // Tokenised alone, and compared below: a tokenizer may join the context's last word with the label.
     shared.extend(tokenizer.encode(context)?);
     let template = Prompt::Context(context.into()).templates().remove(0);
     let rows = filled_tokens(tokenizer, &template, labels, context_length)?;
@@ -124,6 +127,8 @@ fn filled_tokens(
 }
 
 fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str) -> Result<PromptTokens> {
+    // A prompt that does not begin with the context's own tokens has a token of both, and the context could not be
+    // tuned alone.
     let own = rows.into_iter().zip(labels).map(|(row, label)| match row.strip_prefix(&shared[..]) {
         Some(own) if !own.is_empty() => Ok(own.to_vec()),
         _ => Err(TextError::Tokens {

@@ -80,7 +80,9 @@ impl<T: Real> Prompts<T> {
         let mut chunks = Vec::with_capacity(count);
         let mut start = 0;
         for chunk in 1..=count {
+            // Prompts are not cut. For the last chunk the bound is the total itself, so that none is left over.
             let end = self.ranges.partition_point(|range| range.end * count <= total * chunk);
+            // A prompt longer than a chunk leaves the next one empty.
             if end > start {
                 chunks.push(start..end);
                 start = end;

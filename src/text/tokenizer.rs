@@ -1,4 +1,4 @@
-//! From text to tokens.
+//! Tokenizers of text towers.
 
 use std::collections::HashMap;
 
@@ -34,6 +34,7 @@ impl Tokenizer {
     /// The content is neither, has tokens that the tower has no row for, or lacks the tokens that start and end a text.
     pub fn parse(file: &str, bytes: &[u8], vocabulary: usize) -> Result<Self> {
         let refused = |problem: String| TextError::Tokenizer { file: file.into(), problem };
+        // A list of merges begins with a line that says what it is, or with gzip's two bytes.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             let bpe = Bpe::parse(bytes, vocabulary).map_err(refused)?;
             return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(Box::new(bpe)) });
@@ -47,6 +48,7 @@ impl Tokenizer {
             found.ok_or_else(|| refused(format!("it has no token {}, which every prompt needs", names.join(" or "))))
         };
         let (start, end) = (token(STARTS)?, token(ENDS)?);
+        // With the added tokens: the special ones are often among them.
         let tokens: HashMap<String, u32> = parsed.get_vocab(true);
         let last = tokens.iter().max_by_key(|&(_, &id)| id);
         if let Some((token, id)) = last.filter(|&(_, &id)| id as usize >= vocabulary) {
@@ -75,16 +77,20 @@ impl Tokenizer {
         let refused = |problem: String| TextError::Tokens { text: text.into(), problem };
         let tokens = match &self.model {
             Model::HuggingFace(tokenizer) => {
+                // Start and end are added by the caller, who cuts prompts between them.
                 let encoding = tokenizer.encode_fast(clean(text), false).map_err(|error| refused(error.to_string()))?;
                 encoding.get_ids().to_vec()
             }
             Model::OpenAi(bpe) => {
+                // The pattern for words would take the name apart, and its pieces are tokens like any other.
                 if STARTS.iter().chain(&ENDS).any(|special| text.to_lowercase().contains(special)) {
                     return Err(refused("contains the name of a special token".into()));
                 }
                 bpe.encode(text)
             }
         };
+        // CLIP's `tokenizer.json` has the end token stand for what it does not know, so that the two cannot be told
+        // apart.
         if tokens.iter().any(|&token| token == self.start || token == self.end) {
             return Err(refused("has a character that the model's vocabulary lacks, or the token that starts or ends a text; use other words".into()));
         }

@@ -133,6 +133,7 @@ impl<T: Real> TextTower<T> {
             x = next;
             tapes.push(tape);
         }
+        // Prompts attend to the prefix in the last layer, too, but nobody reads the prefix's own result.
         let (last, last_norm) = last_block.keys_and_values_of(x.view());
         Prefix { tapes, last, last_norm, rows }
     }
@@ -156,6 +157,7 @@ impl<T: Real> TextTower<T> {
         let parts: Vec<Vec<Array2<T>>> = prompts.chunks(CHUNK_ROWS).into_par_iter().map(run).collect();
         let mut parts = parts.into_iter();
         let mut dprefix = parts.next().unwrap_or_else(|| self.no_gradients(prefix.rows));
+        // In the order of the chunks, whichever thread was done first: the order of a sum decides its last bits.
         for part in parts {
             dprefix.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
         }
@@ -165,6 +167,7 @@ impl<T: Real> TextTower<T> {
     /// Runs the own rows of some successive prompts.
     fn run(&self, prefix: &Prefix<T>, prompts: &Prompts<T>, range: Range<usize>, keep: Keep) -> Chunk<T> {
         let segments = Segments::of(prompts.lengths(range.clone()));
+        // Every prompt goes on where the shared beginning ends.
         let positions = prompts.lengths(range.clone()).flat_map(|length| (prefix.rows..).take(length));
         let mut x = prompts.own_rows(range).to_owned();
         x.rows_mut().into_iter().zip(positions).for_each(|(mut row, position)| row += &self.positions.row(position));
@@ -173,6 +176,7 @@ impl<T: Real> TextTower<T> {
             let scope = Scope { prefix: prefix.layer(layer), segments: &segments, queries: self.queries(layer) };
             let (next, tape) = block.forward(x, scope);
             x = next;
+            // Without a backward pass a layer's intermediates are freed before the next layer runs.
             if keep == Keep::Tapes {
                 tapes.push(tape);
             }
@@ -205,7 +209,9 @@ impl<T: Real> TextTower<T> {
 
     fn prefix_backward(&self, prefix: &Prefix<T>, dprefix: &[Array2<T>]) -> Array2<T> {
         let segments = Segments::of([prefix.rows]);
+        // The prefix has no prefix itself: what the layers would add to its gradient goes into an array without rows.
         let mut nothing = self.no_prefix();
+        // In the last layer the prefix has keys and values alone.
         let last = self.blocks.len() - 1;
         let mut dx = self.blocks[last].keys_and_values_backward(&prefix.last_norm, dprefix[last].view());
         for layer in (0..last).rev() {

@@ -53,10 +53,10 @@ impl WeightsFile {
     /// It cannot be mapped, or is no safetensors file.
     pub(crate) fn map(path: &Path, file: &File) -> Result<Self> {
         let unreadable = |source| TextError::Unreadable { path: path.into(), source };
-        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its name
-        // later, so that only a program that writes into this very file can change or shorten it. No code of this crate
-        // does: files are written under another name and renamed. That no other program does cannot be had here, as in
-        // no program that maps files; the file's mode is what keeps them from it.
+        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its
+        // name later, so that only a program that writes into this very file can change or shorten it. No code of this
+        // crate does: files are written under another name and renamed. Other programs cannot be kept from it here, as
+        // in any program that maps files; the file's mode has to do that.
         let map = unsafe { Mmap::map(file) }.map_err(unreadable)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Self::parse(name, Bytes::Mapped(map))
@@ -72,6 +72,7 @@ impl WeightsFile {
 
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
         match SafeTensors::read_metadata(&bytes) {
+            // Eight bytes before the header hold its length.
             Ok((header, tensors)) => Ok(Self { name, data_start: header + 8, tensors, bytes }),
             Err(error) => Err(TensorError {
                 file: name,
@@ -153,6 +154,7 @@ impl WeightsFile {
         let width = shape[1];
         let mut table = Array2::zeros((rows.len(), width));
         for (mut target, &row) in table.rows_mut().into_iter().zip(rows) {
+            // Within the table: its reader, `Naming::token_rows`, refuses tokens past its end.
             let start = row as usize * width;
             let values = self.values::<T>(tensor, &shape, start..start + width)?;
             target.iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
@@ -177,8 +179,10 @@ impl WeightsFile {
             }
         };
         let start = self.data_start + info.data_offsets.0;
+        // In bounds: opening the file compared every offset with its length and its tensor's shape.
         let data = &self.bytes[start + range.start * size..start + range.end * size];
         let bytes = data.chunks_exact(size);
+        // From bytes, because a tensor in a file need not be aligned, and is little-endian on any machine.
         let to_single: fn(&[u8]) -> f32 = match info.dtype {
             Dtype::F32 => |b| f32::from_le_bytes(b.try_into().expect("chunks of four bytes")),
             Dtype::F16 => |b| f16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),

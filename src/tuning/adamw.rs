@@ -76,6 +76,7 @@ impl<T: NdFloat> Rule<T> {
     fn at_step(settings: &AdamWSettings, step: usize) -> Self {
         let cast = |value: f64| T::from(value).expect("settings are finite and fit in any float");
         let AdamWSettings { learning_rate, betas: (beta1, beta2), epsilon, weight_decay } = *settings;
+        // The constants are put together in f64 and rounded once, as PyTorch does with Python's numbers.
         let corrected = |beta: f64| 1.0 - beta.powi(step as i32);
         Self {
             keep: cast(1.0 - learning_rate * weight_decay),
@@ -85,6 +86,8 @@ impl<T: NdFloat> Rule<T> {
             beta2: cast(beta2),
             gain2: cast(1.0 - beta2),
             epsilon: cast(epsilon),
+            // The square of 100 √m is 10⁴ m, with m the smallest normal number. Times `gain2`, 10⁻³, it is still
+            // normal.
             negligible: cast(100.0) * T::min_positive_value().sqrt(),
         }
     }
@@ -93,9 +96,11 @@ impl<T: NdFloat> Rule<T> {
         // The square of such a slope is subnormal or 0, which is a hundred times slower to compute with, and beside
         // epsilon it moves its parameter by nothing: classes far from every view have only such slopes.
         let slope = if slope.abs() < self.negligible { T::zero() } else { slope };
+        // PyTorch's `lerp_`. `beta1 * first + gain1 * slope` is the same on paper and differs in the last bit.
         *first += (slope - *first) * self.gain1;
         *second = *second * self.beta2 + slope * slope * self.gain2;
         let denominator = second.sqrt() / self.root_correction + self.epsilon;
+        // Decoupled: the decay scales the parameter itself and does not enter the moments.
         *parameter = *parameter * self.keep - self.step_size * *first / denominator;
     }
 }

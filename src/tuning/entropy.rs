@@ -33,6 +33,7 @@ pub fn mean_entropy_backward<T: NdFloat>(tape: EntropyTape<T>) -> Array2<T> {
 
 /// The mean of the views' own entropies with weights `[S]`, which need not sum to 1: `Σ w_i H_i / Σ w_i`.
 pub fn weighted_entropy<T: NdFloat>(logits: &Array2<T>, weights: ArrayView1<T>) -> (T, EntropyTape<T>) {
+    // From log-probabilities p ln p needs no logarithm of a probability that has become 0.
     let mut log_probs = logits.as_standard_layout().into_owned();
     for mut row in log_probs.rows_mut() {
         log_softmax_inplace(row.as_slice_mut().expect("rows of an owned standard-layout array are contiguous"));
@@ -47,6 +48,7 @@ pub fn weighted_entropy<T: NdFloat>(logits: &Array2<T>, weights: ArrayView1<T>) 
 ///
 /// With `p = softmax(z)` and `H` a view's entropy, `dH/dz_c = -p_c (ln p_c + H)`.
 pub fn weighted_entropy_backward<T: NdFloat>(tape: EntropyTape<T>, weights: ArrayView1<T>) -> Array2<T> {
+    // The tape comes by value, so that the gradient can be written over the log-probabilities.
     let EntropyTape { log_probs: mut dlogits, entropies } = tape;
     let total = weights.sum();
     for ((mut row, &entropy), &weight) in dlogits.rows_mut().into_iter().zip(&entropies).zip(weights) {

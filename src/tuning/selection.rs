@@ -16,6 +16,8 @@ pub(crate) fn confident_views<T: Real>(logits: ArrayView2<T>, fraction: f64) -> 
 ///
 /// `fraction` is in 0–1 (R-TPT: 0.1). Equals go by index; NaN counts as the largest entropy.
 pub(crate) fn select_confident(entropies: &[f64], fraction: f64) -> Vec<usize> {
+    // Cut like `int(n * fraction)` in R-TPT's code, so that a product just below a whole number counts as it does
+    // there. `clamp` panics without any view, but an image has at least one.
     let count = ((entropies.len() as f64 * fraction) as usize).clamp(1, entropies.len());
     let key = |index: usize| if entropies[index].is_nan() { f64::INFINITY } else { entropies[index] };
     let mut order: Vec<usize> = (0..entropies.len()).collect();

@@ -24,6 +24,8 @@ const SEVERITY: f64 = 1.0;
 
 /// A random part of `image` at `resolution`, mirrored half of the time: the `crop` augmentation.
 pub(crate) fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &mut Sampler) -> Pixels {
+    // The order of the draws decides the view. With another order the same seed would give other crops, and features
+    // that this version has cached would be those of the old ones.
     let region = crop_region(image.width(), image.height(), sampler);
     let mut crop = resize(image, region, resolution, resolution, Filter::Bilinear);
     if sampler.coin() {
@@ -36,6 +38,7 @@ pub(crate) fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &m
 ///
 /// The mix is `m x + (1 - m) Σ wᵢ chainᵢ(x)` in float, `w` from Dirichlet(1, 1, 1) and `m` from Beta(1, 1).
 pub(crate) fn augmix(crop: &Pixels, sampler: &mut Sampler, mut emit: impl FnMut(usize, f32)) {
+    // In f32, as the reference code rounds them (`np.float32`).
     let weights = sampler.dirichlet3().map(|weight| weight as f32);
     // Beta(1, 1) is the uniform distribution.
     let keep = sampler.uniform(0.0, 1.0) as f32;
@@ -46,6 +49,8 @@ pub(crate) fn augmix(crop: &Pixels, sampler: &mut Sampler, mut emit: impl FnMut(
         }
         chain
     });
+    // The reference mixes tensors that are already normalised. The weights add up to 1, so mixing before the
+    // normalisation is the same.
     for (offset, &byte) in crop.bytes().iter().enumerate() {
         let mixed: f32 = chains.iter().zip(weights).map(|(chain, w)| w * unit(chain.bytes()[offset])).sum();
         emit(offset, keep * unit(byte) + (1.0 - keep) * mixed);
@@ -61,7 +66,10 @@ fn crop_region(width: usize, height: usize, sampler: &mut Sampler) -> Region {
     let area = (width * height) as f64;
     for _ in 0..CROP_ATTEMPTS {
         let target = area * sampler.uniform(CROP_SCALE.0, CROP_SCALE.1);
+        // The logarithm is uniform, so that tall and wide crops are equally likely. The standard library's `exp` and
+        // `ln` are the platform's and may differ in the last bit; libm's are the same everywhere, and so are the crops.
         let ratio = libm::exp(sampler.uniform(libm::log(CROP_RATIO.0), libm::log(CROP_RATIO.1)));
+        // torchvision uses Python's `round`, which takes halves to the even number.
         let crop_width = (target * ratio).sqrt().round_ties_even() as usize;
         let crop_height = (target / ratio).sqrt().round_ties_even() as usize;
         if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
@@ -74,6 +82,7 @@ fn crop_region(width: usize, height: usize, sampler: &mut Sampler) -> Region {
 }
 
 fn central_region(width: usize, height: usize) -> Region {
+    // torchvision's fallback: as much of the image as the allowed shapes cover.
     let ratio = width as f64 / height as f64;
     let (crop_width, crop_height) = if ratio < CROP_RATIO.0 {
         (width, (width as f64 / CROP_RATIO.0).round_ties_even() as usize)
@@ -107,11 +116,14 @@ impl Operation {
     fn random(sampler: &mut Sampler, side: usize) -> Self {
         let kind = sampler.below(9);
         if kind < 2 {
+            // The reference draws no strength for these two.
             return if kind == 0 { Self::Autocontrast } else { Self::Equalize };
         }
+        // AugMix's `sample_level` draws from 0.1 up to the severity; a level is out of 10.
         let level = sampler.uniform(0.1, SEVERITY) / 10.0;
         let shift_max = side as f64 / 3.0;
         match kind {
+            // Casts cut here as the reference's `int` does: at severity 1 four bits are always kept.
             2 => Self::Posterize { bits: 4 - (level * 4.0) as u32 },
             3 => Self::Rotate { degrees: signed((level * 30.0).trunc(), sampler) as i32 },
             4 => Self::Solarize { threshold: 256 - (level * 256.0) as u32 },
@@ -157,6 +169,7 @@ mod tests {
             assert!(region.left + region.width <= 300 && region.top + region.height <= 200);
             let scale = (region.width * region.height) as f64 / 60_000.0;
             let ratio = region.width as f64 / region.height as f64;
+            // Sides are whole pixels, so that both pass their bounds a little.
             assert!((0.075..=1.005).contains(&scale), "{region:?}");
             assert!((0.72..=1.39).contains(&ratio), "{region:?}");
         }
@@ -194,6 +207,7 @@ mod tests {
             let operation = Operation::random(&mut sampler, 224);
             seen.insert(std::mem::discriminant(&operation));
             match operation {
+                // Levels are 0.01 to 0.1.
                 Operation::Posterize { bits } => assert_eq!(bits, 4),
                 Operation::Rotate { degrees } => assert!((-2..=2).contains(&degrees)),
                 Operation::Solarize { threshold } => assert!((231..=254).contains(&threshold)),

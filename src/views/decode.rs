@@ -52,6 +52,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels> {
 /// # Errors
 /// As [`decode`], for damage only where the decoder gives no pixels.
 pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
+    // Asked first: the guess of the format would call an empty file one of no known kind.
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
@@ -61,10 +62,12 @@ pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|source| ImageError::Corrupt { source: source.into() })?;
+    // The crate recognises more formats than it was built to decode. For those its error would name no kind.
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
         return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
     }
     let format = reader.format();
+    // Set before the decoder exists, because the PNG decoder reads colour profiles and text while it is made.
     reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
@@ -83,6 +86,8 @@ pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
 /// Kind of a file that is not read, by its first bytes.
 fn kind_of(bytes: &[u8]) -> &'static str {
     let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
+    // An ISO media file begins with a box that lists its main brand, a version and the brands it is compatible with.
+    // The version is looked at like a brand and matches none.
     let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));
     match bytes {
         [b'G', b'I', b'F', b'8', ..] => "a GIF image",
@@ -90,12 +95,14 @@ fn kind_of(bytes: &[u8]) -> &'static str {
         [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => "a JPEG XL image",
         [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => "a JPEG 2000 image",
         [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+        // AVIF before HEIC: an AVIF file may list `mif1` as well.
         [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => "an AVIF image",
         [_, _, _, _, b'f', b't', b'y', b'p', ..]
             if has_brand(&[b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"]) =>
         {
             "a HEIC image"
         }
+        // MP4 and QuickTime use the same container.
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a film",
         _ => "of no known kind",
     }
@@ -123,6 +130,7 @@ fn corrupt(source: image::ImageError) -> ImageError {
 
 fn to_pixels(image: DynamicImage) -> Pixels {
     let (width, height) = (image.width() as usize, image.height() as usize);
+    // The crate's own conversion rounds to the nearest of 256 levels, which Pillow does not do.
     let high = |value: u16| (value >> 8) as u8;
     let bytes = match image {
         DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),

@@ -16,6 +16,7 @@ pub fn affine(image: &Pixels, map: Affine) -> Pixels {
             let center_x = x as f64 + 0.5;
             let source_x = a * center_x + b * center_y + c;
             let source_y = d * center_x + e * center_y + f;
+            // Pillow tests the point alone, not the four pixels around it, so that no edge is mixed with black.
             if (0.0..width as f64).contains(&source_x) && (0.0..height as f64).contains(&source_y) {
                 target.copy_from_slice(&bilinear(image, source_x - 0.5, source_y - 0.5));
             }
@@ -29,6 +30,8 @@ pub fn rotate(image: &Pixels, degrees: i32) -> Pixels {
     if degrees % 360 == 0 {
         return image.clone();
     }
+    // The map leads from output to input, which turns the other way. libm's sine and cosine are the same on every
+    // platform.
     let angle = -f64::from(degrees.rem_euclid(360)).to_radians();
     let (sine, cosine) = (round_15(libm::sin(angle)), round_15(libm::cos(angle)));
     let (center_x, center_y) = (image.width() as f64 / 2.0, image.height() as f64 / 2.0);
@@ -45,6 +48,7 @@ fn round_15(value: f64) -> f64 {
 fn bilinear(image: &Pixels, x: f64, y: f64) -> [u8; 3] {
     let (left, top) = (x.floor(), y.floor());
     let (weight_x, weight_y) = (x - left, y - top);
+    // Within half a pixel of an edge one neighbour lies outside; Pillow repeats the edge.
     let clip = |position: f64, size: usize| position.clamp(0.0, (size - 1) as f64) as usize;
     let (x0, x1) = (clip(left, image.width()), clip(left + 1.0, image.width()));
     let (y0, y1) = (clip(top, image.height()), clip(top + 1.0, image.height()));

@@ -48,16 +48,18 @@ pub enum Augment {
     Augmix,
 }
 
-/// Everything besides the image that decides the views: one type for flags, manifests, recordings, calibrations and results.
+/// Settings that decide the views of an image: one type for flags, manifests, recordings, calibrations and results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ViewSettings {
     /// Number of views V, the clean one included.
+    // `count` is the manifest's name for it.
     #[serde(rename = "views", alias = "count")]
     pub count: usize,
     /// Augmentation of views 1..V.
     pub augment: Augment,
     /// Seed that is mixed with the content digest.
+    // Manifests have no seed.
     #[serde(default)]
     pub seed: u64,
 }
@@ -66,7 +68,7 @@ impl ViewSettings {
     /// Range check of the number of views.
     ///
     /// # Errors
-    /// It is not.
+    /// The number is out of its range.
     pub fn check(&self) -> Result<()> {
         if (1..=VIEWS_MAX).contains(&self.count) {
             return Ok(());
@@ -140,12 +142,15 @@ fn augmented_view(
 
 /// Size after the short side becomes `side`; the long side is cut to a whole number, as torchvision's Resize does.
 fn short_side_to(width: usize, height: usize, side: usize) -> (usize, usize) {
+    // Multiplied before it is divided, as in `int(size * long / short)`: the other order may round below a whole
+    // number.
     let long = |short: usize, long: usize| (side as f64 * long as f64 / short as f64) as usize;
     if width <= height { (side, long(width, height)) } else { (long(height, width), side) }
 }
 
 /// First column or row of a central crop; halves round to even, as Python's `round` in torchvision's CenterCrop.
 fn central_offset(size: usize, side: usize) -> usize {
+    // Never below 0: after the resize no side is shorter than `side`.
     ((size - side) as f64 / 2.0).round_ties_even() as usize
 }
 
@@ -155,6 +160,7 @@ fn normalized(value: f32, preprocessing: &Preprocessing, channel: usize) -> f32 
 
 fn write_bytes(crop: &Pixels, preprocessing: &Preprocessing, view: &mut ArrayViewMut3<f32>) {
     for channel in 0..3 {
+        // A byte has 256 values and an image many more pixels, so that divisions are done once a value.
         let table: [f32; 256] = std::array::from_fn(|byte| normalized(byte as f32 / 255.0, preprocessing, channel));
         let mut plane = view.index_axis_mut(Axis(0), channel);
         for (value, pixel) in plane.iter_mut().zip(crop.bytes().chunks_exact(3)) {

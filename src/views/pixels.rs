@@ -28,6 +28,7 @@ impl Pixels {
     /// If a side is 0 or `bytes` is not `width * height * 3` long: both are mistakes of the caller.
     pub fn new(width: usize, height: usize, bytes: Vec<u8>) -> Self {
         assert!(width > 0 && height > 0, "an image has at least one pixel");
+        // No overflow, not even in 32 bits: `IMAGE_PIXELS_MAX` and `CAMERA_SIDE_MAX` bound the area of what comes in.
         assert_eq!(bytes.len(), width * height * 3, "three bytes a pixel");
         Self { width, height, bytes }
     }

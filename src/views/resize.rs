@@ -35,6 +35,7 @@ pub fn resize(image: &Pixels, region: Region, width: usize, height: usize, filte
 pub fn resize_window(image: &Pixels, region: Region, size: (usize, usize), window: Region, filter: Filter) -> Pixels {
     let columns = Taps::new(region.width, size.0, window.left..window.left + window.width, filter);
     let rows = Taps::new(region.height, size.1, window.top..window.top + window.height, filter);
+    // Pillow leaves out a pass that changes no size.
     let narrowed = if size.0 == region.width {
         image.crop(Region { left: region.left + window.left, width: window.width, ..region })
     } else {
@@ -71,6 +72,7 @@ fn resize_rows(image: &Pixels, region: Region, taps: &Taps) -> Pixels {
 /// The vertical pass: every column to the rows of `taps`.
 fn resize_columns(image: &Pixels, taps: &Taps) -> Pixels {
     let mut out = Pixels::black(image.width(), taps.len());
+    // A row of sums at a time reads memory in order. The sums are of integers, so that their order does not matter.
     let mut sums = vec![ROUND; image.width() * 3];
     for y in 0..taps.len() {
         let (start, weights) = taps.of(y);
@@ -91,10 +93,11 @@ fn resize_columns(image: &Pixels, taps: &Taps) -> Pixels {
 const ROUND: i32 = 1 << (PRECISION_BITS - 1);
 
 fn to_byte(sum: i32) -> u8 {
+    // The bicubic filter has negative lobes: sums may lie below 0 or above 255.
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// For each output position, the first input position it reads and the fixed-point weights from there on.
+/// First input position of each output position, and the fixed-point weights from there on.
 struct Taps {
     starts: Vec<usize>,
     ends: Vec<usize>,
@@ -105,6 +108,7 @@ impl Taps {
     /// Taps of the output `positions` when `input` samples become `output`.
     fn new(input: usize, output: usize, positions: Range<usize>, filter: Filter) -> Self {
         let scale = input as f64 / output as f64;
+        // Pillow stretches the filter only when it shrinks; enlarging interpolates.
         let stretch = scale.max(1.0);
         let support = filter.support() * stretch;
         let mut taps = Self { starts: vec![], ends: vec![], weights: vec![] };
@@ -116,6 +120,7 @@ impl Taps {
             let end = ((center + support + 0.5) as usize).min(input);
             exact.clear();
             exact.extend((start..end).map(|x| filter.weight((x as f64 - center + 0.5) / stretch)));
+            // At the edges a part of the filter is cut off. The rest must add up to 1 again.
             let total: f64 = exact.iter().sum();
             taps.starts.push(start);
             taps.weights.extend(exact.iter().map(|weight| fixed_point(weight / total)));
@@ -135,6 +140,7 @@ impl Taps {
 }
 
 fn fixed_point(weight: f64) -> i32 {
+    // `round` takes halves away from 0, as Pillow's `(int)(x ± 0.5)` does.
     (weight * f64::from(1 << PRECISION_BITS)).round() as i32
 }
 
@@ -149,12 +155,14 @@ impl Filter {
 
     fn weight(self, x: f64) -> f64 {
         if self == Self::Box {
+            // Open on one side, as in Pillow, so that a sample on the border of two pixels counts for one of them.
             return if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 };
         }
         let x = x.abs();
         match self {
             Self::Box => 0.0,
             Self::Bilinear => (1.0 - x).max(0.0),
+            // Keys' kernel for a = -0.5: (a+2)|x|³ - (a+3)|x|² + 1, then a|x|³ - 5a|x|² + 8a|x| - 4a.
             Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
             Self::Bicubic => 0.0,

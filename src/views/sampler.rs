@@ -11,6 +11,7 @@ impl Sampler {
     /// The stream of view `view` of the image with this digest (BLAKE3 of its bytes) under the user's `seed`.
     pub fn new(digest: &[u8; 32], seed: u64, view: usize) -> Self {
         let mut hasher = blake3::Hasher::new();
+        // Sets these keys apart from other digests of the same bytes.
         hasher.update(b"rtpt-edge views 1");
         hasher.update(digest);
         hasher.update(&seed.to_le_bytes());
@@ -21,6 +22,7 @@ impl Sampler {
 
     /// Uniform in [low, high).
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        // A float has 53 significant bits: with more, the largest values would round up to 1.
         let unit = (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         low + (high - low) * unit
     }

@@ -16,6 +16,7 @@ pub fn autocontrast(image: &mut Pixels) {
         }
         let scale = 255.0 / (high - low) as f64;
         let offset = -(low as f64) * scale;
+        // The cast cuts, as Pillow's `int` does.
         table(|value| (value as f64 * scale + offset).clamp(0.0, 255.0) as u8)
     });
 }
@@ -23,6 +24,7 @@ pub fn autocontrast(image: &mut Pixels) {
 /// Flattens each channel's histogram.
 pub fn equalize(image: &mut Pixels) {
     apply(image, |histogram| {
+        // Pillow leaves the brightest level that occurs out of the total: the steps are those below it.
         let last = histogram.iter().rev().find(|&&count| count > 0).copied().unwrap_or(0);
         let total: usize = histogram.iter().sum();
         let step = (total - last) / 255;
@@ -33,6 +35,7 @@ pub fn equalize(image: &mut Pixels) {
         let mut below = step / 2;
         let mut lookup = [0; 256];
         for (entry, &count) in lookup.iter_mut().zip(histogram) {
+            // `step` is rounded down, so that the quotient may pass 255.
             *entry = (below / step).min(255) as u8;
             below += count;
         }

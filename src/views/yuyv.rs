@@ -6,7 +6,9 @@ use super::pixels::Pixels;
 ///
 /// `None` if a side is 0, the width is odd, or there are fewer bytes than the rows need.
 pub fn yuyv_pixels(width: usize, height: usize, stride: usize, bytes: &[u8]) -> Option<Pixels> {
+    // The sizes come from a driver, so that products may overflow.
     let row_bytes = width.checked_mul(2)?;
+    // The last row needs no padding.
     let whole = stride.checked_mul(height.checked_sub(1)?)?.checked_add(row_bytes)?;
     if width == 0 || width % 2 == 1 || stride < row_bytes || bytes.len() < whole {
         return None;
@@ -16,6 +18,7 @@ pub fn yuyv_pixels(width: usize, height: usize, stride: usize, bytes: &[u8]) -> 
         for pair in row[..row_bytes].chunks_exact(4) {
             let (u, v) = (i32::from(pair[1]) - 128, i32::from(pair[3]) - 128);
             for luma in [pair[0], pair[2]] {
+                // BT.601's coefficients times 256: 298 is 256 · 255 / 219, and adding 128 rounds.
                 let y = 298 * (i32::from(luma) - 16);
                 let level = |value: i32| ((value + 128) >> 8).clamp(0, 255) as u8;
                 rgb.extend([level(y + 409 * v), level(y - 100 * u - 208 * v), level(y + 516 * u)]);
