@@ -138,8 +138,8 @@ def texts() -> None:
          "Content-Type: image/jpeg\r\nContent-Length: 4\r\n\r\nabcdGET / HTTP/1.1\r\nHost: x\r\n\r\n")
     seed("http_head", "chunked", f"PUT /v1/labels HTTP/1.1\r\n{head}Origin: http://evil\r\n"
          "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
-    seed("disk_cache", "magic", bytes([0, 0, 0, 0]))
-    seed("disk_cache", "value", bytes([0, 16, 0, 1, 7, 32, 0, 255]))
+    seed("disk_cache", "checksum", bytes([0, 0, 0]))
+    seed("disk_cache", "shape", bytes([16, 0, 1, 20, 0, 255]))
 
 
 def recording() -> None:

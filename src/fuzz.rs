@@ -17,7 +17,7 @@ use ndarray::{Array2, Array4};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bundle::{Manifest, TensorFile};
-use crate::cache::{CacheScope, FILE_NAME, FeatureCache};
+use crate::cache::{CacheScope, FOLDER_NAME, FeatureCache};
 use crate::daemon::{ClientStream, Peer, Token, check_head, check_peer, classify_query};
 use crate::encoder::{Encoder, EncoderModel, EncoderShape, OnnxFile};
 use crate::eval::dataset::{DataSet, DataSetOptions};
@@ -53,7 +53,7 @@ pub const TARGETS: [Target; 19] = [
     target("config", config),
     target("data_set", data_set),
     target("decode", decode_image),
-    containing("disk_cache", disk_cache),
+    target("disk_cache", disk_cache),
     target("http_head", http_head),
     target("hugging_face_config", hugging_face_config),
     target("jpeg_splitter", jpeg_splitter),
@@ -92,36 +92,28 @@ fn decode_image(bytes: &[u8], _: &Path) {
     assert_eq!(pixels.bytes().len() as u64, area * 3);
 }
 
-/// A sound database with some bytes changed: three bytes of offset and one of value a change.
+/// A sound file of the cache with some bytes changed: two bytes of offset and one of value a change. Then the bytes as
+/// they are.
 fn disk_cache(bytes: &[u8], folder: &Path) {
-    let path = folder.join(FILE_NAME);
     let views = ViewSettings { count: 2, augment: Augment::Crop, seed: 0 };
-    let scope = CacheScope::new(&blake3::hash(b"encoder"), &views, 1, "device");
-    let keys = [1_u8, 2, 3].map(|number| scope.key(&blake3::hash(&[number])));
+    let key = CacheScope::new(&blake3::hash(b"encoder"), &views, 1, "device").key(&blake3::hash(b"image"));
     let features = Arc::new(Array2::from_shape_fn((2, 4), |(view, column)| (view * 4 + column) as f32));
-    let pristine = folder.join("pristine");
-    if !pristine.exists() {
-        let cache = FeatureCache::in_memory(0).with_disk(folder, 1 << 20);
-        keys.iter().take(2).for_each(|key| cache.put(key, &features));
-        cache.flush();
-        drop(cache);
-        fs::rename(&path, &pristine).expect("the folder is the target's own");
-    }
-    let mut content = fs::read(&pristine).expect("it was just made");
-    for change in bytes.chunks_exact(4) {
-        let offset = u32::from_le_bytes([change[0], change[1], change[2], 0]) as usize;
+    let open = || FeatureCache::in_memory(0).with_disk(folder, 1 << 20);
+    open().put(&key, &features);
+    let files = fs::read_dir(folder.join(FOLDER_NAME)).expect("it was just written");
+    let path = files.flatten().next().expect("there is one file").path();
+    let mut content = fs::read(&path).expect("it was just written");
+    for change in bytes.chunks_exact(3) {
+        let offset = usize::from(u16::from_le_bytes([change[0], change[1]]));
         let length = content.len();
-        content[offset % length] = change[3];
+        content[offset % length] = change[2];
     }
-    fs::write(&path, content).expect("the folder is the target's own");
-    let cache = FeatureCache::in_memory(0).with_disk(folder, 1 << 20);
-    for key in &keys {
-        if let Some(found) = cache.get(key) {
-            assert_eq!(found, features, "a damaged entry was used");
+    for content in [content, bytes.to_vec()] {
+        fs::write(&path, content).expect("the folder is the target's own");
+        if let Some(found) = open().get(&key) {
+            assert_eq!(found, features, "damaged features were used");
         }
     }
-    cache.put(&keys[2], &features);
-    cache.flush();
 }
 
 /// What comes over a connection, as the daemon's own server reads it.

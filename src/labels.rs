@@ -71,7 +71,8 @@ fn labels_hint(path: &Path) -> String {
         return "a labels file is UTF-8 text, one label a line".into();
     }
     // For a shell: within quotes a quote has to end them, stand escaped, and begin them again.
-    let lines: String = name.split(',').map(|label| label.trim().replace('\'', "'\\''") + "\\n").collect();
+    let lines: String =
+        name.split(',').map(|label| label.trim().replace('%', "%%").replace('\'', "'\\''") + "\\n").collect();
     format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 

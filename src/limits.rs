@@ -70,8 +70,6 @@ pub(crate) const CLASS_CUTOFF_MAX: f64 = 0.1;
 pub(crate) const CACHE_MEMORY_BYTES: usize = 32 << 20;
 /// Features kept on disk by default (bytes): 8,192 such images.
 pub(crate) const CACHE_DISK_BYTES: u64 = 1 << 30;
-/// Pages of the cache on disk that are held in memory (bytes); redb's default is 1 GiB, which small devices lack.
-pub(crate) const CACHE_PAGES_BYTES: usize = 8 << 20;
 /// Images whose features wait for one write to disk (count).
 pub(crate) const CACHE_PENDING_MAX: usize = 32;
 
@@ -106,8 +104,14 @@ pub(crate) const SOURCE_TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
 /// Requests that wait for the encoder, by default and at most (count).
 pub(crate) const QUEUE: (usize, usize) = (16, 1024);
-/// Connections open at once (count); a further one gets 503.
-pub(crate) const CONNECTIONS_MAX: usize = 512;
+/// Connections of this device's programs over the Unix socket that are open at once (count); a further one gets 503.
+pub(crate) const LOCAL_CONNECTIONS_MAX: usize = 128;
+/// Connections over TCP that are open at once (count); a further one gets 503.
+pub(crate) const REMOTE_CONNECTIONS_MAX: usize = 256;
+/// Connections over TCP from one other device that are open at once (count): a page has seven at most.
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 32;
+/// Connections past these bounds that are told so at once (count); others are closed without a word.
+pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// Clients that watch events at once (count).
 pub(crate) const WATCHERS_MAX: usize = 32;
 /// Headers of one request (count).
@@ -116,8 +120,11 @@ pub(crate) const HEADERS_MAX: usize = 64;
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Headers (count) and request head (bytes) past which a connection is ended before the request is looked at.
 pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
-/// Bodies that are held in memory at once, over all requests (bytes): three of the largest images.
-pub(crate) const BODIES_BYTES_MAX: usize = 192 << 20;
+/// Bodies that are held in memory at once, over all requests of the Unix socket and over all of TCP (bytes): one
+/// and a half of the largest images each.
+pub(crate) const BODIES_BYTES_MAX: (usize, usize) = (96 << 20, 96 << 20);
+/// Share of the queue that requests over TCP leave to the Unix socket's (one part in so many).
+pub(crate) const QUEUE_RESERVED_PART: usize = 4;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
 /// Longest time that a client may take over the head of a request (milliseconds).

@@ -146,7 +146,11 @@ fn walk(folder: &Path, depth: usize, most: usize, found: &mut Vec<Result<PathBuf
     paths.sort();
     for path in paths {
         if found.len() >= most {
-            return found.push(Err(too_large("images", most)));
+            // Said once, and not again by every folder around this one.
+            if found.len() == most {
+                found.push(Err(too_large("images", most)));
+            }
+            return;
         }
         // A linked folder may lead back to itself; a linked file is as good as a file.
         if path.is_dir() && !path.is_symlink() {

@@ -1,8 +1,11 @@
 //! One daemon a socket, a folder, a recording.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::files::FileError;
@@ -64,8 +67,14 @@ impl Lock {
     pub(crate) fn take(lock: &Path, path: &Path, resource: Resource) -> Result<Self> {
         let failed = |source| FileError::Unwritable { path: lock.into(), source };
         // Not truncated: until the lock is taken, the number in the file is another process's.
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock);
-        let mut file = open.map_err(failed)?;
+        // Whoever may write the folder could have put a link here, to a file that this process would write over.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
+        let mut file = options.open(lock).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("it is no regular file")).into());
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -92,6 +101,19 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, victim) = (folder.path().join("x.lock"), folder.path().join("precious"));
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &lock).unwrap();
+        assert!(Lock::take(&lock, folder.path(), Resource::State).is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        std::fs::remove_file(&lock).unwrap();
+        nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(Lock::take(&lock, folder.path(), Resource::State).is_err(), "a FIFO is not waited for");
+    }
 
     #[test]
     fn a_lock_is_held_until_it_is_dropped() {

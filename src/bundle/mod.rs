@@ -31,7 +31,7 @@ use crate::labels::{Labels, parse_labels};
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::text::{Prompt, TensorError, TextModel};
 use error::Result;
-use verified::{VerifiedFile, read_bounded, read_verified};
+use verified::{open_verified, read_bounded, read_verified};
 
 /// An open, verified bundle.
 pub struct Bundle {
@@ -93,7 +93,7 @@ impl Bundle {
         let text = text.map(|section| TextFiles::open(folder, section, &manifest.files)).transpose()?;
         // Files that nothing reads are verified as well: a bundle is whole or it is refused.
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
-            VerifiedFile::open(folder, name, record)?;
+            open_verified(folder, name, record)?;
         }
         let mut classes = None;
         let mut labels = None;
@@ -109,7 +109,10 @@ impl Bundle {
             onnx,
             output: manifest.image.output.clone(),
             projection: projection
-                .map(|bytes| TensorFile::parse("the projection", &bytes)?.projection(manifest.embedding))
+                .map(|bytes| {
+                    let name = manifest.image.projection.as_deref().unwrap_or_default();
+                    TensorFile::parse(name, &bytes)?.projection(manifest.embedding)
+                })
                 .transpose()?,
         };
         let (folder, text_model) = (folder.into(), OnceLock::new());

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::error::Result;
 use super::manifest::{FileRecord, TextSection};
-use super::verified::VerifiedFile;
+use super::verified::{file_error, open_verified};
+use crate::files::SteadyFile;
 use crate::limits::TOKENIZER_BYTES_MAX;
 use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
 
@@ -14,8 +15,8 @@ use crate::text::{TextModel, TextTower, Tokenizer, TowerShape, WeightsFile};
 #[derive(Debug)]
 pub(crate) struct TextFiles {
     section: TextSection,
-    weights: VerifiedFile,
-    tokenizer: VerifiedFile,
+    weights: Arc<SteadyFile>,
+    tokenizer: SteadyFile,
 }
 
 impl TextFiles {
@@ -24,10 +25,10 @@ impl TextFiles {
     /// # Errors
     /// A file is missing, or differs from its record.
     pub(crate) fn open(folder: &Path, section: &TextSection, files: &BTreeMap<String, FileRecord>) -> Result<Self> {
-        let verified = |name: &String| VerifiedFile::open(folder, name, &files[name]);
+        let verified = |name: &String| open_verified(folder, name, &files[name]);
         Ok(Self {
             section: section.clone(),
-            weights: verified(&section.file)?,
+            weights: Arc::new(verified(&section.file)?),
             tokenizer: verified(&section.tokenizer)?,
         })
     }
@@ -38,8 +39,10 @@ impl TextFiles {
     /// A file was changed since it was opened, or is not what the section says.
     pub(crate) fn load(&self, embedding: usize) -> Result<TextModel> {
         // The open file, and not its path, under which another file may stand by now.
-        let weights = WeightsFile::map(self.weights.path(), self.weights.file()?)?;
-        let bytes = self.tokenizer.read_up_to(TOKENIZER_BYTES_MAX)?;
+        let weights = WeightsFile::of(Arc::clone(&self.weights))?;
+        // One that is longer than the limit is cut after one byte more, which tells the tokenizer so.
+        let length = self.tokenizer.size().min(TOKENIZER_BYTES_MAX + 1) as usize;
+        let bytes = self.tokenizer.read_at(0, length).map_err(|source| file_error(self.tokenizer.path(), source))?;
         let tokenizer = Tokenizer::parse(&self.section.tokenizer, &bytes, self.section.vocabulary)?;
         let tower = TextTower::load(weights, tower_shape(&self.section, embedding))?;
         Ok(TextModel { tokenizer: Arc::new(tokenizer), tower: Arc::new(tower) })

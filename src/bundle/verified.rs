@@ -1,81 +1,30 @@
 //! Files as the manifest records them: nothing is used before its size and digest were compared.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::{BundleError, Result};
 use super::manifest::FileRecord;
+use crate::files::{SteadyFile, open_regular};
 use crate::limits::BUNDLE_FILE_BYTES_MAX;
 
-/// A file that had its recorded size and digest, open since they were compared.
+/// Opens the file `name` of a folder and compares it with its record: from then on it has that content, or cannot be read.
 ///
-/// Another file that takes its name later is not looked at.
-#[derive(Debug)]
-pub(crate) struct VerifiedFile {
-    path: PathBuf,
-    file: File,
-    record: FileRecord,
-}
-
-impl VerifiedFile {
-    /// Opens the file `name` of a folder and compares it with its record.
-    ///
-    /// # Errors
-    /// It is missing, cannot be read, or has another size or digest.
-    pub(crate) fn open(folder: &Path, name: &str, record: &FileRecord) -> Result<Self> {
-        let path = folder.join(name);
-        let file = File::open(&path).map_err(|source| file_error(&path, source))?;
-        let this = Self { path, file, record: record.clone() };
-        this.check_size()?;
-        let mut hasher = blake3::Hasher::new();
-        hasher
-            // Bounded, because the file may grow while it is read.
-            .update_reader((&this.file).take(BUNDLE_FILE_BYTES_MAX))
-            .map_err(|source| file_error(&this.path, source))?;
-        check_digest(&this.path, record, hasher.finalize())?;
-        Ok(this)
-    }
-
-    /// Path under which it was opened, for messages.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The open file, if it still has its size. Only a change of size shows here that another program wrote into it.
-    ///
-    /// # Errors
-    /// It has another size by now.
-    pub(crate) fn file(&self) -> Result<&File> {
-        self.check_size()?;
-        Ok(&self.file)
-    }
-
-    /// The content, compared once more. One that is longer than `limit` is cut after one byte more, and not compared.
-    ///
-    /// # Errors
-    /// It cannot be read, or has changed.
-    pub(crate) fn read_up_to(&self, limit: u64) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.record.size.min(limit + 1) as usize];
-        // At an offset of its own: readers on several threads share the file's.
-        self.file()?.read_exact_at(&mut bytes, 0).map_err(|source| file_error(&self.path, source))?;
-        if bytes.len() as u64 == self.record.size {
-            check_digest(&self.path, &self.record, blake3::hash(&bytes))?;
-        }
-        Ok(bytes)
-    }
-
-    fn check_size(&self) -> Result<()> {
-        let found = self.file.metadata().map_err(|source| file_error(&self.path, source))?.len();
-        compare_size(&self.path, &self.record, found)
-    }
+/// # Errors
+/// It is missing, cannot be read, or has another size or digest.
+pub(super) fn open_verified(folder: &Path, name: &str, record: &FileRecord) -> Result<SteadyFile> {
+    let path = folder.join(name);
+    let failed = |source| file_error(&path, source);
+    let mut file = SteadyFile::open(&path).map_err(failed)?;
+    compare_size(&path, record, file.size())?;
+    check_digest(&path, record, file.digest().map_err(failed)?)?;
+    Ok(file)
 }
 
 /// The content of the file `name` of a folder.
 ///
 /// # Errors
-/// As [`VerifiedFile::open`].
+/// As [`open_verified`].
 pub(super) fn read_verified(folder: &Path, name: &str, record: &FileRecord) -> Result<Vec<u8>> {
     let path = folder.join(name);
     // The size first: a file that was cut short needs no reading.
@@ -92,7 +41,7 @@ pub(super) fn read_verified(folder: &Path, name: &str, record: &FileRecord) -> R
 /// It is missing, cannot be read, or is longer.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |source| file_error(path, source);
-    let file = File::open(path).map_err(failed)?;
+    let file = open_regular(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();
     if size <= limit {
@@ -126,7 +75,7 @@ fn differs(path: &Path, what: &'static str, expected: String, found: String) -> 
     BundleError::FileDiffers { path: path.into(), what, expected, found }
 }
 
-fn file_error(path: &Path, source: std::io::Error) -> BundleError {
+pub(super) fn file_error(path: &Path, source: std::io::Error) -> BundleError {
     match source.kind() {
         ErrorKind::NotFound => BundleError::FileMissing { path: path.into() },
         _ => BundleError::FileUnreadable { path: path.into(), source },

@@ -1,12 +1,12 @@
 //! Writer of a bundle: files go into a folder beside the target, which gets the target's name when all are there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::Result;
 use super::manifest::{FileRecord, Manifest};
-use crate::files::{FileError, write_file};
+use crate::files::{FileError, folder_of, open_regular, sync_folder, temporary_beside, write_file};
 
 /// A bundle being written. Dropped before it is published it leaves nothing behind.
 pub(crate) struct BundleWriter {
@@ -26,10 +26,13 @@ impl BundleWriter {
             return Err(FileError::Exists { path: target.into() }.into());
         }
         let unwritable = |source| FileError::Unwritable { path: target.into(), source };
-        let name = target.file_name().ok_or_else(|| unwritable(std::io::Error::other("this is no folder name")))?;
-        // Beside the target, because a rename does not cross file systems.
-        let folder = target.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        fs::create_dir_all(&folder).map_err(unwritable)?;
+        let folder = temporary_beside(target).map_err(unwritable)?;
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent).map_err(unwritable)?;
+        }
+        // What a process of this number left behind when it crashed would become part of the bundle.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).map_err(unwritable)?;
         Ok(Self { target: target.into(), folder, files: BTreeMap::new() })
     }
 
@@ -54,7 +57,7 @@ impl BundleWriter {
     pub(crate) fn record(&mut self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
         let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
-        let file = File::open(&path).map_err(unreadable)?;
+        let file = open_regular(&path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file).map_err(unreadable)?;
@@ -85,6 +88,8 @@ impl BundleWriter {
     pub(crate) fn publish(self) -> Result<PathBuf> {
         fs::rename(&self.folder, &self.target)
             .map_err(|source| FileError::Unwritable { path: self.target.clone(), source })?;
+        // Some file systems cannot, and the bundle is there all the same.
+        let _ = sync_folder(folder_of(&self.target));
         Ok(self.target.clone())
     }
 }

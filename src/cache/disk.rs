@@ -1,38 +1,48 @@
-//! Features on disk, in a redb database: every write is a transaction, every value has a checksum.
+//! Features on disk, a file an image, each with a checksum.
+//!
+//! Files, and no database: whatever is wrong with one of them costs its image a run of the encoder and no more, and several
+//! programs may use one folder at once. Nothing waits for the disk, since after a power cut the checksum tells what came
+//! to it whole.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use ndarray::Array2;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::CacheKey;
-use crate::limits::{CACHE_PAGES_BYTES, EMBEDDING_MAX, VIEWS_MAX};
+use crate::files::{Durability, Readers, read_up_to, write_file_as};
+use crate::limits::{EMBEDDING_MAX, VIEWS_MAX};
 
-/// The database's name in its folder.
-pub(crate) const FILE_NAME: &str = "features.redb";
+/// Folder of the features in the cache folder. Its number is the version of what follows.
+pub(crate) const FOLDER_NAME: &str = "features-2";
+/// Database of earlier versions, which this one removes.
+const EARLIER: &str = "features.redb";
+/// Ending of the files' names.
+const ENDING: &str = "features";
+/// Age of a file under a temporary name that no process writes any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// Share of the room that is used once the oldest files have made room: they do not go one by one.
+const FILLED_AGAIN: (u64, u64) = (9, 10);
 
-/// Version of what follows.
-const FORMAT: u64 = 1;
-/// Key to a checksum (16 bytes of BLAKE3 over key and rest), V and D (u32 each) and the features (f32), little-endian.
-const FEATURES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("features");
-/// Number of a write to the key it wrote, so that the oldest are found.
-const ORDER: TableDefinition<u64, &[u8; 32]> = TableDefinition::new("order");
-/// `format`, `bytes` (of all values) and `next` (number of the next write).
-const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
-
+/// Checksum (16 bytes of BLAKE3 over key and rest), V and D (u32 each), before the features (f32); all little-endian.
 const HEADER: usize = 16 + 8;
+/// Largest file (bytes).
+const FILE_BYTES_MAX: u64 = HEADER as u64 + (VIEWS_MAX * EMBEDDING_MAX * 4) as u64;
 
 /// The cache of one folder. What is put into it is written by [`DiskCache::flush`].
 pub(crate) struct DiskCache {
-    pub folder: PathBuf,
-    /// `None` once it is closed.
-    database: Option<Database>,
+    folder: PathBuf,
+    /// Size of the files (bytes), as far as this process knows: others may write as well.
+    bytes: u64,
     bytes_max: u64,
     pending: Vec<(CacheKey, Arc<Array2<f32>>)>,
+    /// Damaged entries that were said to be.
+    damaged: HashSet<CacheKey>,
 }
 
 /// Size of a cache on disk.
@@ -40,56 +50,49 @@ pub(crate) struct DiskCache {
 pub(crate) struct DiskUsage {
     /// Images.
     pub entries: u64,
-    /// Their features (bytes).
+    /// Their files (bytes).
     pub bytes: u64,
-    /// The file (bytes).
-    pub file_bytes: u64,
+}
+
+/// A file of the cache.
+struct Entry {
+    written: SystemTime,
+    path: PathBuf,
+    bytes: u64,
 }
 
 impl DiskCache {
     /// Opens the cache in `folder`, or makes one.
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, String> {
-        fs::create_dir_all(folder).map_err(message_of)?;
-        let path = folder.join(FILE_NAME);
-        guarded(|| {
-            let database = builder().create(&path).map_err(|error| opening(&error))?;
-            let write = database.begin_write().map_err(message_of)?;
-            {
-                let mut numbers = write.open_table(NUMBERS).map_err(message_of)?;
-                let found = numbers.get("format").map_err(message_of)?.map(|guard| guard.value());
-                check_format(found.unwrap_or(FORMAT))?;
-                if found.is_none() {
-                    numbers.insert("format", FORMAT).map_err(message_of)?;
-                    // Made now, because a transaction that only reads cannot make a table.
-                    write.open_table(FEATURES).map_err(message_of)?;
-                    write.open_table(ORDER).map_err(message_of)?;
-                }
-            }
-            write.commit().map_err(message_of)?;
-            Ok(Self { folder: folder.into(), database: Some(database), bytes_max, pending: Vec::new() })
-        })
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> io::Result<Self> {
+        let own = folder.join(FOLDER_NAME);
+        fs::create_dir_all(folder)?;
+        // Others need not see them: features are about the pictures.
+        match DirBuilder::new().mode(0o700).create(&own) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Features can be made anew; a file that nothing reads any more would stay for ever.
+        let _ = fs::remove_file(folder.join(EARLIER));
+        let bytes = entries(&own)?.iter().map(|entry| entry.bytes).sum();
+        Ok(Self { folder: own, bytes, bytes_max, pending: Vec::new(), damaged: HashSet::new() })
     }
 
     /// The features under `key`; `None` if there are none or they are damaged.
-    pub(crate) fn get(&self, key: &CacheKey) -> Result<Option<Array2<f32>>, String> {
-        // At most `CACHE_PENDING_MAX` entries, which need no index.
+    pub(crate) fn get(&mut self, key: &CacheKey) -> io::Result<Option<Array2<f32>>> {
         if let Some((_, features)) = self.pending.iter().find(|(pending, _)| pending == key) {
             return Ok(Some(Array2::clone(features)));
         }
-        guarded(|| {
-            let read = self.database().begin_read().map_err(message_of)?;
-            let table = read.open_table(FEATURES).map_err(message_of)?;
-            let Some(value) = table.get(&key.0).map_err(message_of)? else { return Ok(None) };
-            let features = decode(key, value.value());
-            if features.is_none() {
-                log::warn!("a damaged entry of the feature cache in {} is left alone", self.folder.display());
-            }
-            Ok(features)
-        })
-    }
-
-    fn database(&self) -> &Database {
-        self.database.as_ref().expect("only dropping closes it")
+        let path = self.file(key);
+        let bytes = match read_up_to(&path, FILE_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let features = decode(key, &bytes);
+        if features.is_none() && self.damaged.insert(*key) {
+            log::warn!("the features in {} are damaged and made anew", path.display());
+        }
+        Ok(features)
     }
 
     /// Keeps features until the next flush.
@@ -102,149 +105,87 @@ impl DiskCache {
         self.pending.len()
     }
 
-    /// Writes what is pending in one transaction, and removes the oldest entries where there are too many bytes.
-    pub(crate) fn flush(&mut self) -> Result<(), String> {
-        // Taken whatever comes: after an error the cache is given up.
-        let pending = std::mem::take(&mut self.pending);
-        if pending.is_empty() {
-            return Ok(());
-        }
-        guarded(|| {
-            let mut write = self.database().begin_write().map_err(message_of)?;
-            // After a crash the next start then need not walk the whole file.
-            write.set_quick_repair(true);
-            {
-                let mut features = write.open_table(FEATURES).map_err(message_of)?;
-                let mut order = write.open_table(ORDER).map_err(message_of)?;
-                let mut numbers = write.open_table(NUMBERS).map_err(message_of)?;
-                let number = |name: &str, numbers: &redb::Table<&str, u64>| {
-                    numbers.get(name).map(|guard| guard.map_or(0, |guard| guard.value())).map_err(message_of)
-                };
-                let mut bytes = number("bytes", &numbers)?;
-                let mut next = number("next", &numbers)?;
-                for (key, value) in &pending {
-                    let encoded = encode(key, value);
-                    let old = features.insert(&key.0, encoded.as_slice()).map_err(message_of)?;
-                    bytes += encoded.len() as u64;
-                    match old {
-                        // A damaged entry was written anew; its place in the order stays.
-                        Some(old) => bytes = bytes.saturating_sub(old.value().len() as u64),
-                        None => {
-                            order.insert(next, &key.0).map_err(message_of)?;
-                            next += 1;
-                        }
-                    }
-                }
-                // In the same transaction as the new entries, so that bytes and entries agree after a crash. The oldest
-                // by writing, not by use: a hit writes nothing.
-                while bytes > self.bytes_max {
-                    let Some((_, oldest)) = order.pop_first().map_err(message_of)? else { break };
-                    if let Some(old) = features.remove(oldest.value()).map_err(message_of)? {
-                        bytes = bytes.saturating_sub(old.value().len() as u64);
-                    }
-                }
-                numbers.insert("bytes", bytes).map_err(message_of)?;
-                numbers.insert("next", next).map_err(message_of)?;
+    /// Writes what is pending, and removes the oldest entries where there are too many bytes.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        for (key, features) in std::mem::take(&mut self.pending) {
+            let (path, bytes) = (self.file(&key), encode(&key, &features));
+            let before = path.metadata().map_or(0, |found| found.len());
+            write_file_as(&path, &bytes, Readers::Owner, Durability::Unsynced).map_err(io::Error::other)?;
+            self.bytes = (self.bytes + bytes.len() as u64).saturating_sub(before);
+            if self.bytes > self.bytes_max {
+                self.make_room()?;
             }
-            write.commit().map_err(message_of)
-        })
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> io::Result<()> {
+        let mut entries = entries(&self.folder)?;
+        entries.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
+        self.bytes = entries.iter().map(|entry| entry.bytes).sum();
+        let (part, whole) = FILLED_AGAIN;
+        let wanted = if self.bytes > self.bytes_max { self.bytes_max / whole * part } else { self.bytes_max };
+        for entry in entries {
+            if self.bytes <= wanted {
+                break;
+            }
+            // Another process may have been first.
+            let _ = fs::remove_file(&entry.path);
+            self.bytes -= entry.bytes;
+        }
+        Ok(())
+    }
+
+    fn file(&self, key: &CacheKey) -> PathBuf {
+        self.folder.join(format!("{}.{ENDING}", blake3::Hash::from_bytes(key.0).to_hex()))
+    }
+
+    /// Folder of the files.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
-impl Drop for DiskCache {
-    fn drop(&mut self) {
-        // Closing a damaged database may panic as well as using it.
-        let closed = guarded(|| {
-            drop(self.database.take());
-            Ok(())
-        });
-        if let Err(problem) = closed {
-            log::warn!("the feature cache in {} is not closed as it should be: {problem}", self.folder.display());
+/// The files of the cache, in no order; those that a process left under a temporary name are removed.
+fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Gone between the listing and the look at it: another process made room.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let written = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == ENDING) {
+            found.push(Entry { written, path, bytes: metadata.len() });
+        } else if written.elapsed().is_ok_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(path);
         }
     }
+    Ok(found)
 }
 
 /// Size of the cache in `folder`; `None` if there is none.
-pub(crate) fn usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
-    let path = folder.join(FILE_NAME);
-    let file_bytes = match path.metadata() {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(message_of(error)),
-    };
-    guarded(|| {
-        let database = builder().open(&path).map_err(|error| opening(&error))?;
-        let read = database.begin_read().map_err(message_of)?;
-        let numbers = match read.open_table(NUMBERS) {
-            Ok(numbers) => numbers,
-            Err(TableError::TableDoesNotExist(_)) => return Err("it is a database of another program".into()),
-            Err(error) => return Err(message_of(error)),
-        };
-        let number = |name: &str| numbers.get(name).map(|guard| guard.map_or(0, |guard| guard.value()));
-        check_format(number("format").map_err(message_of)?)?;
-        let features = read.open_table(FEATURES).map_err(message_of)?;
-        let entries = redb::ReadableTableMetadata::len(&features).map_err(message_of)?;
-        Ok(Some(DiskUsage { entries, bytes: number("bytes").map_err(message_of)?, file_bytes }))
-    })
-}
-
-/// Removes the cache in `folder`, whatever is in it, unless another program has it open.
-pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
-    let path = folder.join(FILE_NAME);
-    let bytes = match path.metadata() {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(message_of(error)),
-    };
-    // A panic over a damaged file is no reason to keep it.
-    let in_use =
-        guarded(|| Ok(builder().open(&path).err().filter(|e| matches!(e, DatabaseError::DatabaseAlreadyOpen))));
-    if let Ok(Some(error)) = in_use {
-        return Err(opening(&error));
-    }
-    fs::remove_file(&path).map_err(message_of)?;
-    Ok(bytes)
-}
-
-const IN_USE: &str = "another program has it open";
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_PAGES_BYTES);
-    builder
-}
-
-fn opening(error: &DatabaseError) -> String {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            format!("{IN_USE}; give each of several programs a cache folder of its own")
+pub(crate) fn usage(folder: &Path) -> io::Result<Option<DiskUsage>> {
+    match entries(&folder.join(FOLDER_NAME)) {
+        Ok(entries) => {
+            let bytes = entries.iter().map(|entry| entry.bytes).sum();
+            Ok(Some(DiskUsage { entries: entries.len() as u64, bytes }))
         }
-        DatabaseError::UpgradeRequired(_) => format!("it was made by another version ({error}); {ADVICE}"),
-        // Clearing the cache helps against damage, not against permissions or a full disk.
-        DatabaseError::Storage(redb::StorageError::Io(source)) if source.kind() != ErrorKind::InvalidData => {
-            message_of(source)
-        }
-        _ => format!("{error}; {ADVICE}"),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-const ADVICE: &str = "clear the cache";
-
-fn check_format(found: u64) -> Result<(), String> {
-    if found == FORMAT {
-        return Ok(());
+/// Removes the cache in `folder` and returns its size (bytes).
+pub(crate) fn clear(folder: &Path) -> io::Result<u64> {
+    let earlier = folder.join(EARLIER);
+    let mut bytes = earlier.metadata().map_or(0, |found| found.len());
+    let _ = fs::remove_file(earlier);
+    bytes += usage(folder)?.map_or(0, |usage| usage.bytes);
+    match fs::remove_dir_all(folder.join(FOLDER_NAME)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(bytes),
     }
-    Err(format!("it has format {found}, expected {FORMAT}; {ADVICE}"))
-}
-
-fn message_of(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-/// Runs `act`; a panic of the database, which a damaged file may lead to, becomes an error.
-fn guarded<R>(act: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
-    // Nothing sees what a panic left behind: callers give the database up after an error.
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(format!("the file is damaged; {ADVICE}")))
 }
 
 fn encode(key: &CacheKey, features: &Array2<f32>) -> Vec<u8> {
@@ -283,6 +224,8 @@ fn checksum(key: &CacheKey, rest: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn key(number: u32) -> CacheKey {
@@ -293,11 +236,19 @@ mod tests {
         Arc::new(Array2::from_shape_fn((3, 5), |(view, column)| value + (view * 5 + column) as f32 * 0.1))
     }
 
+    /// Size of an entry (bytes).
+    const SIZE: u64 = HEADER as u64 + 60;
+
+    /// A cache with entries that were written a second apart.
     fn filled(folder: &Path, count: u32, bytes_max: u64) -> DiskCache {
         let mut cache = DiskCache::open(folder, bytes_max).unwrap();
         for number in 0..count {
             cache.put(key(number), &features(number as f32));
             cache.flush().unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(number.into());
+            if let Ok(file) = fs::File::open(cache.file(&key(number))) {
+                file.set_modified(time).unwrap();
+            }
         }
         cache
     }
@@ -309,99 +260,88 @@ mod tests {
         cache.put(key(9), &features(f32::MIN_POSITIVE));
         assert_eq!(cache.get(&key(9)).unwrap().unwrap(), *features(f32::MIN_POSITIVE), "pending ones are found too");
         drop(cache);
-        let cache = DiskCache::open(folder.path(), 1 << 20).unwrap();
+        let mut cache = DiskCache::open(folder.path(), 1 << 20).unwrap();
         for number in 0..5 {
             assert_eq!(cache.get(&key(number)).unwrap().unwrap(), *features(number as f32));
         }
         assert!(cache.get(&key(9)).unwrap().is_none(), "it was not flushed");
-        drop(cache);
-        let usage = usage(folder.path()).unwrap().unwrap();
-        assert_eq!((usage.entries, usage.bytes), (5, 5 * (HEADER as u64 + 60)));
+        assert_eq!(usage(folder.path()).unwrap(), Some(DiskUsage { entries: 5, bytes: 5 * SIZE }));
+        assert_eq!(clear(folder.path()).unwrap(), 5 * SIZE);
+        assert_eq!((usage(folder.path()).unwrap(), clear(folder.path()).unwrap()), (None, 0));
     }
 
     #[test]
     fn the_oldest_make_room() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = filled(folder.path(), 6, 4 * (HEADER as u64 + 60));
-        let found: Vec<bool> = (0..6).map(|number| cache.get(&key(number)).unwrap().is_some()).collect();
-        assert_eq!(found, [false, false, true, true, true, true]);
+        let mut cache = filled(folder.path(), 12, 10 * SIZE);
+        let found: Vec<u32> = (0..12).filter(|&number| cache.get(&key(number)).unwrap().is_some()).collect();
+        assert_eq!(found, (2..12).collect::<Vec<u32>>(), "two went when the eleventh came");
+        assert_eq!(cache.bytes, 10 * SIZE);
+        cache.put(key(11), &features(11.0));
+        cache.flush().unwrap();
+        assert_eq!(cache.bytes, 10 * SIZE, "what is written anew takes no more room");
     }
 
     #[test]
-    fn a_damaged_value_is_no_hit_and_is_written_anew() {
+    fn programs_may_share_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let mut cache = filled(folder.path(), 1, 1 << 20);
-        let mut bytes = encode(&key(0), &features(0.0));
-        let tamper = |bytes: &[u8], cache: &DiskCache| {
-            let write = cache.database().begin_write().unwrap();
-            write.open_table(FEATURES).unwrap().insert(&key(0).0, bytes).unwrap();
-            write.commit().unwrap();
-        };
-        bytes[HEADER + 7] ^= 1;
-        tamper(&bytes, &cache);
-        assert!(cache.get(&key(0)).unwrap().is_none());
-        tamper(&encode(&key(1), &features(0.0)), &cache);
-        assert!(cache.get(&key(0)).unwrap().is_none(), "another key's value");
-        tamper(&[], &cache);
-        assert!(cache.get(&key(0)).unwrap().is_none());
+        let mut one = filled(folder.path(), 1, 1 << 20);
+        let mut other = DiskCache::open(folder.path(), 1 << 20).unwrap();
+        other.put(key(7), &features(7.0));
+        other.flush().unwrap();
+        assert_eq!(one.get(&key(7)).unwrap().unwrap(), *features(7.0));
+    }
+
+    /// Wherever a byte of an entry flips and wherever it is cut, reading ends with the right features or none.
+    #[test]
+    fn a_damaged_entry_is_no_hit_and_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = filled(folder.path(), 2, 1 << 20);
+        let path = cache.file(&key(0));
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 0x55;
+            fs::write(&path, &damaged).unwrap();
+            assert!(cache.get(&key(0)).unwrap().is_none(), "byte {place}");
+            fs::write(&path, &whole[..place]).unwrap();
+            assert!(cache.get(&key(0)).unwrap().is_none(), "cut at {place}");
+        }
+        fs::copy(cache.file(&key(1)), &path).unwrap();
+        assert!(cache.get(&key(0)).unwrap().is_none(), "another key's features");
         cache.put(key(0), &features(0.0));
         cache.flush().unwrap();
         assert!(cache.get(&key(0)).unwrap().is_some());
     }
 
     #[test]
-    fn files_that_are_no_such_database_are_refused_in_words() {
+    fn what_earlier_versions_and_crashed_programs_left_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE_NAME);
-        fs::write(&path, "this is not a database at all, though it is long enough to be looked at").unwrap();
-        let problem = DiskCache::open(folder.path(), 1).err().unwrap();
-        assert!(problem.contains("clear the cache"), "{problem}");
-        assert!(usage(folder.path()).is_err());
-        assert!(clear(folder.path()).unwrap() > 0 && !path.exists());
-
         drop(filled(folder.path(), 1, 1 << 20));
-        let open = filled(folder.path(), 0, 1 << 20);
-        assert!(DiskCache::open(folder.path(), 1).err().unwrap().contains(IN_USE));
-        assert!(clear(folder.path()).unwrap_err().contains(IN_USE));
-        let write = open.database().begin_write().unwrap();
-        write.open_table(NUMBERS).unwrap().insert("format", 7).unwrap();
-        write.commit().unwrap();
-        drop(open);
-        let problem = DiskCache::open(folder.path(), 1).err().unwrap();
-        assert!(problem.contains("format 7"), "{problem}");
-        assert!(usage(folder.path()).unwrap_err().contains("format 7"));
-
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        assert!(DiskCache::open(folder.path(), 1).is_err(), "a folder is in the way");
-        assert_eq!(clear(&folder.path().join("nowhere")).unwrap(), 0);
-        assert_eq!(usage(&folder.path().join("nowhere")).unwrap(), None);
+        let (earlier, own) = (folder.path().join(EARLIER), folder.path().join(FOLDER_NAME));
+        fs::write(&earlier, "a database").unwrap();
+        for (name, age) in [(".x.features.1.0", 2 * ABANDONED), (".y.features.2.0", Duration::ZERO)] {
+            fs::write(own.join(name), "half").unwrap();
+            fs::File::open(own.join(name)).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+        drop(DiskCache::open(folder.path(), 1 << 20).unwrap());
+        assert!(!earlier.exists() && !own.join(".x.features.1.0").exists());
+        assert!(own.join(".y.features.2.0").exists(), "another program may be writing it");
     }
 
-    /// A byte flips in 150 places, one at a time: opening and reading end with the right features, none, or an error.
     #[test]
-    fn a_damaged_file_is_an_error_or_the_right_features() {
+    fn others_cannot_read_it() {
         let folder = tempfile::tempdir().unwrap();
-        drop(filled(folder.path(), 20, 1 << 20));
-        let path = folder.path().join(FILE_NAME);
-        let whole = fs::read(&path).unwrap();
-        let used = whole.len() - whole.iter().rev().take_while(|&&byte| byte == 0).count();
-        let quiet = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        for place in (0..used).step_by(used / 150) {
-            let mut damaged = whole.clone();
-            damaged[place] ^= 0x55;
-            fs::write(&path, &damaged).unwrap();
-            let Ok(cache) = DiskCache::open(folder.path(), 1 << 20) else { continue };
-            for number in 0..20 {
-                if let Ok(Some(found)) = cache.get(&key(number)) {
-                    assert_eq!(found, *features(number as f32), "byte {place}");
-                }
-            }
-            drop(cache);
-        }
-        std::panic::set_hook(quiet);
-        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        assert!(DiskCache::open(folder.path(), 1 << 20).is_err(), "cut short");
+        let cache = filled(folder.path(), 1, 1 << 20);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&cache.folder), mode(&cache.file(&key(0)))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FOLDER_NAME), "in the way").unwrap();
+        assert!(DiskCache::open(folder.path(), 1).is_err() && usage(folder.path()).is_err());
+        assert!(DiskCache::open(&folder.path().join(FOLDER_NAME).join("x"), 1).is_err());
     }
 }

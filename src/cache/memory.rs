@@ -25,11 +25,15 @@ impl MemoryCache {
     }
 
     pub(crate) fn put(&mut self, key: CacheKey, features: Arc<Array2<f32>>) {
-        self.bytes += size(&features);
-        if let Some(old) = self.entries.put(key, features) {
+        if let Some(old) = self.entries.pop(&key) {
             self.bytes -= size(&old);
         }
-        // What is larger than the bound by itself pushes out everything and goes last.
+        // What is larger than the bound by itself would push out everything and then go as well.
+        if size(&features) > self.bytes_max {
+            return;
+        }
+        self.bytes += size(&features);
+        self.entries.put(key, features);
         while self.bytes > self.bytes_max {
             let Some((_, oldest)) = self.entries.pop_lru() else { break };
             self.bytes -= size(&oldest);
@@ -60,6 +64,9 @@ mod tests {
         cache.put(key(0), features(9.0));
         assert_eq!((cache.get(&key(0)).unwrap()[[0, 0]], cache.bytes), (9.0, 96), "a key is counted once");
         cache.put(key(4), Arc::new(Array2::zeros((100, 100))));
-        assert!(cache.get(&key(4)).is_none() && cache.bytes == 0, "what is too large is not kept");
+        assert!(
+            cache.get(&key(4)).is_none() && cache.bytes == 96,
+            "what is too large is not kept, and pushes nothing out"
+        );
     }
 }

@@ -7,12 +7,13 @@
 mod disk;
 mod memory;
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::Array2;
 
-pub(crate) use disk::{DiskUsage, FILE_NAME};
+pub(crate) use disk::{DiskUsage, FOLDER_NAME};
 
 use crate::limits::CACHE_PENDING_MAX;
 use crate::views::{Augment, ViewSettings};
@@ -92,7 +93,7 @@ impl FeatureCache {
                 Some(found)
             }
             Err(problem) => {
-                warn(&disk.folder, &problem);
+                warn(disk.folder(), &problem);
                 *slot = None;
                 None
             }
@@ -113,11 +114,11 @@ impl FeatureCache {
         self.with_disk_cache(DiskCache::flush);
     }
 
-    fn with_disk_cache(&self, act: impl FnOnce(&mut DiskCache) -> Result<(), String>) {
+    fn with_disk_cache(&self, act: impl FnOnce(&mut DiskCache) -> io::Result<()>) {
         let mut slot = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(disk) = slot.as_mut() else { return };
         if let Err(problem) = act(disk) {
-            warn(&disk.folder, &problem);
+            warn(disk.folder(), &problem);
             *slot = None;
         }
     }
@@ -134,22 +135,22 @@ impl Drop for FeatureCache {
     }
 }
 
-fn warn(folder: &Path, problem: &str) {
+fn warn(folder: &Path, problem: &io::Error) {
     log::warn!("going on without the feature cache in {}: {problem}", folder.display());
 }
 
 /// Size of the cache in `folder`; `None` if there is none.
 ///
 /// # Errors
-/// It cannot be read, with the reason in words.
-pub(crate) fn disk_usage(folder: &Path) -> Result<Option<DiskUsage>, String> {
+/// Error of the system.
+pub(crate) fn disk_usage(folder: &Path) -> io::Result<Option<DiskUsage>> {
     disk::usage(folder)
 }
 
-/// Removes the cache in `folder` and returns the size (bytes) its file had; 0 if there was none.
+/// Removes the cache in `folder` and returns its size (bytes); 0 if there was none.
 ///
 /// # Errors
-/// Another program has it open, or it cannot be removed.
-pub(crate) fn clear(folder: &Path) -> Result<u64, String> {
+/// Error of the system.
+pub(crate) fn clear(folder: &Path) -> io::Result<u64> {
     disk::clear(folder)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::cache::{FILE_NAME, clear, disk_usage};
+use crate::cache::{FOLDER_NAME, clear, disk_usage};
 use crate::error::Error;
 use crate::files::FileError;
 use crate::setting::SettingError;
@@ -46,27 +46,23 @@ impl Folder {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut out = io::stdout().lock();
-    let unusable = |folder: &Path, problem: String| FileError::Unwritable {
-        path: folder.join(FILE_NAME),
-        source: io::Error::other(problem),
-    };
+    let unusable = |folder: &Path, source| FileError::Unwritable { path: folder.join(FOLDER_NAME), source };
     match &arguments.command {
         Command::Info(folder) => {
             let folder = folder.path()?;
-            match disk_usage(&folder).map_err(|problem| unusable(&folder, problem))? {
+            match disk_usage(&folder).map_err(|source| unusable(&folder, source))? {
                 None => writeln!(out, "no features are remembered in {}", folder.display())?,
                 Some(usage) => {
-                    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-                    let (held, file) = (mebibytes(usage.bytes), mebibytes(usage.file_bytes));
-                    writeln!(out, "{}", folder.join(FILE_NAME).display())?;
+                    let held = usage.bytes as f64 / f64::from(1 << 20);
+                    writeln!(out, "{}", folder.join(FOLDER_NAME).display())?;
                     let images = counted(usage.entries as usize, "image");
-                    writeln!(out, "{images}, {held:.1} MiB of features in a file of {file:.1} MiB")?;
+                    writeln!(out, "{images}, {held:.1} MiB of features")?;
                 }
             }
         }
         Command::Clear(folder) => {
             let folder = folder.path()?;
-            let bytes = clear(&folder).map_err(|problem| unusable(&folder, problem))?;
+            let bytes = clear(&folder).map_err(|source| unusable(&folder, source))?;
             writeln!(out, "{} freed in {}", counted(bytes as usize, "byte"), folder.display())?;
         }
     }

@@ -1,11 +1,10 @@
 //! From the paths on the command line to the list of images, in order.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::FileError;
+use crate::files::{FileError, open_regular};
 use crate::limits::{FILES_MAX, IMAGE_BYTES_MAX};
 use crate::listing::{image_files, left_out};
 
@@ -37,7 +36,7 @@ impl Input {
         if self.path == Path::new("-") {
             return Ok(read_bounded(io::stdin().lock()).map_err(unreadable)?);
         }
-        let file = File::open(&self.path).map_err(unreadable)?;
+        let file = open_regular(&self.path).map_err(unreadable)?;
         Ok(read_bounded(file).map_err(unreadable)?)
     }
 }

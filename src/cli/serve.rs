@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,6 +150,9 @@ impl Arguments {
             found: format!("{} ({error})", path.display()),
         };
         let bytes = read_up_to(path, TOKEN_BYTES.1 as u64 + 2).map_err(unreadable)?;
+        if path.metadata().is_ok_and(|found| found.mode() & 0o004 != 0) {
+            log::warn!("every user of this device can read the token: chmod o-r {}", path.display());
+        }
         Token::parse(&String::from_utf8_lossy(&bytes)).map(Some)
     }
 }

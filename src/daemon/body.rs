@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::guard::Peer;
 use super::queue::Queue;
 use super::refusal::Refused;
 use crate::limits::{BODIES_BYTES_MAX, BODY_MS};
@@ -17,12 +18,17 @@ use crate::limits::{BODIES_BYTES_MAX, BODY_MS};
 /// Memory is handed out in pieces of this size (bytes).
 const PIECE: usize = 4 << 10;
 
-/// The memory that all bodies together may take.
-pub(crate) struct BodyBudget(Arc<Semaphore>);
+/// The memory that all bodies together may take, the Unix socket's and those over TCP apart.
+pub(crate) struct BodyBudget {
+    local: Arc<Semaphore>,
+    remote: Arc<Semaphore>,
+}
 
 impl Default for BodyBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX / PIECE)))
+        let (local, remote) = BODIES_BYTES_MAX;
+        let pieces = |bytes: usize| Arc::new(Semaphore::new(bytes / PIECE));
+        Self { local: pieces(local), remote: pieces(remote) }
     }
 }
 
@@ -51,6 +57,7 @@ pub(crate) async fn read_body(
     if announced.is_some_and(|announced| announced > limit) {
         return Err(too_large());
     }
+    let memory = if is_local(&request) { &budget.local } else { &budget.remote };
     let reading = async {
         let mut stream = request.into_body();
         let mut body = Body { bytes: Vec::new(), _room: Vec::new() };
@@ -67,7 +74,7 @@ pub(crate) async fn read_body(
             }
             if length > room {
                 let pieces = (length - room).div_ceil(PIECE);
-                let permit = Arc::clone(&budget.0).try_acquire_many_owned(pieces as u32).map_err(|_| {
+                let permit = Arc::clone(memory).try_acquire_many_owned(pieces as u32).map_err(|_| {
                     let message = "other requests' bodies take all the memory there is for them; try again later";
                     Refused::for_now("busy", message, queue.retry_after_s())
                 })?;
@@ -82,6 +89,11 @@ pub(crate) async fn read_body(
         let message = format!("the body did not come within {} s", BODY_MS / 1000);
         Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message))
     })
+}
+
+/// True if a request came over the Unix socket.
+pub(crate) fn is_local(request: &Request) -> bool {
+    matches!(request.extensions().get(), Some(Peer::Local { .. }))
 }
 
 /// The content type of a request, if it has one; without one the content decides.

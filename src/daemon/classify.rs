@@ -8,13 +8,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse;
 use tokio::sync::oneshot;
 
-use super::body::{expect_type, read_body};
+use super::body::{expect_type, is_local, read_body};
 use super::engine::{Job, Request as ClassifyRequest};
 use super::http::{Answer, Context, require_ready};
 use super::protocol::ClassifyQuery;
 use super::refusal::Refused;
 use crate::cancellation::CancellationToken;
-use crate::limits::{DEADLINE_MS, IMAGE_BYTES_MAX, REQUEST_VIEWS_MAX, TOP_MAX};
+use crate::limits::{DEADLINE_MS, IMAGE_BYTES_MAX, QUEUE_RESERVED_PART, REQUEST_VIEWS_MAX, TOP_MAX};
 use crate::setting::SettingError;
 
 /// Answers listed if a query does not say (count), as in `rtpt classify --json`.
@@ -34,6 +34,8 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
         },
         "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
     )?;
+    let queue = &context.queue;
+    let reserved = if is_local(&request) { 0 } else { queue.inbox.capacity() / QUEUE_RESERVED_PART };
     let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, &context.queue).await?;
     let token = context.progress.request_token();
     let (reply, answer) = oneshot::channel();
@@ -45,8 +47,7 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
         token: token.clone(),
         reply,
     }));
-    let queue = &context.queue;
-    if queue.inbox.push(job).is_err() {
+    if queue.inbox.push(job, reserved).is_err() {
         let message = format!("{} requests wait already; try again later", queue.inbox.capacity());
         return Err(Refused::for_now("busy", message, queue.retry_after_s()));
     }

@@ -1,10 +1,12 @@
 //! Connections: accepted up to a bound, served until they end or the daemon does.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -16,7 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -25,17 +27,111 @@ use super::guard::Peer;
 use super::listen::Listener;
 use super::metrics::Metrics;
 use super::refusal::final_answer;
-use crate::limits::{CONNECTIONS_MAX, HEAD_HARD_MAX, HEAD_MS, SHUTDOWN_MS};
+use crate::limits::{
+    HEAD_HARD_MAX, HEAD_MS, LOCAL_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, SHUTDOWN_MS,
+    TURNED_AWAY_MAX,
+};
 
 /// Wait after a connection could not be accepted, as when the process has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time that a connection is told that there is no room.
+const TURN_AWAY: Duration = Duration::from_secs(1);
+/// Least time between two messages about connections that cannot be accepted.
+const MESSAGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Everything a connection needs.
 #[derive(Clone)]
 struct Serving {
     app: Router,
     metrics: Arc<Metrics>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
+}
+
+/// Places for connections. Those of the Unix socket are its own: whoever can open a TCP connection can take none of them.
+struct Room {
+    local: Arc<Semaphore>,
+    remote: Arc<Semaphore>,
+    /// Connections that are told that there is no place.
+    turned_away: Arc<Semaphore>,
+    /// Connections of each other device.
+    peers: Arc<Peers>,
+}
+
+/// Open connections (count) by device.
+type Peers = Mutex<HashMap<IpAddr, usize>>;
+
+/// A connection's place.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _of_peer: Option<PlaceOfPeer>,
+}
+
+/// A connection that counts for its device until it is dropped.
+struct PlaceOfPeer {
+    peers: Arc<Peers>,
+    device: IpAddr,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self {
+            local: Arc::new(Semaphore::new(LOCAL_CONNECTIONS_MAX)),
+            remote: Arc::new(Semaphore::new(REMOTE_CONNECTIONS_MAX)),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            peers: Arc::default(),
+        }
+    }
+
+    /// A place for a connection, if there is one.
+    fn place(&self, peer: &Peer) -> Option<Place> {
+        let Peer::Remote(address) = peer else {
+            let permit = Arc::clone(&self.local).try_acquire_owned().ok()?;
+            return Some(Place { _permit: permit, _of_peer: None });
+        };
+        let permit = Arc::clone(&self.remote).try_acquire_owned().ok()?;
+        // A proxy on this device speaks for many.
+        let of_peer = match address.ip() {
+            ip if ip.is_loopback() => None,
+            ip => Some(PlaceOfPeer::take(&self.peers, device(ip))?),
+        };
+        Some(Place { _permit: permit, _of_peer: of_peer })
+    }
+}
+
+impl PlaceOfPeer {
+    fn take(peers: &Arc<Peers>, device: IpAddr) -> Option<Self> {
+        let mut open = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(device).or_default();
+        if *count >= PEER_CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { peers: Arc::clone(peers), device })
+    }
+}
+
+impl Drop for PlaceOfPeer {
+    fn drop(&mut self) {
+        let mut open = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.device) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.device);
+            }
+        }
+    }
+}
+
+/// Address that stands for a device: of IPv6 a device has a whole network of 64 bits.
+fn device(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => ip.into(),
+            None => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        },
+    }
 }
 
 /// Serves all listeners until `stopping` is true; then lets what runs come to its end, within a bound.
@@ -48,7 +144,7 @@ pub(crate) async fn serve(
     metrics: Arc<Metrics>,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let serving = Serving { app, metrics, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let serving = Serving { app, metrics, room: Arc::new(Room::new()) };
     let graceful = Arc::new(GracefulShutdown::new());
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -97,11 +193,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = io::Result<(S, Peer)>>,
 {
+    let mut said: Option<Instant> = None;
     loop {
         match next().await {
             Ok((stream, peer)) => begin(serving, graceful, stream, peer),
             Err(error) => {
-                log::warn!("cannot accept a connection: {error}");
+                // Without descriptors it fails ten times a second for as long as that lasts.
+                if said.is_none_or(|said| said.elapsed() >= MESSAGE_EVERY) {
+                    log::warn!("cannot accept a connection: {error}; trying on, and silent about it for a minute");
+                    said = Some(Instant::now());
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -112,8 +213,13 @@ fn begin<S>(serving: &Serving, graceful: &GracefulShutdown, stream: S, peer: Pee
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(place) = Arc::clone(&serving.room).try_acquire_owned() else {
-        tokio::spawn(turn_away(stream));
+    let Some(place) = serving.room.place(&peer) else {
+        if let Ok(permit) = Arc::clone(&serving.room.turned_away).try_acquire_owned() {
+            tokio::spawn(async move {
+                turn_away(stream).await;
+                drop(permit);
+            });
+        }
         return;
     };
     let service = TowerToHyperService::new(serving.app.clone());
@@ -140,9 +246,51 @@ where
     });
 }
 
-/// Answers that there is no room, without reading the request.
-async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) {
-    let message = format!("{CONNECTIONS_MAX} connections are open already; try again later");
-    let answer = final_answer(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", &message, Some(1));
-    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+/// Answers that there is no room, and passes over the request.
+async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let message = "too many connections are open already; try again later";
+    let answer = final_answer(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", message, Some(1));
+    let _ = timeout(TURN_AWAY, async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        // Closed with bytes unread the answer could be lost on the way.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(address: &str) -> Peer {
+        Peer::Remote(format!("{address}:5000").parse().unwrap())
+    }
+
+    #[test]
+    fn one_device_takes_its_share_and_no_more() {
+        let room = Room::new();
+        let held: Vec<Place> = (0..PEER_CONNECTIONS_MAX).map(|_| room.place(&remote("192.0.2.7")).unwrap()).collect();
+        assert!(room.place(&remote("192.0.2.7")).is_none() && room.place(&remote("192.0.2.8")).is_some());
+        drop(held);
+        assert!(room.place(&remote("192.0.2.7")).is_some());
+        assert!(room.peers.lock().unwrap().is_empty(), "nothing is kept of devices that are gone");
+    }
+
+    #[test]
+    fn the_socket_has_places_whatever_comes_over_tcp() {
+        let room = Room::new();
+        let devices = (0..REMOTE_CONNECTIONS_MAX).map(|number| format!("10.0.{}.{}", number / 250, number % 250));
+        let held: Vec<Place> = devices.map(|device| room.place(&remote(&device)).unwrap()).collect();
+        assert!(room.place(&remote("192.0.2.8")).is_none() && held.len() == REMOTE_CONNECTIONS_MAX);
+        assert!(room.place(&Peer::Local { uid: 0, pid: None }).is_some());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_device() {
+        let of = |text: &str| device(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::"));
+        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+    }
 }

@@ -84,6 +84,19 @@ impl Listeners {
 }
 
 impl Listeners {
+    /// The TCP addresses that are listened on.
+    ///
+    /// # Errors
+    /// A socket that was handed over is neither a Unix nor a TCP socket.
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let address = |listener: &Listener| match listener {
+            Listener::Unix(_) => None,
+            Listener::Tcp(listener) => Some(listener.local_addr()),
+        };
+        let failed = |source| ListenError { address: "a socket that was handed over".into(), source };
+        Ok(self.all.iter().filter_map(address).collect::<io::Result<_>>().map_err(failed)?)
+    }
+
     /// Addresses for clients: a socket's path, a page's address.
     pub(crate) fn places(&self) -> Vec<String> {
         let place = |listener: &Listener| match listener {

@@ -112,6 +112,8 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
     let mut listeners = Listeners::open(&socket, listen)?;
+    // Those that were handed over are known only now, and no flag names their addresses.
+    listeners.addresses()?.into_iter().try_for_each(|address| check_address(address, token.is_some()))?;
     fs::create_dir_all(&state).map_err(|error| SettingError {
         what: "the daemon's folder",
         expected: "one that can be written".into(),
@@ -217,15 +219,20 @@ fn check(settings: &DaemonSettings) -> Result<()> {
         let (expected, found) = (format!("1 to {most}"), settings.queue.to_string());
         return Err(SettingError { what: "the length of the queue", expected, found }.into());
     }
-    match settings.listen {
-        Some(address) if !address.ip().is_loopback() && settings.token.is_none() => Err(SettingError {
-            what: "the address to listen on",
-            expected: "a loopback address such as 127.0.0.1:8080, or a token with any other".into(),
-            found: address.to_string(),
-        }
-        .into()),
-        _ => Ok(()),
+    settings.listen.map_or(Ok(()), |address| check_address(address, settings.token.is_some()))
+}
+
+/// Checks that whoever can reach a TCP address must have the token, unless only this device can.
+fn check_address(address: SocketAddr, has_token: bool) -> Result<()> {
+    if address.ip().is_loopback() || has_token {
+        return Ok(());
     }
+    Err(SettingError {
+        what: "the address to listen on",
+        expected: "a loopback address such as 127.0.0.1:8080, or a token with any other".into(),
+        found: address.to_string(),
+    }
+    .into())
 }
 
 /// Serves until a signal, or until the daemon cannot go on.

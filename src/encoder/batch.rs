@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use ndarray::Array4;
 
 use super::error::Result;
 use super::{Encoder, EncoderModel, EncoderShape};
+use crate::files::{folder_of, temporary_beside};
 
 /// Batches that are tried, in order; ties go to the earlier.
 // From 16 on every model that was measured became slower.
@@ -78,6 +79,14 @@ pub(crate) fn choose_batch(
     if let Some(batch) = remembered(&path) {
         return Ok(BatchChoice { batch, origin: BatchOrigin::Remembered });
     }
+    let unstored = |error: std::io::Error| {
+        log::warn!("cannot remember the encoder's batch in {}: {error}; using {UNMEASURED}", path.display());
+        fallback
+    };
+    // Before it is measured: a device that cannot store the choice would spend these seconds at every start.
+    if let Err(error) = try_to_store(&path) {
+        return Ok(unstored(error));
+    }
     let began = Instant::now();
     log::info!(target: LOG_TARGET, "measuring which batch the encoder is fastest with, once per bundle and device; {USUALLY}");
     let measured = measure(model, shape)?;
@@ -85,11 +94,16 @@ pub(crate) fn choose_batch(
     log::info!(target: LOG_TARGET, "batch {measured}, measured in {:.1} s", ms as f64 / 1e3);
     Ok(match remember(&path, measured) {
         Ok(batch) => BatchChoice { batch, origin: BatchOrigin::Measured { ms } },
-        Err(error) => {
-            log::warn!("cannot remember the encoder's batch in {}: {error}; using {UNMEASURED}", path.display());
-            fallback
-        }
+        Err(error) => unstored(error),
     })
+}
+
+/// Writes a file beside `path`, and removes it.
+fn try_to_store(path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder_of(path))?;
+    let temporary = temporary_beside(path)?;
+    fs::write(&temporary, "1\n")?;
+    fs::remove_file(&temporary)
 }
 
 fn remembered(path: &Path) -> Option<usize> {
@@ -100,9 +114,8 @@ fn remembered(path: &Path) -> Option<usize> {
 
 /// Stores `batch` unless another process was first; gives what is stored then.
 fn remember(path: &Path, batch: usize) -> std::io::Result<usize> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let temporary = temporary_beside(path);
+    fs::create_dir_all(folder_of(path))?;
+    let temporary = temporary_beside(path)?;
     fs::write(&temporary, format!("{batch}\n"))?;
     // A link, unlike a rename, refuses to replace what another process has just stored.
     let linked = fs::hard_link(&temporary, path);
@@ -119,12 +132,6 @@ fn remember(path: &Path, batch: usize) -> std::io::Result<usize> {
     // Gone already where it was renamed.
     let _ = fs::remove_file(&temporary);
     outcome
-}
-
-fn temporary_beside(path: &Path) -> PathBuf {
-    // With the process's number: two processes that measure at once must not write the same file.
-    let name = path.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());
-    path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
 /// Times each candidate on one thread and gives the one with the fewest seconds per view.

@@ -24,6 +24,7 @@ pub use error::EncoderError;
 pub(crate) use onnx::{OnnxFile, OnnxValue};
 
 use crate::cancellation::CancellationToken;
+use crate::cause::contained;
 use crate::rows::{dot, length};
 use error::Result;
 
@@ -69,6 +70,11 @@ impl Encoder {
     /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
     /// `[N, 3, R, R]` or its output not of the width expected, in f32.
     pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
+        contained(|| Self::load_uncontained(model, shape, batch))
+            .unwrap_or_else(|source| Err(EncoderError::Load { stage: "loaded", source }))
+    }
+
+    fn load_uncontained(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
         let failed = |stage| move |source: TractError| EncoderError::Load { stage, source: source.into() };
         let parsed = onnx().model_for_read(&mut &model.onnx[..]).map_err(failed("parsed"))?;
         if parsed.inputs.len() != 1 || parsed.outputs.is_empty() {
@@ -142,7 +148,10 @@ impl Encoder {
         let failed = |source: TractError| EncoderError::Run { source: source.into() };
         let mut worker = self.worker().map_err(failed)?;
         worker.fill(views).map_err(failed)?;
-        let outputs = worker.state.run(tvec!(worker.input.clone().into_tvalue())).map_err(failed)?;
+        let input = worker.input.clone().into_tvalue();
+        // A worker that panicked is not used again.
+        let run = contained(|| worker.state.run(tvec!(input))).map_err(|source| EncoderError::Run { source })?;
+        let outputs = run.map_err(failed)?;
         let found = outputs[0].to_plain_array_view::<f32>().map_err(failed)?;
         for (mut row, output) in features.rows_mut().into_iter().zip(found.axis_iter(Axis(0))) {
             match &self.projection {

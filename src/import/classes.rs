@@ -65,7 +65,7 @@ fn parse_npy(bytes: &[u8]) -> std::result::Result<Array2<f32>, String> {
     let (start, size) = if version == 1 { (10, 2) } else { (12, 4) };
     let field = bytes.get(8..8 + size).ok_or("cut short")?;
     let count = field.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte));
-    let end = start + count;
+    let end = count.checked_add(start).ok_or("cut short")?;
     let header = std::str::from_utf8(bytes.get(start..end).ok_or("cut short")?).map_err(|error| error.to_string())?;
     let value = |key: &str| {
         // NumPy writes keys in single quotes with the colon right behind.

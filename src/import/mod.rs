@@ -8,6 +8,7 @@ mod goldens;
 mod source;
 mod tower;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
@@ -275,13 +276,14 @@ fn classes_of(
         (None, _, _) => return Ok(None),
     };
     let defaults = labels.unwrap_or_else(|| all.clone());
-    let row_of = |name: &String| all.names().iter().position(|other| other == name);
-    let rows: Option<Vec<usize>> = defaults.names().iter().map(row_of).collect();
-    let Some(rows) = rows else {
+    let rows: HashMap<&str, usize> = all.names().iter().map(String::as_str).zip(0..).collect();
+    let row_of = |name: &String| rows.get(name.as_str()).copied();
+    let chosen: Option<Vec<usize>> = defaults.names().iter().map(row_of).collect();
+    let Some(chosen) = chosen else {
         let unknown = defaults.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
         return Err(BundleError::UnknownLabel { label: unknown, nearest: None }.into());
     };
-    let default_embeddings = embeddings.select(ndarray::Axis(0), &rows);
+    let default_embeddings = embeddings.select(ndarray::Axis(0), &chosen);
     Ok(Some(Classes { all, embeddings, defaults, default_embeddings }))
 }
 

@@ -1,9 +1,9 @@
 //! The text tower and the projections out of a CLIP checkpoint.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use ndarray::Array2;
+use safetensors::tensor::TensorView;
 
 use super::config::TextConfig;
 use super::source::Source;
@@ -22,7 +22,6 @@ const MERGES: [&str; 2] = ["bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e
 pub(crate) struct ImportedTower {
     /// Sizes of the tower, as its tensors have them.
     pub shape: TowerShape,
-    path: PathBuf,
     naming: Naming,
     weights: WeightsFile,
     tokenizer_name: String,
@@ -60,7 +59,7 @@ impl ImportedTower {
         weights.matrix::<f32>(&naming.tokens(), [shape.vocabulary, shape.width])?;
         let (tokenizer_name, tokenizer) = read_tokenizer(source, shape.vocabulary)?;
         Tokenizer::parse(&tokenizer_name, &tokenizer, shape.vocabulary)?;
-        Ok(Self { shape, path, naming, weights, tokenizer_name, tokenizer })
+        Ok(Self { shape, naming, weights, tokenizer_name, tokenizer })
     }
 
     /// `exp` of the checkpoint's `logit_scale`, if it has one.
@@ -88,9 +87,16 @@ impl ImportedTower {
     pub(crate) fn write(&self, writer: &mut BundleWriter) -> Result<TextSection> {
         let target = writer.folder().join(TOWER);
         let kept = self.naming.tensors(&self.weights);
-        let views: HashMap<String, _> = kept.into_iter().map(|name| (name.clone(), self.weights.view(&name))).collect();
+        let mut tensors = Vec::new();
+        for name in &kept {
+            tensors.push((name, self.weights.stored(name)?));
+        }
+        let views = tensors.iter().map(|(name, stored)| {
+            let view = TensorView::new(stored.dtype, stored.shape.clone(), &stored.data);
+            (name.as_str(), view.expect("the header was validated against the file"))
+        });
         safetensors::serialize_to_file(views, None, &target).map_err(|error| FileError::Unwritable {
-            path: self.path.clone(),
+            path: target.clone(),
             source: std::io::Error::other(error.to_string()),
         })?;
         writer.record(TOWER)?;

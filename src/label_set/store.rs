@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use crate::bundle::{BundleContents, BundleError};
 use crate::device::device_key;
 use crate::error::Result;
-use crate::files::{FileError, read_up_to, write_file};
+use crate::files::{Durability, FileError, Readers, read_up_to, write_file_as};
 use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
 use crate::text::{Prompt, WeightsFile};
@@ -66,7 +66,7 @@ pub(crate) fn save(folder: &Path, key: &str, table: &Array2<f32>) {
     let content = serialize([(TENSOR, view)], Some(checksum)).expect("one tensor of the right size");
     let written = fs::create_dir_all(folder)
         .map_err(|source| FileError::Unwritable { path: folder.into(), source })
-        .and_then(|()| write_file(&path, &content));
+        .and_then(|()| write_file_as(&path, &content, Readers::Owner, Durability::Unsynced));
     match written {
         Ok(()) => remove_oldest(folder),
         Err(error) => log::warn!("cannot store the labels' embeddings: {error}"),
@@ -82,7 +82,7 @@ fn read(path: &Path, key: &str, (classes, embedding): (usize, usize)) -> Result<
         .map_err(|source| BundleError::FileUnreadable { path: path.into(), source })?;
     let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
     let table = weights.matrix::<f32>(TENSOR, [classes, embedding])?;
-    let computed = checksum(key, table.dim(), weights.view(TENSOR).data());
+    let computed = checksum(key, table.dim(), &weights.stored(TENSOR)?.data);
     // Unit rows are no proof: a flipped bit of a small value, or two rows in each other's place, leaves them so.
     match weights.metadata(CHECKSUM) {
         Some(stored) if stored == computed => Ok(table),

@@ -66,7 +66,9 @@ impl<T: Real> Decide<T> for Dbd {
         let agreement = mean_cosine(&differences, &mean);
         let lambda = if agreement > real(self.bound) { real(self.lambda) } else { T::one() };
         let moved = &features.row(0) + &(mean * lambda);
-        let unit = &moved / length(moved.view());
+        let norm = length(moved.view());
+        // A shift that takes all of the feature away leaves no direction: then the clean view stays as it is.
+        let unit = if norm > T::zero() { moved / norm } else { features.row(0).to_owned() };
         let prediction = scaled_products(scale, unit.view().insert_axis(Axis(0)), classes).remove_axis(Axis(0));
         // The views that the direction is made of have equal shares; the clean view is only where it starts.
         selected.iter().for_each(|&view| weights[view] = share);

@@ -1,13 +1,13 @@
 //! Reading a recording: its whole frames, and the number of those that are not.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::RecordingError;
 use super::part::{DECISIONS, FORMAT, FRAMES, RecordedFrame, RecordedSettings, part_number};
 use crate::error::{Error, Result};
-use crate::files::{FileError, read_range};
+use crate::files::{FileError, open_regular, read_range};
 use crate::limits::{IMAGE_BYTES_MAX, RECORD_LINE_BYTES_MAX};
 
 /// A recording on disk.
@@ -61,7 +61,7 @@ impl Recording {
 
     fn read_part(&mut self, folder: &Path) -> Result<()> {
         let mut leave_out = |what: String| self.left_out.push(format!("{}: {what}", folder.display()));
-        let file = match File::open(folder.join(DECISIONS)) {
+        let file = match open_regular(&folder.join(DECISIONS)) {
             Ok(file) => file,
             Err(error) => {
                 leave_out(format!("no decisions ({error})"));

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -266,7 +267,7 @@ impl Ring {
         self.next += 1;
         let folder = part_folder(&self.folder, number);
         fs::create_dir(&folder)?;
-        let create = |name: &str| OpenOptions::new().append(true).create_new(true).open(folder.join(name));
+        let create = |name: &str| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
         let (frames, mut decisions) = (create(FRAMES)?, create(DECISIONS)?);
         decisions.write_all(&line)?;
         sync_folder(&folder)?;

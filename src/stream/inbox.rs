@@ -45,13 +45,14 @@ impl<J> Inbox<J> {
         Self { inner: Mutex::new(inner), came: Condvar::new(), taken: Condvar::new() }
     }
 
-    /// Puts a request at the end of the queue; gives it back if the queue is full or closed.
+    /// Puts a request at the end of the queue, if `left` places are free besides; gives it back if not, or if the queue is
+    /// closed.
     ///
     /// # Errors
     /// The request.
-    pub(crate) fn push(&self, job: J) -> Result<(), J> {
+    pub(crate) fn push(&self, job: J, left: usize) -> Result<(), J> {
         let mut inner = self.lock();
-        if inner.closed || inner.jobs.len() >= inner.capacity {
+        if inner.closed || inner.jobs.len() + left >= inner.capacity {
             return Err(job);
         }
         inner.jobs.push_back(job);
@@ -194,8 +195,8 @@ mod tests {
     #[test]
     fn requests_are_bounded_and_take_turns_with_frames() {
         let inbox = Inbox::new(3);
-        assert!((1..=3).all(|job| inbox.push(job).is_ok()));
-        assert_eq!((inbox.push(4), inbox.waiting()), (Err(4), 3));
+        assert!((1..=3).all(|job| inbox.push(job, 0).is_ok()));
+        assert_eq!((inbox.push(4, 0), inbox.waiting()), (Err(4), 3));
         assert!(inbox.push_own(5).is_ok(), "the daemon's own requests are never refused");
         let mut order = Vec::new();
         for sequence in 1..=4 {
@@ -204,6 +205,13 @@ mod tests {
         }
         assert_eq!(order, ["job 1", "frame 2", "job 2", "frame 4"]);
         assert_eq!([next(&inbox), next(&inbox), next(&inbox)], ["job 3", "job 5", "nothing"]);
+    }
+
+    #[test]
+    fn places_that_are_to_be_left_are_not_taken() {
+        let inbox = Inbox::<u32>::new(4);
+        assert_eq!(std::array::from_fn(|job| inbox.push(job as u32, 1)), [Ok(()), Ok(()), Ok(()), Err(3)]);
+        assert_eq!((inbox.push(4, 0), inbox.push(5, 0)), (Ok(()), Err(5)));
     }
 
     #[test]
@@ -222,10 +230,10 @@ mod tests {
     #[test]
     fn a_closed_inbox_gives_out_what_it_has() {
         let inbox = Inbox::new(3);
-        inbox.push(1).unwrap();
+        inbox.push(1, 0).unwrap();
         inbox.offer(frame(1));
         inbox.close();
-        assert_eq!((inbox.push(2), inbox.push_own(3)), (Err(2), Err(3)));
+        assert_eq!((inbox.push(2, 0), inbox.push_own(3)), (Err(2), Err(3)));
         inbox.offer(frame(2));
         assert_eq!([next(&inbox), next(&inbox)], ["job 1", "closed"]);
         assert!(inbox.offer_in_turn(frame(2), NOW).is_err());

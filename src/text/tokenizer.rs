@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::bpe::Bpe;
 use super::clean::clean;
 use super::error::{Result, TextError};
+use crate::cause::contained;
 
 /// The names of the token that starts a text, in the tokenizers of CLIP models.
 const STARTS: [&str; 2] = ["<|startoftext|>", "<start_of_text>"];
@@ -39,7 +40,9 @@ impl Tokenizer {
             let bpe = Bpe::parse(bytes, vocabulary).map_err(refused)?;
             return Ok(Self { start: bpe.start(), end: bpe.end(), model: Model::OpenAi(Box::new(bpe)) });
         }
-        let mut parsed = tokenizers::Tokenizer::from_bytes(bytes)
+        let parsed = contained(|| tokenizers::Tokenizer::from_bytes(bytes));
+        let mut parsed = parsed
+            .map_err(|panic| refused(panic.to_string()))?
             .map_err(|error| refused(format!("it is no tokenizer.json: {error}")))?;
         // A text that is too long must be an error, and padding is never needed.
         parsed.with_truncation(None).map_err(|error| refused(error.to_string()))?.with_padding(None);
@@ -78,7 +81,10 @@ impl Tokenizer {
         let tokens = match &self.model {
             Model::HuggingFace(tokenizer) => {
                 // Start and end are added by the caller, who cuts prompts between them.
-                let encoding = tokenizer.encode_fast(clean(text), false).map_err(|error| refused(error.to_string()))?;
+                let encoding = contained(|| tokenizer.encode_fast(clean(text), false));
+                let encoding = encoding
+                    .map_err(|panic| refused(panic.to_string()))?
+                    .map_err(|error| refused(error.to_string()))?;
                 encoding.get_ids().to_vec()
             }
             Model::OpenAi(bpe) => {

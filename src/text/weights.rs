@@ -1,17 +1,21 @@
 //! A checkpoint's tensors, read from a memory-mapped safetensors file as they are needed.
 
-use std::fs::File;
-use std::ops::{Deref, Range};
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use ndarray::{Array1, Array2};
-use safetensors::tensor::{Metadata, TensorView};
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::{Result, TensorError, TextError};
+use crate::files::SteadyFile;
 use crate::rows::Real;
+
+/// Largest header of the format (bytes), as in `safetensors`.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// An open checkpoint. Tensors are f32, f16 or bf16; each value is converted when it is read.
 pub struct WeightsFile {
@@ -22,44 +26,57 @@ pub struct WeightsFile {
 }
 
 enum Bytes {
-    Mapped(Mmap),
+    File(Arc<SteadyFile>),
     Owned(Vec<u8>),
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
+/// A tensor as it is stored.
+pub(crate) struct StoredTensor<'a> {
+    /// Type of its values.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, little-endian.
+    pub data: Cow<'a, [u8]>,
 }
 
 impl WeightsFile {
-    /// Opens the file at a path and maps it into memory.
+    /// Opens the file at a path.
     ///
     /// # Errors
     /// It cannot be opened, or is no safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
-        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
-        Self::map(path, &File::open(path).map_err(unreadable)?)
+        let file = SteadyFile::open(path).map_err(|source| TextError::Unreadable { path: path.into(), source })?;
+        Self::of(Arc::new(file))
     }
 
-    /// Maps an open file into memory; `path` is used in errors.
+    /// Takes an open file. Nothing but its header is held in memory.
     ///
     /// # Errors
-    /// It cannot be mapped, or is no safetensors file.
-    pub(crate) fn map(path: &Path, file: &File) -> Result<Self> {
-        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
-        // SAFETY: the map is private to this value and only read. It shows the file that is open, whatever takes its
-        // name later, so that only a program that writes into this very file can change or shorten it. No code of this
-        // crate does: files are written under another name and renamed. Other programs cannot be kept from it here, as
-        // in any program that maps files; the file's mode has to do that.
-        let map = unsafe { Mmap::map(file) }.map_err(unreadable)?;
+    /// It cannot be read, or is no safetensors file.
+    pub(crate) fn of(file: Arc<SteadyFile>) -> Result<Self> {
+        let path = file.path();
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self::parse(name, Bytes::Mapped(map))
+        let unreadable = |source| TextError::Unreadable { path: path.into(), source };
+        // Read up to the end of the header, which begins with its length.
+        let start = file.read_at(0, 8.min(file.size() as usize)).map_err(unreadable)?;
+        let length = start.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
+        let refused = |found: String| TextError::from(malformed(&name, found));
+        if length > HEADER_BYTES_MAX || length + 8 > file.size() {
+            return Err(refused(format!("a header of {length} bytes in a file of {}", file.size())));
+        }
+        let header = file.read_at(8, length as usize).map_err(unreadable)?;
+        // As `SafeTensors::read_metadata` does with a file that is wholly in memory.
+        let tensors: Metadata = serde_json::from_slice(&header).map_err(|error| refused(error.to_string()))?;
+        let end = tensors.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+        if length + 8 + end != file.size() {
+            return Err(refused(format!(
+                "a file of {} bytes, where its tensors end at {}",
+                file.size(),
+                length + 8 + end
+            )));
+        }
+        Ok(Self { name, data_start: length as usize + 8, tensors, bytes: Bytes::File(file) })
     }
 
     /// Takes the bytes of a file; `name` is used in errors.
@@ -67,20 +84,11 @@ impl WeightsFile {
     /// # Errors
     /// They are no safetensors file.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        Self::parse(name.into(), Bytes::Owned(bytes))
-    }
-
-    fn parse(name: String, bytes: Bytes) -> Result<Self> {
         match SafeTensors::read_metadata(&bytes) {
-            // Eight bytes before the header hold its length.
-            Ok((header, tensors)) => Ok(Self { name, data_start: header + 8, tensors, bytes }),
-            Err(error) => Err(TensorError {
-                file: name,
-                what: "the content".into(),
-                expected: "the safetensors format, whole".into(),
-                found: error.to_string(),
+            Ok((header, tensors)) => {
+                Ok(Self { name: name.into(), data_start: header + 8, tensors, bytes: Bytes::Owned(bytes) })
             }
-            .into()),
+            Err(error) => Err(malformed(name, error.to_string()).into()),
         }
     }
 
@@ -110,13 +118,24 @@ impl WeightsFile {
 
     /// A tensor as it is stored.
     ///
-    /// # Panics
-    /// There is none of that name.
-    pub fn view(&self, tensor: &str) -> TensorView<'_> {
-        let info = self.tensors.info(tensor).expect("callers take names from this file");
+    /// # Errors
+    /// There is none of that name, or the file cannot be read.
+    pub(crate) fn stored(&self, tensor: &str) -> Result<StoredTensor<'_>> {
+        let info = self.tensors.info(tensor).ok_or_else(|| self.wrong(tensor, "a tensor of that name", "missing"))?;
         let (start, end) = info.data_offsets;
-        let data = &self.bytes[self.data_start + start..self.data_start + end];
-        TensorView::new(info.dtype, info.shape.clone(), data).expect("the header was validated against the file")
+        Ok(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), data: self.data(start..end)? })
+    }
+
+    /// Bytes of the tensors, counted from the first tensor's.
+    fn data(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let (start, length) = (self.data_start + range.start, range.len());
+        match &self.bytes {
+            Bytes::Owned(bytes) => Ok(bytes[start..start + length].into()),
+            Bytes::File(file) => {
+                let read = file.read_at(start as u64, length);
+                Ok(read.map_err(|source| TextError::Unreadable { path: file.path().into(), source })?.into())
+            }
+        }
     }
 
     /// A matrix of exactly this shape.
@@ -178,9 +197,9 @@ impl WeightsFile {
                     .into());
             }
         };
-        let start = self.data_start + info.data_offsets.0;
+        let start = info.data_offsets.0;
         // In bounds: opening the file compared every offset with its length and its tensor's shape.
-        let data = &self.bytes[start + range.start * size..start + range.end * size];
+        let data = self.data(start + range.start * size..start + range.end * size)?;
         let bytes = data.chunks_exact(size);
         // From bytes, because a tensor in a file need not be aligned, and is little-endian on any machine.
         let to_single: fn(&[u8]) -> f32 = match info.dtype {
@@ -203,5 +222,14 @@ impl WeightsFile {
     /// An error about a part of this file.
     pub fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> TensorError {
         TensorError { file: self.name.clone(), what: what.into(), expected: expected.into(), found: found.to_string() }
+    }
+}
+
+fn malformed(file: &str, found: String) -> TensorError {
+    TensorError {
+        file: file.into(),
+        what: "the content".into(),
+        expected: "the safetensors format, whole".into(),
+        found,
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn check_png(bytes: &[u8]) -> Result<(), Damage> {
         }
         rest = behind;
     }
-    if pixels.ended { Ok(()) } else { Err("its pixels are cut short") }
+    pixels.finish()
 }
 
 /// The pixels as they are inflated; none is kept.
@@ -47,16 +47,64 @@ struct Pixels {
 impl Pixels {
     fn inflate(&mut self, mut data: &[u8]) -> Result<(), Damage> {
         while !self.ended && !data.is_empty() {
-            let (read, written) = (self.stream.total_in(), self.stream.total_out());
-            let status = self.stream.decompress(data, &mut self.out, FlushDecompress::None);
-            let status = status.map_err(|_| "its pixels have the wrong checksum or cannot be inflated")?;
-            data = &data[(self.stream.total_in() - read) as usize..];
-            self.ended = status == Status::StreamEnd;
-            let stuck = self.stream.total_in() == read && self.stream.total_out() == written;
-            if self.stream.total_out() > DECODER_BYTES_MAX || (stuck && !self.ended) {
-                return Err("its pixels cannot be inflated");
-            }
+            let read = self.step(data)?;
+            data = &data[read..];
         }
         Ok(())
+    }
+
+    /// Inflates what is left once all data was read: the last of it may have filled the output several times.
+    fn finish(&mut self) -> Result<(), Damage> {
+        while !self.ended {
+            self.step(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Takes some of the data, and gives the number of bytes taken.
+    fn step(&mut self, data: &[u8]) -> Result<usize, Damage> {
+        let (read, written) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress(data, &mut self.out, FlushDecompress::None);
+        let status = status.map_err(|_| "its pixels have the wrong checksum or cannot be inflated")?;
+        self.ended = status == Status::StreamEnd;
+        let taken = self.stream.total_in() - read;
+        if !self.ended && taken == 0 && self.stream.total_out() == written {
+            return Err("its pixels are cut short");
+        }
+        if self.stream.total_out() > DECODER_BYTES_MAX {
+            return Err("its pixels are more than any image has");
+        }
+        Ok(taken as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::{Pixels as Picture, encode_png};
+
+    #[test]
+    fn whole_files_of_any_size_have_no_damage_and_cut_ones_do() {
+        for side in [1, 40, 300, 700] {
+            for noise in [0, 31] {
+                let bytes = (0..side * side * 3).map(|place| (place * noise % 251) as u8).collect();
+                let png = encode_png(&Picture::new(side, side, bytes));
+                assert_eq!(check_png(&png), Ok(()), "{side} × {side}");
+                for length in (0..png.len()).step_by(png.len() / 20 + 1) {
+                    assert!(check_png(&png[..length]).is_err(), "{side} × {side}, cut at {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let bytes = (0..20 * 20 * 3).map(|place| (place * 31 % 251) as u8).collect();
+        let png = encode_png(&Picture::new(20, 20, bytes));
+        for place in SIGNATURE..png.len() {
+            let mut damaged = png.clone();
+            damaged[place] ^= 1 << (place % 8);
+            assert!(check_png(&damaged).is_err(), "byte {place}");
+        }
     }
 }

@@ -84,23 +84,44 @@ fn a_cache_that_cannot_be_used_is_a_warning_and_a_working_classifier() {
         assert_eq!(answers(&run), expected, "{name}");
         assert_eq!(run.stderr.matches("going on without").count(), 1, "one warning: {}", run.stderr);
     };
-    bench.write("foreign/features.redb", &[b'x'; 5000]);
-    works_with("foreign", &["going on without the feature cache", "clear the cache"]);
-    fs::create_dir_all(bench.path("folder/features.redb")).unwrap();
-    works_with("folder", &["going on without the feature cache"]);
+    bench.write("foreign/features-2", b"in the way");
+    works_with("foreign", &["going on without the feature cache"]);
     bench.write("file", b"in the way");
     works_with("file", &["going on without the feature cache"]);
     works_with("../../../../../../proc/nowhere", &["going on without the feature cache"]);
+}
 
-    // Locked by another program.
-    let folder = bench.path("locked").to_str().unwrap().to_string();
-    bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos]);
-    let holder = redb::Database::open(bench.path("locked/features.redb")).unwrap();
-    works_with("locked", &["another program has it open", "a cache folder of its own"]);
-    bench.rtpt(&["cache", "clear", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
-    bench.rtpt(&["cache", "info", "--cache-dir", &folder]).fails_with(1, &["another program has it open"]);
-    drop(holder);
-    assert_eq!(cached(&bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos])), 7, "it is whole still");
+#[test]
+fn damaged_features_are_made_anew_and_one_folder_serves_several_programs() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    let folder = bench.path("features").to_str().unwrap().to_string();
+    let classify = || bench.rtpt(&["classify", "--json", "--cache-dir", &folder, &photos]);
+    bench.write("features/features.redb", b"of an earlier version");
+    let expected = answers(&classify());
+    assert!(!bench.path("features/features.redb").exists());
+    for file in fs::read_dir(bench.path("features/features-2")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let run = classify();
+    run.fails_with(0, &["are damaged and made anew"]);
+    assert_eq!((answers(&run), cached(&run)), (expected.clone(), 0));
+    assert_eq!((answers(&classify()), cached(&classify())), (expected.clone(), 7));
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = bench.command(&["classify", "--json", "--cache-dir", &folder, "--seed", "7", &photos]);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("going on without"), "{said}");
+    }
 }
 
 #[test]
@@ -111,7 +132,7 @@ fn a_full_disk_is_a_warning() {
     let program = crate::program::program();
     let mut command = std::process::Command::new("sh");
     command
-        .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -f 0; trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(program.get_program())
         .args(program.get_args())
         .args(["classify", "--json", "--batch", "1", &photos])

@@ -114,7 +114,7 @@ fn a_cache_that_cannot_be_used_is_told() {
     let cache = finding(&run.records()[0], "cache").clone();
     assert_eq!((run.code, &cache["verdict"]), (0, &Value::from("warning")));
     assert!(cache["found"].as_str().unwrap().contains("cannot be written"), "{cache}");
-    bench.write("damaged/features.redb", b"this is no database");
+    bench.write("damaged/features-2", b"in the way");
     let folder = bench.path("damaged").to_str().unwrap().to_string();
     let run = bench.rtpt(&["doctor", "--no-timing", "--json", "--cache-dir", &folder]);
     let cache = finding(&run.records()[0], "cache").clone();

@@ -173,12 +173,16 @@ fn a_full_queue_and_too_many_connections_are_refused_for_now() {
     let port = free_port();
     let daemon = Daemon::start(&bench, &["--listen", &format!("127.0.0.1:{port}"), "--queue", "1"]);
     let descriptors = daemon.descriptors();
-    let idle: Vec<TcpStream> = (0..512).map(|_| tcp(port)).collect();
+    let idle: Vec<TcpStream> = (0..1000).map(|_| tcp(port)).collect();
     let reply = until("there is no room", || {
         exchange(tcp(port), "GET", "/healthz", &[], &[]).filter(|reply| reply.status == 503)
     });
     reply.refused(503, "too_many_connections");
     assert_eq!(reply.header("retry-after"), Some("1"));
+    assert_eq!(daemon.get("/healthz").status, 200, "the socket's places are its own");
+    let photo = bench.image("rgb.png");
+    let asked = bench.rtpt(&["ask", "--socket", daemon.socket.to_str().unwrap(), &photo]);
+    assert_eq!(asked.code, 0, "{}", asked.stderr);
     drop(idle);
     until("there is room again", || {
         exchange(tcp(port), "GET", "/healthz", &[], &[]).filter(|reply| reply.status == 200)

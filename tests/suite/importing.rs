@@ -154,15 +154,19 @@ fn files_that_take_the_towers_names_after_opening_are_not_used() {
 fn files_of_the_tower_that_are_changed_in_place_are_refused() {
     let bench = Bench::new();
     traced(&bench, &[], |_| {});
-    for (name, problem) in [("merges.txt", "BLAKE3 digest"), ("text_encoder.safetensors", "size")] {
-        let bundle = Bundle::open(bench.path("out")).unwrap();
-        let path = bench.path("out").join(name);
-        let whole = fs::read(&path).unwrap();
-        let changed = if problem == "size" { whole[..whole.len() / 2].to_vec() } else { vec![b' '; whole.len()] };
-        fs::write(&path, changed).unwrap();
-        let message = answer_through_the_tower(&bundle).err().unwrap();
-        assert!(message.contains(name) && message.contains(problem), "{message}");
-        fs::write(&path, whole).unwrap();
+    let cut = |whole: &[u8]| whole[..whole.len() / 2].to_vec();
+    let other = |whole: &[u8]| vec![b' '; whole.len()];
+    let one_bit = |whole: &[u8]| [&whole[..whole.len() - 1], &[whole[whole.len() - 1] ^ 1]].concat();
+    for name in ["merges.txt", "text_encoder.safetensors"] {
+        for change in [&cut as &dyn Fn(&[u8]) -> Vec<u8>, &other, &one_bit] {
+            let bundle = Bundle::open(bench.path("out")).unwrap();
+            let path = bench.path("out").join(name);
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, change(&whole)).unwrap();
+            let message = answer_through_the_tower(&bundle).err().unwrap();
+            assert!(message.contains(name) && message.contains("another program wrote into it"), "{message}");
+            fs::write(&path, whole).unwrap();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::bundle::{Bundle, BundleError};
-use crate::cache::{FILE_NAME, disk_usage};
+use crate::cache::{FOLDER_NAME, disk_usage};
 use crate::check::Deviation;
 #[cfg(feature = "daemon")]
 use crate::cli::client::ClientError;
@@ -290,12 +290,12 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
         Ok(None) => finding("cache", Fine, format!("{shown}: no features are remembered{room}"), NOTHING),
         Ok(Some(usage)) => {
             let images = counted(usage.entries as usize, "image");
-            let found = format!("{shown}: {images}, {}{room}", mebibytes(usage.file_bytes));
+            let found = format!("{shown}: {images}, {}{room}", mebibytes(usage.bytes));
             finding("cache", Fine, found, NOTHING)
         }
         Err(problem) => {
-            let path = folder.join(FILE_NAME);
-            let advice = "if no other rtpt runs: rtpt cache clear";
+            let path = folder.join(FOLDER_NAME);
+            let advice = "rtpt cache clear, or remove it";
             finding("cache", Warning, format!("{} cannot be used: {problem}", path.display()), advice)
         }
     }

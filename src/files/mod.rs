@@ -1,8 +1,15 @@
 //! Files as this crate handles them: read up to a bound, written whole or not at all.
 
-use std::fs::{self, File};
+mod steady;
+
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::fcntl::OFlag;
+pub(crate) use steady::SteadyFile;
 
 type Result<T> = std::result::Result<T, FileError>;
 
@@ -44,31 +51,95 @@ pub enum FileError {
     },
 }
 
+/// Opens a regular file to read. A FIFO would wait for its other end, and a device may have no end.
+///
+/// # Errors
+/// Error of the system, or it is another kind of file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Opening a FIFO waits unless it is told not to; regular files take no notice.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    let found = match kind {
+        kind if kind.is_file() => return Ok(file),
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {found}, expected a regular file")))
+}
+
+/// A name beside `path` that nobody else uses: a rename to `path` does not cross file systems then.
+///
+/// # Errors
+/// The path names no file.
+pub(crate) fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    // Two threads of a process may write the same file at once, as two processes may.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or_else(|| io::Error::other("this is not a file name"))?.to_string_lossy();
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Ok(path.with_file_name(format!(".{name}.{}.{number}", std::process::id())))
+}
+
+/// Readers of a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Whoever the process's mask lets read files.
+    Everybody,
+    /// This user alone.
+    Owner,
+}
+
+/// Durability of a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// It is on the disk when the call returns.
+    Synced,
+    /// It comes to the disk when the system sees fit: after a power cut it may be missing or have holes.
+    Unsynced,
+}
+
 /// Writes a whole file or nothing: to a temporary beside it, then a rename.
 ///
 /// # Errors
 /// The folder cannot be written or the disk is full; an older file of that name is left as it was.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file_as(path, bytes, Readers::Everybody, Durability::Synced)
+}
+
+/// As [`write_file`], for some readers, and on the disk at once or later.
+///
+/// # Errors
+/// As [`write_file`].
+pub(crate) fn write_file_as(path: &Path, bytes: &[u8], readers: Readers, durability: Durability) -> Result<()> {
     let failed = |source| FileError::Unwritable { path: path.into(), source };
-    let name = path.file_name().ok_or_else(|| failed(io::Error::other("this is not a file name")))?;
-    // Beside the file, because a rename does not cross file systems; with the process's number, so that two processes
-    // do not write the same temporary.
-    let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&temporary).and_then(|file| {
+    let temporary = temporary_beside(path).map_err(failed)?;
+    let mode = if readers == Readers::Owner { 0o600 } else { 0o666 };
+    let created = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary);
+    let written = created.and_then(|file| {
         let mut writer = BufWriter::new(file);
         writer.write_all(bytes)?;
-        // Before the rename: a power cut could otherwise leave the new name on an empty file.
-        writer.into_inner()?.sync_all()?;
+        let file = writer.into_inner()?;
+        if durability == Durability::Synced {
+            // Before the rename: a power cut could otherwise leave the new name on an empty file.
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        // Some file systems cannot, and the file is there all the same.
-        let _ = sync_folder(folder.unwrap_or(Path::new(".")));
+        if durability == Durability::Synced {
+            // Some file systems cannot, and the file is there all the same.
+            let _ = sync_folder(folder_of(path));
+        }
         Ok(())
     });
     written.map_err(|source| {
         let _ = fs::remove_file(&temporary);
         failed(source)
     })
+}
+
+/// Folder that a path's last part is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Has the system write a folder's list of files to disk. A new name survives a power cut only after that.
@@ -85,7 +156,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Error of the system.
 pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -94,7 +165,7 @@ pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Error of the system; the file ends before, or there is more than `limit`.
 pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(length.unwrap_or(limit + 1)).read_to_end(&mut bytes)?;
