@@ -55,6 +55,7 @@ pub(crate) fn replayer(
     cache_folder: Option<&Path>,
 ) -> Result<Replayer> {
     let found = bundle.digest.to_hex();
+    // Before anything is loaded: other weights give other bits, and the comparison would mean nothing.
     if found.as_str() != settings.bundle_digest {
         return Err(RecordingError::OtherBundle {
             recorded: settings.bundle_digest.get(..16).unwrap_or_default().into(),
@@ -69,6 +70,7 @@ pub(crate) fn replayer(
         None => Labels::with_ids(settings.labels.clone(), settings.ids.clone())?,
     };
     let method = what_if.method.map_or(settings.method, |method| settings.method.with_method(method));
+    // The recorded batch, not the one measured here: another may change the last bits.
     let extractor = ExtractorSettings { views: settings.views, threads, batch: Some(settings.batch) };
     let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
     let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
