@@ -165,6 +165,7 @@ impl Metrics {
 
     /// The text, with what was sampled just now.
     pub(crate) fn text(&self, sample: &Sample) -> String {
+        // Two texts at once would mix their samples.
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let sampled = &self.sampled;
         let (recorded, missed, bytes) = sample.recorded;
@@ -175,6 +176,7 @@ impl Metrics {
             (&sampled.recorded, recorded),
             (&sampled.record_missed, missed),
         ] {
+            // The counts are kept elsewhere; here they are only shown, so they are set and not added to.
             counter.inner().store(value, Ordering::Relaxed);
         }
         sampled.source_up.set(f64::from(u8::from(sample.source_up)));

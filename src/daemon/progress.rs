@@ -20,6 +20,7 @@ impl Progress {
 
     /// Passes a checkpoint.
     pub(crate) fn checkpoint(&self) {
+        // `Relaxed`: only that the number grows is read off it.
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
     }
 

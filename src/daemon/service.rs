@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 /// Notifies the service manager, if there is one.
 pub(crate) fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
+        // Only for debugging: a service manager that hears nothing acts by its own timeouts.
         log::debug!("the service manager was not notified: {error}");
     }
 }
