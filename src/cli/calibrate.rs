@@ -168,6 +168,7 @@ fn temperature(
     settings: &ClassifierSettings,
     classifier: &Classifier,
 ) -> Temperature {
+    // Every other image: data sets come in order of class, and each half must have all classes.
     let half = |parity: usize| -> Vec<Answered> { answers.iter().skip(parity).step_by(2).cloned().collect() };
     let (even, odd) = (half(0), half(1));
     let mut after = confidences(&even, fit_temperature(&odd));

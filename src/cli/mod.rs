@@ -155,6 +155,8 @@ macro_rules! failures {
     )+};
 }
 
+// Named one by one: a blanket impl over what becomes an `Error` would take `io::Error` as well, which here means that
+// standard output cannot be written.
 failures!(
     Error,
     BundleError,
@@ -190,10 +192,12 @@ pub fn run() -> ExitCode {
         Err(code) => return code,
     };
     let mut levels = program.log_level().to_string();
+    // Measuring the batch takes seconds, in which somebody at a terminal would see nothing.
     if io::stderr().is_terminal() {
         levels += &format!(",{BATCH_LOG_TARGET}=info");
     }
     let levels = env_logger::Env::default().default_filter_or(levels);
+    // Without times: the journal has its own.
     env_logger::Builder::from_env(levels).format_timestamp(None).init();
     execute(&program)
 }

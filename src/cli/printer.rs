@@ -37,6 +37,7 @@ impl Printer {
             Ok(record) => self.row(&mut out, record),
             Err(error) => {
                 let (path, message) = (shown(path), error.to_string());
+                // Errors of files name their path already.
                 let named = if message.contains(&path) { String::new() } else { format!("{path}: ") };
                 eprintln!("rtpt: {named}{message}");
                 Ok(())
@@ -82,6 +83,7 @@ impl Printer {
             let failures = if failed == 0 { String::new() } else { format!(", {failed} not classified") };
             writeln!(io::stdout(), "{} in {time}{failures}", counted(count, "image"))?;
         }
+        // What is written at exit is lost without an error if it cannot be.
         io::stdout().flush()
     }
 }

@@ -148,6 +148,7 @@ impl Arguments {
             expected: "a file with a token".into(),
             found: format!("{} ({error})", path.display()),
         };
+        // Room for the longest token and its line end; more is refused by its length.
         let bytes = read_up_to(path, TOKEN_BYTES.1 as u64 + 2).map_err(unreadable)?;
         Token::parse(&String::from_utf8_lossy(&bytes)).map(Some)
     }
@@ -157,5 +158,6 @@ impl Arguments {
 fn state_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || folder("HOME").map(|home| home.join(".local/state"));
+    // The service manager's folder is this service's alone; the user's is shared with other programs.
     folder("STATE_DIRECTORY").or_else(|| folder("XDG_STATE_HOME").or_else(home).map(|path| path.join("rtpt")))
 }

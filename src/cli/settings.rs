@@ -160,6 +160,7 @@ impl CacheArguments {
                         log::warn!(
                             "features are not remembered: neither XDG_CACHE_HOME nor HOME is set; use --cache-dir"
                         );
+                        // Not an error: the results are the same without it.
                         Some(memory)
                     }
                 }
@@ -204,6 +205,7 @@ impl SettingsArguments {
 
     /// Prepares to classify with an open bundle.
     pub(crate) fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
+        // A number out of range is refused before labels are read and embedded, which may take minutes.
         self.settings(bundle)?.extractor.check()?;
         let list = self.labels.list(bundle)?;
         self.classifier_among(bundle, list)
@@ -255,6 +257,7 @@ impl LabelArguments {
     pub(crate) fn embed(&self, bundle: &Bundle, list: Option<Labels>, threads: Option<usize>) -> Result<LabelSet> {
         let Some(list) = list else { return LabelSet::of(bundle) };
         let prompt = self.prompt(bundle);
+        // A pool of its own, since the extractor's does not exist yet.
         worker_pool(threads)?.install(|| LabelSet::new(bundle, list, prompt, cache_folder().as_deref()))
     }
 }
@@ -282,6 +285,7 @@ impl MethodArguments {
         let own = bundle.manifest.method;
         let mut settings = self.method.map_or(own, |method| own.with_method(method));
         let count = |value: Option<usize>| value.map(|value| value as f64);
+        // Each flag is a parameter by name: the method refuses one that it does not have.
         let flags = [
             ("steps", count(self.tta_steps)),
             ("learning_rate", self.lr),

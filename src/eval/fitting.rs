@@ -30,10 +30,12 @@ pub(crate) fn fit_temperature(answers: &[Answered]) -> f64 {
         };
         answers.iter().map(of).sum()
     };
+    // With this ratio one of the two inner points serves again, and a step costs one evaluation.
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
     let (mut loss_left, mut loss_right) = (loss(left), loss(right));
+    // In the logarithm: 0.01 % of the temperature.
     while high - low > 1e-4 {
         if loss_left <= loss_right {
             (high, right, loss_right) = (right, left, loss_left);

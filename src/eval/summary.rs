@@ -193,6 +193,7 @@ fn hundredths(value: f64) -> String {
 
 fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSummary {
     let measured: Vec<&Measured> = measured(results).collect();
+    // A hit was not encoded, and its time would say nothing about this device.
     let encoded: Vec<f64> = measured.iter().filter(|one| !one.cached).map(|one| one.ms[2]).collect();
     let methods = &results.plan.methods;
     let zero_shot = methods.iter().position(|settings| settings.method().name() == "zero-shot");
@@ -201,6 +202,7 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
         images: measured.len(),
         failed: results.records.len() - measured.len(),
         encode_ms: (!encoded.is_empty()).then(|| quantile(&encoded, 0.5)),
+        // The first condition is the reference; compared with itself it says nothing.
         tamper_auroc: if place == 0 { None } else { auroc(reference, &tampers(results)) },
         methods: (0..methods.len()).map(|method| summary_of(method, zero_shot, results, &measured)).collect(),
     }
@@ -209,11 +211,13 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
 fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
     let of: Vec<&MethodResult> = measured.iter().map(|one| &one.results[method]).collect();
     let count = of.len();
+    // Without any image there are no hits either: 0 instead of NaN, which is no JSON.
     let share = |hits: usize| hits as f64 / count.max(1) as f64;
     let mean =
         |value: fn(&MethodResult) -> f64| of.iter().map(|result| value(result)).sum::<f64>() / count.max(1) as f64;
     let right = of.iter().filter(|result| result.rank == 0).count();
     let confidences: Vec<(f32, bool)> = of.iter().map(|result| (result.confidence, result.rank == 0)).collect();
+    // All results of a method have one or none does: the temperature belongs to one method.
     let calibrated: Option<Vec<(f32, bool)>> =
         of.iter().map(|result| Some((result.calibrated?, result.rank == 0))).collect();
     let times: Vec<f64> = of.iter().map(|result| result.ms).collect();
@@ -228,6 +232,7 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
             measured.iter().filter(one_sided).count()
         };
         let (better, worse) = (differ(true), differ(false));
+        // Images on which both are right or both wrong cancel out.
         let difference = (better as f64 - worse as f64) / count.max(1) as f64;
         Gap { better, worse, difference, p: mcnemar(better, worse) }
     });

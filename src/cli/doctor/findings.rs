@@ -66,6 +66,7 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
     let found = format!("{model}{board}, {cores}, {architecture}; has {}; lacks {}", those(true), those(false));
     let has = |name: &str| processor.features.contains(&(name, true));
     let lacks = |name: &str| processor.features.contains(&(name, false));
+    // The worst first; one verdict is given.
     if lacks("neon") {
         let advice = "every kernel runs without vector instructions; use a board whose processor has NEON";
         finding("processor", Problem, found, advice)
@@ -85,6 +86,7 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
 
 pub(crate) fn kernels(kernels: &[String]) -> Finding {
     let found = if kernels.is_empty() { "no matrix product in this encoder".into() } else { kernels.join(", ") };
+    // The engine's portable kernels, which use no vector instructions, have names that begin so.
     if kernels.iter().any(|name| name.starts_with("generic")) {
         let advice =
             "the engine knows no fast kernel for this processor; use few --views, and report the processor's model";
@@ -202,6 +204,7 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
         speed.batch,
         forecast.join(", ")
     );
+    // The most views that keep up: more are steadier.
     let fast = speed.forecast.iter().rev().find(|forecast| forecast.frames_per_second >= LIVE);
     match fast {
         Some(best) => {
@@ -280,6 +283,7 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     let free = nix::sys::statvfs::statvfs(there).ok();
     // The types differ from system to system.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    // In fragments, as POSIX counts the blocks of `statvfs`.
     let free = free.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
     let room = free.map_or_else(String::new, |bytes| format!(", {} free", mebibytes(bytes)));
     if let Some(free) = free.filter(|&free| free < DISK_LOW) {

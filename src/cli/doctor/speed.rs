@@ -79,11 +79,14 @@ fn timed(classifier: &Classifier, file: &[u8], views: ViewSettings) -> Result<Ve
     for run in 0..=RUNS {
         for (count, runs) in TIMED.into_iter().zip(&mut runs) {
             let views = ViewSettings { count, ..views };
+            // Past the cache, from which the second run would come without any work.
             let answer = classifier.classify_in(file, views, CacheUse::Bypass, &CancellationToken::default())?;
             if run > 0 {
                 runs.push((answer.timings().total, answer.timings().encode));
             }
         }
+        // The patience is for counted runs. At least one of them is made before it is looked at, so that there is a
+        // median.
         if run == 0 {
             began = Instant::now();
         } else if began.elapsed() > PATIENCE {
@@ -106,6 +109,7 @@ fn rate(times: [f64; 2], views: usize) -> f64 {
         slope if slope > 0.0 => slope,
         _ => times[1] / many,
     };
+    // Never below zero: a slope that noise made too steep would promise frames for nothing.
     let fixed = (times[0] - a_view * few).max(0.0);
     1e3 / (fixed + a_view * views as f64)
 }

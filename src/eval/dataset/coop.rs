@@ -17,6 +17,7 @@ type Entry = (String, usize, String);
 
 pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
     #[derive(Deserialize)]
+    // Raw values are parts of the text, from whose place the line of a wrong entry follows.
     struct Split<'a>(#[serde(borrow)] BTreeMap<String, Vec<&'a RawValue>>);
     let text = read_text(path)?;
     let empty = DataSet { path: path.into(), items: Vec::new(), classes: None };
@@ -37,6 +38,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
     let mut classes: BTreeMap<usize, (String, usize)> = BTreeMap::new();
     let mut entries = Vec::new();
     let mut lines = Lines::new(&text);
+    // All splits, though images come from one: its images need not show every class.
     for (split, values) in &splits {
         for value in values {
             let line = lines.of(value.get());

@@ -92,6 +92,7 @@ impl DataSet {
         let mut problems = Problems::default();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let set = match extension.to_ascii_lowercase().as_str() {
+            // Looked at first: a folder may be called `photos.csv`.
             _ if path.is_dir() => folders::read(path, &mut problems)?,
             "json" => coop::read(path, options, &mut problems)?,
             "csv" => table::read_csv(path, options, &mut problems)?,
@@ -104,6 +105,7 @@ impl DataSet {
             }
         };
         set.check_files(&mut problems);
+        // Without a problem of its own: an entry that was refused explains an empty set better.
         if set.items.is_empty() && problems.count == 0 {
             problems.add(path, None, "it lists no image");
         }
@@ -134,18 +136,22 @@ impl DataSet {
     pub(crate) fn truths(&self, labels: &Labels, renamed: &ClassNames) -> Result<Vec<usize>> {
         let names = labels.names();
         let mut places: HashMap<String, usize> = HashMap::new();
+        // From the end, so that of labels spelled alike the first stays.
         for (place, name) in names.iter().enumerate().rev() {
             places.insert(spelled(name), place);
         }
         let ids: HashMap<&str, usize> =
             (0..names.len()).filter_map(|place| labels.id(place).map(|id| (id, place))).collect();
+        // Only if all are numbers: among words, a class `7` is a word as well.
         let numbered = self.items.iter().all(|item| item.class.parse::<usize>().is_ok());
         let mut problems = Problems::default();
+        // Once a class: it is looked up once and complained of once.
         let mut known: HashMap<&str, Option<usize>> = HashMap::new();
         let mut truths = Vec::with_capacity(self.items.len());
         for item in &self.items {
             let place = *known.entry(&item.class).or_insert_with(|| {
                 let class = renamed.get(&item.class);
+                // Identifiers first: where labels have them, folders are called by them, as those of ImageNet.
                 let by_name = ids.get(class).or_else(|| places.get(&spelled(class))).copied();
                 let by_place = || class.parse().ok().filter(|&place| numbered && place < names.len());
                 let place = by_name.or_else(by_place);
@@ -158,6 +164,7 @@ impl DataSet {
                 }
                 place
             });
+            // A stand-in that nobody sees: a missing place is a problem, and problems are an error below.
             truths.push(place.unwrap_or(0));
         }
         problems.none_or_error(&self.path)?;
@@ -189,8 +196,10 @@ impl DataSet {
 
     /// BLAKE3 over the images' names and truths, in order: what two parts of one evaluation must have in common.
     pub(crate) fn digest(&self, truths: &[usize]) -> blake3::Hash {
+        // Not the paths: shards may be measured on machines that keep the images elsewhere.
         let mut hasher = blake3::Hasher::new();
         for (item, &truth) in self.items.iter().zip(truths) {
+            // The length first: without it, names that run into one another could have one digest.
             hasher.update(&(item.name.len() as u64).to_le_bytes());
             hasher.update(item.name.as_bytes());
             hasher.update(&(truth as u64).to_le_bytes());
@@ -290,6 +299,7 @@ fn read_text(path: &Path) -> Result<String> {
             problems.add(path, None, format!("it is larger than {DATA_SET_FILE_BYTES_MAX} bytes"));
         }
         Ok(bytes) => match String::from_utf8(bytes) {
+            // Spreadsheets begin a text with a byte order mark.
             Ok(text) => return Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), String::from)),
             Err(error) => problems.add(path, None, format!("it is no UTF-8: {error}")),
         },
@@ -299,6 +309,7 @@ fn read_text(path: &Path) -> Result<String> {
 
 /// Adds an image unless there are too many.
 fn push(items: &mut Vec<Item>, item: Item, path: &Path, problems: &mut Problems) {
+    // One past the bound is kept, by which the next ones know that it was complained of.
     if items.len() == FILES_MAX {
         problems.add(path, item.line, format!("there are more than {FILES_MAX} images; split the set"));
     }
