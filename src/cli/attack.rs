@@ -125,7 +125,7 @@ impl Attack {
         }
     }
 
-    /// Queries an image if nothing is said. Each draw of noise is as good as any other: more of them find little more.
+    /// Default number of queries an image. Each draw of noise is as good as any other: more of them find little more.
     fn queries(self) -> usize {
         match self {
             Self::Square | Self::Spsa => 1000,
@@ -143,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// The images and whom they are tried on.
+/// The images, and the target that they are tried on.
 struct Scene {
     target: Classifier,
     items: Vec<Item>,
@@ -202,8 +202,8 @@ impl Scene {
         Sampler::new(blake3::hash(image.bytes()).as_bytes(), self.seed, stream)
     }
 
-    /// Runs `act` on every image, on all threads; failures are printed and counted. An image moves the bar by `steps`: those
-    /// that `act` does not count itself are counted when it is done.
+    /// Runs `act` on every image, on all threads; failures are printed and counted. An image moves the bar by `steps`:
+    /// `act` counts as it goes, and the rest is counted at its end.
     fn each<T: Send>(
         &self,
         steps: usize,

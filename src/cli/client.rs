@@ -60,7 +60,7 @@ pub(crate) enum ClientError {
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// Failure that happened.
+        /// The failure.
         problem: String,
     },
     /// A daemon's socket may not be used.
@@ -110,7 +110,7 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// After how many seconds to try again, if it says so.
+    /// Seconds until a refused request may be sent again, if the daemon says so.
     pub retry_after: Option<u64>,
     /// The body.
     pub body: Vec<u8>,

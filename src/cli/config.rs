@@ -59,7 +59,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
-/// The file that was named, and what was given besides.
+/// Path of the configuration file, and the arguments of the subcommand that names it.
 fn config_of(matches: &ArgMatches) -> Option<(PathBuf, &ArgMatches)> {
     let (name, given) = matches.subcommand()?;
     // Other subcommands have no such argument, over which `get_one` would panic.
@@ -67,7 +67,7 @@ fn config_of(matches: &ArgMatches) -> Option<(PathBuf, &ArgMatches)> {
     (name == "serve").then(|| (path.clone(), given))
 }
 
-/// The file's entries as flags, but for those that were given.
+/// Entries of the file as flags, without those that were given.
 fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
     let problem = |problem: String| Error::from(ConfigurationError { path: path.into(), problem });
     let bytes = read_up_to(path, CONFIG_BYTES_MAX).map_err(|error| problem(format!("cannot be read: {error}")))?;

@@ -265,7 +265,7 @@ fn measure_one(
     Ok(journal.results)
 }
 
-/// Features again, from the cache where there is one, in the order of the data set.
+/// Writes the features in the order of the data set, from the cache where there is one.
 fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
@@ -339,7 +339,7 @@ fn report(folder: &Path, results: &[Results], shown: &str) -> Outcome {
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 
-/// A data set's name and path: what stands before the first `=`, or the name of file or folder.
+/// Name and path of a data set. The name stands before the first `=`; without one it is that of the file or folder.
 fn named(argument: &str) -> (String, PathBuf) {
     match argument.split_once('=') {
         // A path may have a `=` of its own; no name has a slash or a full stop.

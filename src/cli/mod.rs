@@ -203,7 +203,7 @@ pub fn run() -> ExitCode {
 }
 
 impl Cli {
-    /// Log level if the environment says nothing: a daemon tells what happens to it.
+    /// Default log level: a daemon says what happens to it.
     pub(crate) fn log_level(&self) -> &'static str {
         match self.command {
             #[cfg(feature = "daemon")]
@@ -216,7 +216,7 @@ impl Cli {
 /// Parses the arguments, those in a configuration file among them.
 ///
 /// # Errors
-/// They are wrong, or only help was asked for; the exit code is given and the rest is said.
+/// The arguments are wrong, or only help was asked for. The message is printed, and the exit code is given.
 fn parse() -> Result<Cli, ExitCode> {
     #[cfg(feature = "daemon")]
     return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
@@ -282,7 +282,7 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
-/// A progress bar is worth its line from this many images on.
+/// Least number of images that is worth a progress bar.
 const BAR_FROM: usize = 4;
 
 /// A bar on standard error, if that is a terminal and there is something to wait for.

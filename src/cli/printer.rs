@@ -21,7 +21,7 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    /// For these inputs, and for answers among `labels`, if they are known.
+    /// A printer for these inputs and for answers among `labels`, if they are known.
     pub(crate) fn new(json: bool, inputs: &[Input], labels: &[String]) -> Self {
         let longest_path = inputs.iter().map(|input| shown(&input.path).chars().count()).max().unwrap_or(0);
         let longest_label = labels.iter().map(|name| name.chars().count()).max().unwrap_or(LABEL_WIDTH);
@@ -77,7 +77,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints how many there were.
+    /// Prints the number of inputs and of failures.
     pub(crate) fn summary(&self, count: usize, failed: usize, time: &str) -> io::Result<()> {
         if !self.json && count > 1 {
             let failures = if failed == 0 { String::new() } else { format!(", {failed} not classified") };

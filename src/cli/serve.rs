@@ -19,7 +19,7 @@ use super::client::default_socket;
 use super::settings::{CacheArguments, SettingsArguments, cache_folder};
 use super::{Cli, Command, Completion, Outcome, config};
 
-/// Room for a recording if nothing is said (MiB).
+/// Default room for a recording (MiB).
 const RECORD_MAX_MB: u64 = 256;
 
 /// Headings of `--help`.

@@ -137,12 +137,12 @@ enum CacheChoice {
 }
 
 impl CacheArguments {
-    /// The cache asked for; `lasting` says whether the disk is used if nothing was said.
+    /// The cache asked for; by default on disk if `lasting`, else none.
     pub(crate) fn open(&self, lasting: bool) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(if lasting { CacheChoice::Disk } else { CacheChoice::Off }))
     }
 
-    /// The cache asked for, in memory if nothing was said.
+    /// The cache asked for; by default in memory.
     #[cfg(feature = "daemon")]
     pub(crate) fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(CacheChoice::Memory))

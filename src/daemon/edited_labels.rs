@@ -34,7 +34,7 @@ pub(crate) struct EditedLabels {
 }
 
 impl EditedLabels {
-    /// In the daemon's folder.
+    /// The file in the daemon's folder.
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { path: folder.join(NAME) }
     }

@@ -44,7 +44,7 @@ pub(crate) struct Request {
     pub views: Option<usize>,
     /// Another method.
     pub method: Option<Method>,
-    /// Answers to list.
+    /// Answers to list (count).
     pub top: usize,
     /// Cancelled when the client is gone or its deadline has passed.
     pub token: CancellationToken,
@@ -196,7 +196,7 @@ impl Engine {
     }
 }
 
-/// Runs something that a bug may make panic: the daemon goes on, and a client whose request it was gets an error.
+/// Runs something that may panic because of a bug. The daemon goes on; the client whose request it was gets an error.
 fn survive(act: impl FnOnce()) {
     // Going on is safe: the state of an image is its own, and what images share is put in place when it is whole.
     if catch_unwind(AssertUnwindSafe(act)).is_err() {

@@ -66,7 +66,7 @@ impl Token {
     }
 }
 
-/// Refuses what no request needs: a head past the limits.
+/// Refuses a head past the limits, which no request needs.
 pub(crate) fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Refused> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > HEADERS_MAX || bytes + uri.to_string().len() > HEADER_BYTES_MAX {

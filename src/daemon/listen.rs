@@ -46,7 +46,7 @@ pub(crate) enum Listener {
 /// The sockets of a daemon. Those it made itself are removed with this value.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    /// All of them.
+    /// All listening sockets.
     pub all: Vec<Listener>,
     own: Option<(PathBuf, Lock)>,
 }

@@ -42,7 +42,7 @@ pub(crate) struct Metrics {
     cache_misses: Counter,
     /// Frames that were classified.
     pub frames_classified: Counter,
-    /// Frames that could not be.
+    /// Frames that could not be classified.
     pub frames_failed: Counter,
     /// Connections that are open.
     pub connections: Gauge,
@@ -72,7 +72,7 @@ struct Sampled {
 pub(crate) struct Sample {
     /// Frames dropped for later ones (count).
     pub frames_dropped: u64,
-    /// Frames the source gave (count).
+    /// Frames that the source gave (count).
     pub frames_received: u64,
     /// Times the source was opened again (count).
     pub reopens: u64,
@@ -91,7 +91,7 @@ pub(crate) struct Sample {
 }
 
 impl Metrics {
-    /// All of them at zero.
+    /// All metrics, at zero.
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("rtpt");
         let stages = Family::<Stage, Histogram>::new_with_constructor(|| Histogram::new(BINS_S));

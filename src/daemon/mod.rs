@@ -161,7 +161,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Those of a daemon without a model, with room for `capacity` requests, that listens at these places.
+    /// The parts of a daemon without a model, with room for `capacity` requests, that listens at these places.
     fn new(capacity: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
         let (queue, metrics) = (Arc::new(Queue::new(capacity)), Arc::new(Metrics::new()));
         let (model, feed, archive) =

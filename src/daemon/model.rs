@@ -55,7 +55,7 @@ impl Model {
         &self.recorded
     }
 
-    /// Answers with other labels from now on.
+    /// Puts other labels in force.
     pub(crate) fn relabel(&mut self, predictor: Arc<Predictor>) {
         self.classifier = self.classifier.with_predictor(predictor);
         // They decide among the old labels.

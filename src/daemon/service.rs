@@ -14,7 +14,7 @@ pub(crate) fn notify(state: &[NotifyState]) {
     }
 }
 
-/// Notifies it that the configuration is being loaded again, with the time, as newer versions of systemd require.
+/// Notifies it that the configuration is being loaded again. Newer versions of systemd require the time as well.
 pub(crate) fn notify_reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         notify(&[NotifyState::Reloading, now]);

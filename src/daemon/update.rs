@@ -51,7 +51,7 @@ pub(crate) struct Loaded {
     pub recording: Option<RecorderSettings>,
 }
 
-/// Reads flags and configuration and opens the bundle, as often as it is asked.
+/// Function that reads flags and configuration and opens the bundle, anew with each call.
 pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
 /// Interval at which a source that waits for the encoder checks for a stop.
@@ -91,7 +91,7 @@ struct RunningSource {
 }
 
 impl Updater {
-    /// One that has changed nothing yet.
+    /// An updater that has changed nothing yet.
     pub(crate) fn new(parts: Changeable, loader: Loader, edited: EditedLabels, cache_folder: Option<PathBuf>) -> Self {
         Self { parts, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
     }
@@ -228,7 +228,7 @@ impl Updater {
         Ok(())
     }
 
-    /// Sets the origin of the labels, and has watchers get them again.
+    /// Sets the origin of the labels, and tells watchers to fetch the labels again.
     fn set_labels_origin(&self, origin: LabelsOrigin) {
         self.parts.model.set_labels_origin(origin);
         self.parts.events.send("labels", "{}".into());
@@ -242,7 +242,7 @@ impl Updater {
         Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
     }
 
-    /// Has frames come from another source, unless it is the same.
+    /// Puts another source in force, unless it is the same.
     fn set_source(&self, wanted: Option<SourceSettings>) {
         let mut running = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().map(|running| &running.settings) == wanted.as_ref() {

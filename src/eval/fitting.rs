@@ -6,10 +6,10 @@ use crate::calibration::calibrated;
 use crate::metrics::{PROBABILITY_MIN, quantile};
 use crate::rows::argmax;
 
-/// Smallest and largest temperature that is looked for.
+/// Range of the temperatures that are searched.
 const TEMPERATURES: (f64, f64) = (0.02, 50.0);
 
-/// The tamper score that at most `false_positive_rate` (0–1) of clean images' `scores` are above.
+/// Threshold of the tamper score: a share of at most `false_positive_rate` (0–1) of the clean `scores` is above it.
 pub(crate) fn fit_threshold(scores: &[f32], false_positive_rate: f64) -> f32 {
     let scores: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
     quantile(&scores, 1.0 - false_positive_rate) as f32

@@ -21,11 +21,11 @@ use crate::timings::milliseconds_since;
 /// Everything that is needed to measure images.
 pub(crate) struct Evaluation {
     extractor: Extractor,
-    /// One a method, over the same labels.
+    /// Predictors of the methods, for the same labels.
     predictors: Vec<Predictor>,
     curve: Vec<usize>,
     temperature: Option<(String, f64)>,
-    /// One worker each: an image's methods run on one thread, as many images at a time as there are threads.
+    /// Pools of one worker: an image's methods run on one thread, as many images at a time as there are threads.
     workers: Vec<ThreadPool>,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Evaluation {
 pub(crate) struct Measurement {
     /// The methods, prepared for the same labels; at least one.
     pub predictors: Vec<Predictor>,
-    /// Fewer views at which the methods are measured as well; each less than the extractor's.
+    /// Smaller numbers of views at which the methods are measured as well; each less than the extractor's.
     pub curve: Vec<usize>,
-    /// A method's name and the temperature its probabilities are calibrated by.
+    /// Name of a method, and the temperature by which its probabilities are calibrated.
     pub temperature: Option<(String, f64)>,
 }
 

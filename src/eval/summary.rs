@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     pub views: usize,
     /// Smaller numbers of views at which accuracies are given as well.
     pub curve: Vec<usize>,
-    /// One a data set, in the order given.
+    /// Summaries of the data sets, in the order given.
     pub conditions: Vec<ConditionSummary>,
 }
 
@@ -35,13 +35,13 @@ pub(crate) struct ConditionSummary {
     pub name: String,
     /// Images measured.
     pub images: usize,
-    /// Images that could not be.
+    /// Images that could not be measured.
     pub failed: usize,
-    /// Milliseconds an image of encoding, where it was not in the cache: the median.
+    /// Median time of encoding an image that was not in the cache (milliseconds).
     pub encode_ms: Option<f64>,
     /// AUROC of the tamper score between this condition and the first (0–1).
     pub tamper_auroc: Option<f64>,
-    /// One a method.
+    /// Summaries of the methods.
     pub methods: Vec<MethodSummary>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct MethodSummary {
     pub ece_calibrated: Option<f64>,
     /// Mean negative logarithm of the true class's probability (nats).
     pub nll: f64,
-    /// Views the method looks at.
+    /// Views that the method looks at (count).
     pub views: usize,
     /// Milliseconds from features to answer, on one thread: median and 95th percentile.
     pub ms: (f64, f64),
@@ -79,9 +79,9 @@ pub(crate) struct MethodSummary {
 /// Two methods on the same images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gap {
-    /// Images only this method is right on.
+    /// Images on which only this method is right.
     pub better: usize,
-    /// Images only the other is right on.
+    /// Images on which only the other is right.
     pub worse: usize,
     /// Difference of the shares of right answers (0–1).
     pub difference: f64,
@@ -90,7 +90,7 @@ pub(crate) struct Gap {
 }
 
 impl Summary {
-    /// Of the results of all conditions, which have bundle, labels and methods in common.
+    /// The summary of all conditions' results, which share bundle, labels and methods.
     pub(crate) fn of(conditions: &[Results]) -> Self {
         let plan = &conditions.first().expect("an evaluation has a condition").plan;
         let reference = tampers(&conditions[0]);

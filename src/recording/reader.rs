@@ -1,4 +1,4 @@
-//! Reading a recording: its whole frames, and the number of those that are not.
+//! Reader of a recording: its whole frames, and the number of frames that are not whole.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};

@@ -43,7 +43,7 @@ pub(crate) struct Replayer {
     pub other_device: bool,
 }
 
-/// Prepares to decide with the settings of a part, but for what is to be changed. `bundle` is the one to use.
+/// Prepares to decide again with `bundle` and the settings of a part, changed as `what_if` says.
 ///
 /// # Errors
 /// The bundle is not the one that was recorded with, or the classifier cannot be made.

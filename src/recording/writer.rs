@@ -21,7 +21,7 @@ use crate::setting::SettingError;
 pub(crate) struct RecorderSettings {
     /// The folder.
     pub folder: PathBuf,
-    /// The most it may take (MiB).
+    /// Largest size that the recording may have (MiB).
     pub max_mb: u64,
 }
 

@@ -109,7 +109,7 @@ fn views_plot(summary: &Summary, condition: &ConditionSummary) -> String {
     against_views(&views, &series) + &legend(series.iter().map(|one| one.name.as_str()))
 }
 
-/// The place of a method in a plan; the first where it was not measured.
+/// Place of a method in a plan; 0 where it was not measured.
 fn place_of(results: &Results, method: &str) -> usize {
     results.plan.methods.iter().position(|one| one.method().name() == method).unwrap_or(0)
 }

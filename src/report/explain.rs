@@ -148,7 +148,7 @@ fn draw_legend(canvas: &mut Canvas, answer: &Answer) {
     }
 }
 
-/// True if the picture marks the selected views: not where none or all were.
+/// True if the picture marks the selected views, which it does unless none or all were selected.
 fn marks_selected(answer: &Answer) -> bool {
     (1..answer.decision.weights.len()).contains(&answer.decision.selected.len())
 }

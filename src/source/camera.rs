@@ -16,11 +16,11 @@ use crate::limits::CAMERA_SIDE_MAX;
 pub(crate) struct CameraSpec {
     /// The device file.
     pub device: PathBuf,
-    /// Columns and rows (pixels), if not what the camera is set to.
+    /// Columns and rows (pixels); `None` for those that the camera is set to.
     pub size: Option<(u32, u32)>,
-    /// Frames a second, if not what the camera is set to.
+    /// Frames a second; `None` for the rate that the camera is set to.
     pub rate: Option<u32>,
-    /// The pixel format, if not MJPG where there is a choice.
+    /// The pixel format; `None` for MJPG where there is a choice.
     pub format: Option<CameraFormat>,
 }
 
@@ -46,7 +46,7 @@ impl CameraFormat {
         }
     }
 
-    /// The formats a camera may offer: some call their JPEGs JPEG.
+    /// Codes under which cameras offer the format: some call MJPG `JPEG`.
     fn codes(self) -> &'static [[u8; 4]] {
         const JPEGS: [[u8; 4]; 2] = [*b"MJPG", *b"JPEG"];
         const YUYV: [[u8; 4]; 1] = [*b"YUYV"];

@@ -18,7 +18,7 @@ use crate::limits::COMMAND_END_MS;
 /// Longest part of a program's last line that is kept (characters).
 const COMPLAINT_MAX: usize = 300;
 
-/// A running program. It ends with this value, and with the daemon, whatever ends that.
+/// A running program. It ends with this value, and with the daemon, however the daemon ends.
 pub(crate) struct Command {
     child: Child,
     output: Jpegs<ChildStdout>,

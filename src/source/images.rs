@@ -12,7 +12,7 @@ use crate::listing::image_files;
 pub(crate) struct Images {
     root: PathBuf,
     every: Duration,
-    /// Those that are left of this round, the last first.
+    /// Images that are left of this round, the last first.
     left: Vec<PathBuf>,
     due: Option<Instant>,
 }

@@ -19,7 +19,7 @@ const HUFFMAN_TABLES: u8 = 0xc4;
 #[derive(Debug, Default)]
 pub struct JpegSplitter {
     buffer: Vec<u8>,
-    /// Everything before is known to belong to the JPEG that begins the buffer; 0 while there is none.
+    /// End of what is known to belong to the JPEG that begins the buffer (bytes); 0 while there is none.
     at: usize,
     in_scan: bool,
     /// JPEGs that were dropped because they were cut short, malformed or too long (count).
@@ -85,7 +85,7 @@ impl JpegSplitter {
         start.is_some()
     }
 
-    /// The marker where one must be: between two segments of a header.
+    /// The marker at the present place, where a header must have one: between two segments.
     fn header_marker(&mut self) -> Found {
         while let Some(&[first, code]) = self.buffer.get(self.at..self.at + 2).and_then(<[u8]>::first_chunk) {
             match (first, code) {

@@ -32,7 +32,7 @@ pub(crate) enum SourceSpec {
 #[derive(Debug, thiserror::Error)]
 #[error("the source {spec:?} {problem}")]
 pub(crate) struct SpecError {
-    /// As it was given.
+    /// The specification as it was given.
     spec: String,
     /// Problem found, and what to do.
     problem: String,
@@ -44,7 +44,7 @@ impl ProgramLayer for SpecError {
     }
 }
 
-/// Time from one image of a folder to the next if nothing is said (seconds).
+/// Default time from one image of a folder to the next (seconds).
 const EVERY_S: f64 = 1.0;
 /// Bounds of that time (seconds).
 const EVERY_RANGE_S: (f64, f64) = (0.0, 86_400.0);

@@ -61,9 +61,9 @@ impl Default for SourceStatus {
 pub(crate) struct SourceHealth {
     /// State.
     pub state: SourceState,
-    /// Since when.
+    /// Time at which the state began.
     pub since: SystemTime,
-    /// Frames it gave (count).
+    /// Frames that it gave (count).
     pub frames: u64,
     /// Times it was opened again (count).
     pub reopens: u64,
@@ -96,7 +96,7 @@ impl SourceStatus {
     }
 }
 
-/// Until it is stopped.
+/// A wait that only a stop ends.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Opens the source and hands its pictures to `deliver`, until `stop` is set; the source may fail as it likes.

@@ -39,7 +39,7 @@ impl Device {
         Ok(found)
     }
 
-    /// The codes of the pixel formats it offers.
+    /// Codes of the pixel formats that the device offers.
     pub(crate) fn formats(&self) -> Vec<u32> {
         // A list ends with an error (EINVAL); the bound is for a driver that never gives one.
         let described = (0..64).map_while(|index| {
@@ -51,7 +51,7 @@ impl Device {
         described.collect()
     }
 
-    /// The sizes it offers in a format, columns and rows (pixels); of a range the largest.
+    /// Sizes that the device offers in a format, columns and rows (pixels); of a range the largest.
     pub(crate) fn sizes(&self, format: u32) -> Vec<(u32, u32)> {
         let mut sizes = Vec::new();
         for index in 0..64 {
@@ -70,7 +70,7 @@ impl Device {
         sizes
     }
 
-    /// The format it is set to.
+    /// The format that the device is set to.
     pub(crate) fn format(&self) -> nix::Result<PixelFormat> {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         // SAFETY: the kernel reads and writes one format.
@@ -189,7 +189,7 @@ impl Buffers {
         Ok(Self { mappings, device })
     }
 
-    /// To wait for frames.
+    /// Device file, to wait for frames on.
     pub(crate) fn file(&self) -> &File {
         &self.device.0
     }
@@ -199,7 +199,7 @@ impl Buffers {
         (0..self.mappings.len()).try_for_each(|index| self.device.queue(index as u32))
     }
 
-    /// Has the camera begin.
+    /// Starts streaming.
     pub(crate) fn start(&mut self) -> nix::Result<()> {
         self.device.start()
     }

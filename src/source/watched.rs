@@ -33,7 +33,7 @@ impl Watched {
         Ok(Self { folder: folder.into(), inotify, ready: VecDeque::new() })
     }
 
-    /// Takes in what the kernel has noticed.
+    /// Queues the files that the kernel has reported.
     fn collect(&mut self) -> Result<(), SourceFailure> {
         let events = match self.inotify.read_events() {
             Ok(events) => events,

@@ -9,9 +9,9 @@ use super::Frame;
 /// Inbox that requests and frames are put in, and taken from by one worker.
 pub(crate) struct Inbox<J> {
     inner: Mutex<Inner<J>>,
-    /// Something came.
+    /// Signalled when something came.
     came: Condvar,
-    /// The frame was taken.
+    /// Signalled when the frame was taken.
     taken: Condvar,
 }
 
@@ -60,7 +60,7 @@ impl<J> Inbox<J> {
         Ok(())
     }
 
-    /// Puts a request past the capacity: for the daemon's own, such as other labels.
+    /// Puts a request of the daemon itself, such as other labels, at the end of the queue, even past its capacity.
     ///
     /// # Errors
     /// The request, if the inbox is closed.
@@ -87,10 +87,10 @@ impl<J> Inbox<J> {
         self.came.notify_one();
     }
 
-    /// Puts a frame where none waits, as soon as none does; false if `patience` ran out or the inbox is closed.
+    /// Puts a frame into the slot once it is empty, within `patience`.
     ///
     /// # Errors
-    /// The frame.
+    /// The frame, if `patience` ran out or the inbox is closed.
     pub(crate) fn offer_in_turn(&self, frame: Frame, patience: Duration) -> Result<(), Box<Frame>> {
         let inner = self.lock();
         let waited = self.taken.wait_timeout_while(inner, patience, |inner| inner.frame.is_some() && !inner.closed);
@@ -128,7 +128,7 @@ impl<J> Inbox<J> {
         }
     }
 
-    /// Takes nothing more; what is in the queue is still given out, the frame is not.
+    /// Closes the inbox to everything new. What is in the queue is still given out, the frame is not.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;

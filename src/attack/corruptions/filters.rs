@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
-/// Values beyond the border.
+/// Rule for the values beyond the border.
 #[derive(Clone, Copy)]
 pub(crate) enum Border {
     /// The nearest pixel.
@@ -54,7 +54,7 @@ pub(crate) fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: B
     along(&along(&plane.to_owned(), 0, deviations.0), 1, deviations.1)
 }
 
-/// The same for each channel of an image `[H, W, 3]`.
+/// [`gaussian`] of each channel of an image `[H, W, 3]`.
 pub(crate) fn gaussian_channels(image: &Array3<f64>, deviation: f64) -> Array3<f64> {
     each_channel(image, |plane| gaussian(plane, (deviation, deviation), Border::Nearest, 4.0))
 }
@@ -116,7 +116,7 @@ pub(crate) fn interpolated(plane: ArrayView2<f64>, y: f64, x: f64, border: Borde
     upper * (1.0 - below) + lower * below
 }
 
-/// A plane that moved in one direction, `angle` (degrees), and was seen ever more faintly.
+/// A plane blurred along one direction, `angle` (degrees), with weights that fall off.
 pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angle: f64) -> Array2<f64> {
     let (height, width) = plane.dim();
     let steps = 2 * radius + 1;
@@ -142,7 +142,7 @@ pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angl
     blurred
 }
 
-/// A square of `side` (a power of two) of clouds, 0–1, by the diamond-square method: the rougher the smaller `decay` is.
+/// Clouds (0–1) on a square of `side` (a power of two), by the diamond-square method; a smaller `decay` is rougher.
 pub(crate) fn clouds(side: usize, decay: f64, uniform: &mut impl FnMut(f64, f64) -> f64) -> Array2<f64> {
     let mut map = Array2::<f64>::zeros((side, side));
     let (mut step, mut wobble) = (side, 100.0);

@@ -43,9 +43,9 @@ pub(crate) enum Verdict {
 use Verdict::{Ok as Fine, Problem, Warning};
 
 const NOTHING: &str = "nothing to do";
-/// Above this the boards of the Raspberry Pi slow down at 80 to 85 °C, and Jetsons at 95 to 100 °C: time for cooling.
+/// Temperature that calls for cooling (°C): Raspberry Pis slow down at 80 to 85, Jetsons at 95 to 100.
 const HOT_C: f64 = 75.0;
-/// Free room on the disk that the cache and a recording can do with (bytes).
+/// Least free room on the disk for the cache and a recording (bytes).
 const DISK_LOW: u64 = 256 << 20;
 /// Frames a second that make a camera feel live.
 const LIVE: f64 = 1.0;
@@ -122,7 +122,7 @@ pub(crate) fn temperature(celsius: Option<f64>) -> Finding {
     }
 }
 
-/// `silent` says that this is a board whose firmware would know, and does not tell the kernel.
+/// Finding about throttling; `silent` is true of a board whose firmware would know and does not tell the kernel.
 pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     if reasons.is_empty() && silent {
         let advice = "ask it: vcgencmd get_throttled; throttled=0x0 is well, anything else is voltage or heat";
@@ -322,7 +322,7 @@ fn without_answer(socket: &str, error: &Error) -> Finding {
     }
 }
 
-/// `named` says that the user named the socket.
+/// Finding about the daemon; `named` is true if the user named the socket.
 #[cfg(feature = "daemon")]
 pub(crate) fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
     let shown = client.socket().display().to_string();

@@ -83,7 +83,7 @@ struct ProcessorRecord {
 struct MemoryRecord {
     total_bytes: u64,
     available_bytes: u64,
-    /// The most that the doctor took.
+    /// Peak of the doctor's own memory.
     peak_bytes: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ struct BundleRecord {
 #[derive(Serialize)]
 struct DriftRecord {
     stage: &'static str,
-    /// JSON has no NaN: then there is nothing here.
+    /// Largest difference; `None` for NaN, which JSON does not have.
     difference: Option<f32>,
     tolerance: f32,
     passes: bool,

@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use super::super::settings::cache_folder;
 
-/// Views that are timed; a line through the two tells of other numbers.
+/// Numbers of views that are timed; a line through the two gives the forecast.
 const TIMED: [usize; 2] = [8, 16];
-/// Views that are forecast.
+/// Numbers of views that are forecast.
 const FORECAST: [usize; 4] = [8, 16, 32, 64];
-/// Runs of each.
+/// Runs with each number of views (count).
 const RUNS: usize = 9;
-/// After how long no further one is begun.
+/// Time after which no further run is begun.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Size of the picture that is timed (pixels), as a camera gives it.
 const FRAME: (usize, usize) = (640, 480);
@@ -71,8 +71,8 @@ pub(crate) fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> 
     })
 }
 
-/// The medians over a few runs, after one that is not counted. The numbers of views take turns, so that what else the
-/// device does slows them alike.
+/// Medians over a few runs, after one that is not counted. The numbers of views take turns, so that other work of the
+/// device slows them alike.
 fn timed(classifier: &Classifier, file: &[u8], views: ViewSettings) -> Result<Vec<Timed>> {
     let mut runs = TIMED.map(|_| Vec::new());
     let mut began = Instant::now();

@@ -79,7 +79,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
     Ok(DataSet { items, classes: Some(classes), ..empty })
 }
 
-/// The folder of the images: as told, or where the first of them is found below the file's own folder.
+/// Folder of the images: the one named, or the one below the file's own folder in which the first image is found.
 fn images_folder(path: &Path, options: &DataSetOptions, first: Option<&str>) -> PathBuf {
     if let Some(folder) = &options.images {
         return folder.clone();

@@ -41,9 +41,9 @@ pub(crate) struct Item {
 /// Options for reading a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSetOptions {
-    /// The folder that paths in a file are below; where the file lies if nothing is said.
+    /// Folder of the paths in a file; `None` for the file's own.
     pub images: Option<PathBuf>,
-    /// Which part of a CoOp split: `train`, `val` or `test`.
+    /// Part of a CoOp split: `train`, `val` or `test`.
     pub split: String,
 }
 
@@ -125,11 +125,11 @@ impl DataSet {
         }
     }
 
-    /// Which of `labels` each image shows.
+    /// Index in `labels` of the class that each image shows.
     ///
-    /// A class is looked up in `renamed` first. What it is called there, or in the data set, is a label's identifier or
-    /// the label itself, in whatever case and with underscores for spaces; or, where all classes are numbers, the
-    /// label's place in the list, from 0 (ImageNet-V2).
+    /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the label
+    /// itself, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's place
+    /// in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
     /// [`EvalError::DataSet`]: a class that is none of the labels.
@@ -176,7 +176,7 @@ impl DataSet {
         self.truths(labels, renamed).is_ok()
     }
 
-    /// The classes as labels: all the set lists, or those its images have, in order of name.
+    /// The classes as labels: all that the set lists, or those of its images in order of name.
     ///
     /// # Errors
     /// There are fewer than two, or two are called the same.
@@ -318,7 +318,7 @@ fn push(items: &mut Vec<Item>, item: Item, path: &Path, problems: &mut Problems)
     }
 }
 
-/// The folder that a file's paths are below, if nothing is said: the file's own.
+/// Default folder of a file's paths: the folder of the file.
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).into()
 }

@@ -70,7 +70,7 @@ pub(super) struct Format {
 pub(super) union FormatUnion {
     pub(super) pixels: PixelFormat,
     pub(super) raw: [u8; 200],
-    /// Another member, `struct v4l2_window`, has pointers.
+    /// Here for its alignment: another member, `struct v4l2_window`, has pointers.
     pub(super) pointer: *const u8,
 }
 
