@@ -41,8 +41,8 @@ impl DataSetArguments {
 }
 
 impl LabelArguments {
-    /// The labels for data sets: those asked for, else those of a CoOp split, else the bundle's if they fit, else the first
-    /// set's own classes. A message says so where they are a data set's.
+    /// The labels for data sets: those asked for, else those of a CoOp split, else the bundle's if they fit, else the
+    /// first set's own classes. A message says so where they are a data set's.
     pub(crate) fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<Labels> {
         if let Some(path) = &self.labels {
             return Ok(read_labels(path)?);

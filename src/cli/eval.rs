@@ -342,7 +342,7 @@ fn report(folder: &Path, results: &[Results], shown: &str) -> Outcome {
 /// Name and path of a data set. The name stands before the first `=`; without one it is that of the file or folder.
 fn named(argument: &str) -> (String, PathBuf) {
     match argument.split_once('=') {
-        // A path may have a `=` of its own; no name has a slash or a full stop.
+        // A path may have a `=` of its own: a slash or a full stop before it shows that it is one.
         Some((name, path)) if !name.is_empty() && !name.contains(['/', '.']) => (name.into(), path.into()),
         _ => {
             let path = PathBuf::from(argument);

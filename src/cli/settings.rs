@@ -311,6 +311,7 @@ impl MethodArguments {
 
 /// Folder of this device's choices and label embeddings: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
+    // What is empty counts as unset, and a path that is not absolute is passed over (XDG Base Directory Specification).
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     cache.or_else(|| folder("HOME").map(|home| home.join(".cache"))).map(|path| path.join("rtpt"))

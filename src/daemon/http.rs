@@ -121,6 +121,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        // Around the fallbacks as well: what is refused there is guarded and logged like the rest.
         .layer(from_fn_with_state(context.clone(), around))
         .with_state(context)
 }

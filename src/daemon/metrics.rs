@@ -101,6 +101,7 @@ impl Metrics {
         let connections = Gauge::default();
         let sampled = Sampled::default();
         let stage_help = "Time spent in each stage, of frames and requests";
+        // A clone shares its value: the registry reads what the fields of this structure count.
         registry.register_with_unit("stage", stage_help, Unit::Seconds, stages.clone());
         registry.register("views_per_image", "Views an image was seen in", views.clone());
         registry.register("requests", "HTTP requests answered", requests.clone());

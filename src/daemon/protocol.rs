@@ -174,6 +174,8 @@ pub(crate) enum LabelsOrigin {
     Edited,
 }
 
+// What clients send refuses unknown fields, so that a mistyped one is not passed over. What the daemon sends does not,
+// so that an older client reads a newer daemon.
 /// Labels as a client sends them in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -174,6 +174,7 @@ impl Updater {
         let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
         // Before the model is handed over: a recording that cannot begin must leave the old model in force.
         let recorder = self.new_recorder(recording)?;
+        // From here on nothing can fail but by the daemon's end.
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.set_labels_origin(origin);
         if let Some(recorder) = recorder {
@@ -203,6 +204,7 @@ impl Updater {
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
+            // It opens the bundle of now as well, of which only labels and prompt are taken: the model stays.
             let loaded = (self.loader)()?;
             match loaded.labels {
                 Some(list) => LabelSet::new(&model.bundle, list, loaded.prompt, cache_folder),

@@ -211,7 +211,7 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
 fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
     let of: Vec<&MethodResult> = measured.iter().map(|one| &one.results[method]).collect();
     let count = of.len();
-    // Without any image there are no hits either: 0 instead of NaN, which is no JSON.
+    // Without any image there are no hits either: 0 instead of NaN, which JSON does not have.
     let share = |hits: usize| hits as f64 / count.max(1) as f64;
     let mean =
         |value: fn(&MethodResult) -> f64| of.iter().map(|result| value(result)).sum::<f64>() / count.max(1) as f64;

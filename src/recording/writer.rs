@@ -57,6 +57,7 @@ pub(crate) struct Recorder {
     entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
+    // Given up after `drop` has joined the thread, which writes until then.
     _lock: Lock,
 }
 
@@ -283,6 +284,7 @@ impl Ring {
         let create = |name: &str| OpenOptions::new().append(true).create_new(true).open(folder.join(name));
         let (frames, mut decisions) = (create(FRAMES)?, create(DECISIONS)?);
         decisions.write_all(&line)?;
+        // Names outlast a power cut once their folders are synced: the files' in the part, then the part's.
         sync_folder(&folder)?;
         sync_folder(&self.folder)?;
         let (settings, line_bytes) = (Arc::clone(settings), line.len() as u64);

@@ -82,6 +82,7 @@ struct Layout {
 impl Camera {
     pub(crate) fn open(spec: &CameraSpec) -> Result<Self, SourceFailure> {
         let device = open_device(&spec.device).map_err(|error| SourceFailure::Failed(error.to_string()))?;
+        // In this order: a format cannot be changed while there are buffers, and changing it may change the rate.
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
         // Many drivers lack `VIDIOC_S_PARM`. Frames at another rate are better than none: the inbox drops what is too

@@ -63,6 +63,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
             }
         }
     }
+    // A number is the class's place in the list of labels that the set makes.
     if let Some((place, &number)) = classes.keys().enumerate().find(|&(place, &number)| place != number) {
         problems.add(
             path,
@@ -88,6 +89,7 @@ fn images_folder(path: &Path, options: &DataSetOptions, first: Option<&str>) -> 
     let Some(first) = first.filter(|first| !own.join(first).is_file()) else { return own };
     let mut below: Vec<PathBuf> =
         fs::read_dir(&own).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    // Where two folders have it, the same one is taken everywhere: `read_dir` has no order.
     below.sort();
     below.into_iter().find(|folder| folder.join(first).is_file()).unwrap_or(own)
 }
@@ -106,6 +108,8 @@ impl<'a> Lines<'a> {
 
     /// The line, from 1, on which `part`, which is a part of the text, begins.
     fn of(&mut self, part: &str) -> usize {
+        // The parser borrowed `part` from the text, so that its address is its place. The bounds hold for any other
+        // part, too.
         let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize).min(self.text.len());
         if offset < self.offset {
             (self.offset, self.line) = (0, 1);

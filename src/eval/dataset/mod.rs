@@ -105,7 +105,7 @@ impl DataSet {
             }
         };
         set.check_files(&mut problems);
-        // Without a problem of its own: an entry that was refused explains an empty set better.
+        // Only without another problem: an entry that was refused explains an empty set better.
         if set.items.is_empty() && problems.count == 0 {
             problems.add(path, None, "it lists no image");
         }
@@ -127,9 +127,9 @@ impl DataSet {
 
     /// Index in `labels` of the class that each image shows.
     ///
-    /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the label
-    /// itself, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's place
-    /// in the list, from 0 (ImageNet-V2).
+    /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the
+    /// label itself, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's
+    /// place in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
     /// [`EvalError::DataSet`]: a class that is none of the labels.
