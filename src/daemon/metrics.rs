@@ -47,7 +47,7 @@ pub(crate) struct Metrics {
     /// Connections that are open.
     pub connections: Gauge,
     sampled: Sampled,
-    /// One text at a time: its values are sampled when it is made.
+    /// Held while a text is made, one at a time: its values are sampled then.
     making: Mutex<()>,
 }
 

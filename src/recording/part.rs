@@ -65,7 +65,7 @@ pub struct RecordedSettings {
 }
 
 impl RecordedSettings {
-    /// Those of a classifier with the bundle in this folder, whose digest is `bundle_digest`.
+    /// Settings of a classifier with the bundle in this folder, whose digest is `bundle_digest`.
     pub fn of(classifier: &Classifier, bundle: &Path, bundle_digest: &blake3::Hash) -> Self {
         let LabelSet { list, prompt, .. } = classifier.labels();
         let (context, templates) = match prompt {

@@ -65,7 +65,7 @@ impl RecorderSettings {
     /// Checks that every setting is in its range.
     ///
     /// # Errors
-    /// One is not.
+    /// A setting is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         let (least, most) = RECORD_MB;
         if (least..=most).contains(&self.max_mb) {
