@@ -83,7 +83,7 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
         self.budget
     }
 
-    /// `value` (levels) as near as whole levels within ε of the clean `byte` allow.
+    /// The whole level nearest to `value` (levels) that is within ε of the clean `byte`.
     pub(crate) fn projected(&self, byte: u8, value: f64) -> u8 {
         let (low, high) =
             ((f64::from(byte) - self.budget.levels).ceil(), (f64::from(byte) + self.budget.levels).floor());
@@ -101,7 +101,7 @@ impl<'a, F: FnMut(&Pixels) -> Result<ndarray::Array1<f32>>> Query<'a, F> {
     }
 }
 
-/// The truth's logit less the largest other; below 0 where the answer is wrong, NaN counting as right.
+/// The truth's logit less the largest other. It is below 0 where the answer is wrong; NaN counts as right.
 fn margin(answer: ArrayView1<f32>, truth: usize) -> f32 {
     let others = answer.iter().enumerate().filter(|&(class, _)| class != truth);
     let largest = others.fold(f32::NEG_INFINITY, |largest, (_, &value)| largest.max(value));

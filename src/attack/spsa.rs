@@ -28,6 +28,7 @@ where
     let clean = query.clean();
     let count = clean.bytes().len();
     let levels = query.budget().levels;
+    // Not rounded, so that steps below a level add up.
     let mut values: Vec<f64> = clean.bytes().iter().map(|&byte| f64::from(byte)).collect();
     let (mut first, mut second) = (vec![0.0; count], vec![0.0; count]);
     let mut step = 0;
@@ -39,6 +40,7 @@ where
             let mut margins = [0.0; 2];
             for (margin, side) in margins.iter_mut().zip([1.0, -1.0]) {
                 if query.is_over() {
+                    // Half a pair says nothing of a direction.
                     return Ok(());
                 }
                 let moved = values.iter().zip(&signs).map(|(value, sign)| value + side * DIFFERENCE * sign);
@@ -48,6 +50,7 @@ where
             let slope = f64::from(margins[0] - margins[1]) / (2.0 * DIFFERENCE);
             gradient.iter_mut().zip(&signs).for_each(|(sum, sign)| *sum += slope * sign / PAIRS as f64);
         }
+        // The moments begin at 0, which the first steps would take for small gradients (Kingma and Ba 2015).
         let (unbias_first, unbias_second) = (1.0 - BETAS.0.powi(step), 1.0 - BETAS.1.powi(step));
         for (place, &slope) in gradient.iter().enumerate() {
             first[place] = BETAS.0 * first[place] + (1.0 - BETAS.0) * slope;
@@ -55,6 +58,8 @@ where
             let direction = first[place] / unbias_first / ((second[place] / unbias_second).sqrt() + EPSILON);
             let byte = f64::from(clean.bytes()[place]);
             let moved = values[place] - RATE * direction;
+            // The ball around the clean image, and the range of a byte. Without the second, steps would pile up beyond
+            // black and white.
             values[place] = moved.clamp((byte - levels).max(0.0), (byte + levels).min(255.0));
         }
         if query.is_over() {

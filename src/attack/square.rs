@@ -35,8 +35,11 @@ where
         }
     }
     let mut current = stripes.clone();
+    // The attack goes on from the stripes even where they are worse than the clean image, as in algorithm 1; `query`
+    // keeps the best of all.
     let mut current_margin = query.margin(stripes)?;
     while !query.is_over() {
+        // The schedule is stretched to the budget, as in the authors' code.
         let place = (query.asked() as f64 / query.budget().queries as f64 * SCHEDULE) as usize;
         let halvings = HALVINGS.iter().filter(|&&at| place > at).count();
         let area = FIRST_SHARE / f64::from(1 << halvings) * (width * height) as f64;
@@ -49,11 +52,14 @@ where
                 let clean = query.clean().at(x, y);
                 let values = tried.row_mut(y)[x * 3..][..3].iter_mut();
                 for ((byte, clean), sign) in values.zip(clean).zip(signs) {
+                    // The present value is at one end of the ball: 2ε reach the other, and the projection stops what
+                    // would leave it.
                     *byte = query.projected(clean, f64::from(*byte) + sign * 2.0 * levels);
                 }
             }
         }
         if tried == current {
+            // The same image has the same margin: asking would waste a query. The authors' code draws again as well.
             continue;
         }
         let margin = query.margin(tried.clone())?;

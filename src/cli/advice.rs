@@ -48,10 +48,12 @@ const FLAGS: [(&str, &str); 6] = [
 ];
 
 fn of_setting(error: &SettingError) -> Option<&'static str> {
+    // What stands in no row needs no advice: the command line's own settings are called by their flag.
     FLAGS.iter().find(|(what, _)| *what == error.what).map(|(_, advice)| *advice)
 }
 
 fn of_program(error: &Error) -> Option<&'static str> {
+    // One layer after another: the type that is looked for follows from the function that takes it.
     if let Some(error) = error.of_program() {
         return of_import(error);
     }

@@ -66,14 +66,17 @@ fn ask(client: &Client, input: &mut Input, arguments: &Arguments) -> Result<Imag
     let query = ClassifyQuery {
         views: arguments.views,
         method: arguments.method,
+        // The numbers that `rtpt classify` lists.
         top: arguments.top.or(Some(if arguments.json { 5 } else { 1 })),
         deadline_ms: None,
     };
     let query = serde_urlencoded::to_string(query).expect("numbers and names can be written");
     let path = format!("/v1/classify?{query}");
     loop {
+        // A copy, since a busy daemon is asked again.
         let answer = client.send(HttpMethod::POST, &path, Some("application/octet-stream"), bytes.clone())?;
         let pause = Duration::from_secs(answer.retry_after.unwrap_or(1));
+        // Only 503 passes by itself: the queue is full, or the model loads. Other refusals would be the same later.
         if answer.status == 503 && Instant::now() + pause < until {
             thread::sleep(pause);
             continue;

@@ -125,7 +125,7 @@ impl Attack {
         }
     }
 
-    /// Queries an image if nothing is said. Each draw of noise is as good as any other: more of them find little more.
+    /// Default number of queries an image. Each draw of noise is as good as any other: more of them find little more.
     fn queries(self) -> usize {
         match self {
             Self::Square | Self::Spsa => 1000,
@@ -143,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// The images and whom they are tried on.
+/// The images, and the target that they are tried on.
 struct Scene {
     target: Classifier,
     items: Vec<Item>,
@@ -202,8 +202,8 @@ impl Scene {
         Sampler::new(blake3::hash(image.bytes()).as_bytes(), self.seed, stream)
     }
 
-    /// Runs `act` on every image, on all threads; failures are printed and counted. An image moves the bar by `steps`: those
-    /// that `act` does not count itself are counted when it is done.
+    /// Runs `act` on every image, on all threads; failures are printed and counted. An image moves the bar by `steps`:
+    /// `act` counts as it goes, and the rest is counted at its end.
     fn each<T: Send>(
         &self,
         steps: usize,
@@ -221,6 +221,7 @@ impl Scene {
             result.map_err(|error| bar.suspend(|| eprintln!("rtpt: {}: {error}", item.path.display()))).ok()
         };
         let results: Vec<Option<T>> =
+            // On the extractor's own threads: a second pool beside them would share the same cores.
             self.target.extractor().pool().install(|| self.items.par_iter().enumerate().map(one).collect());
         bar.finish_and_clear();
         let failed = results.iter().filter(|result| result.is_none()).count();
@@ -340,6 +341,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
     let (right, failed) = scene.each(1, |place, item, _| {
         let image = scene.image(item)?;
         let mut right = Vec::new();
+        // Numbered among all corruptions and not among those asked for: each draws the same alone and with others.
         for (number, kind) in Corruption::ALL.into_iter().enumerate().filter(|(_, kind)| kinds.contains(kind)) {
             for &severity in &arguments.severities {
                 let corrupted = kind.apply(&image, severity, &mut scene.draws(&image, number * 5 + severity));
@@ -355,6 +357,7 @@ fn corrupt(arguments: &Corruptions) -> Outcome {
     let heading: String = arguments.severities.iter().map(|severity| format!("{severity:>8}")).collect();
     writeln!(out, "{:18}{heading}{:>8}", "corruption", "mean")?;
     let mut table = Vec::new();
+    // The order of the answers above, whatever order was asked for.
     let ordered = Corruption::ALL.into_iter().filter(|kind| kinds.contains(kind));
     for (row, kind) in ordered.enumerate() {
         let share = |column: usize| {
@@ -388,6 +391,7 @@ fn named_corruption(name: &str) -> Result<Corruption> {
 ///
 /// Files that differ only in how their names end keep that end: `a.jpg` and `a.png` become `a.jpg.png` and `a.png.png`.
 fn copy_names(items: &[Item]) -> Vec<PathBuf> {
+    // The names are the data set's: a copy must not lead out of the output folder, nor be hidden.
     let safe = |text: &str| text.replace(['/', '\\', '\0'], "_").trim_start_matches('.').to_string();
     let name = |item: &Item, keep_end: bool| {
         let name = item.name.strip_prefix(&format!("{}/", item.class)).unwrap_or(&item.name);

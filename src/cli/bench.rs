@@ -72,10 +72,12 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
     let bundle = arguments.settings.bundle.open()?;
     let classifier = arguments.settings.classifier_of(&bundle)?;
     let file = crate::report::png_bytes(&bundle.goldens.image);
+    // The first run meets cold memory and idle threads.
     classifier.classify(&file)?;
     let runs = (0..arguments.repeat).map(|_| classifier.classify(&file).map(|answer| answer.timings()));
     let timings: Vec<Timings> = runs.collect::<Result<_, _>>()?;
     let stages: Vec<Spread> = [
+        // The cast makes the five closures one type.
         ("decode", (|t| t.decode) as fn(&Timings) -> f64),
         ("views", |t| t.views),
         ("encode", |t| t.encode),
@@ -94,6 +96,7 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
         threads: classifier.extractor().pool().current_num_threads(),
         batch: classifier.extractor().batch().batch,
         runs: timings.len(),
+        // The third stage is the encoder's.
         views_per_second: views.count as f64 * 1e3 / stages[2].median_ms,
         stages,
         rss_now_bytes: rss_now(),

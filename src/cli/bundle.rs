@@ -112,6 +112,7 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
         None => line("text tower", "none".into())?,
     }
     line("logit scale", manifest.logit_scale.to_string())?;
+    // A bundle's prompt is a context, which is one template.
     line("prompt", format!("{:?}", bundle.prompt().templates()[0]))?;
     match (&bundle.classes, &bundle.labels) {
         (Some(classes), Some(labels)) => {

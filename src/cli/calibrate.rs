@@ -18,7 +18,7 @@ use super::inputs::Input;
 use super::settings::{CacheArguments, SettingsArguments, cache_folder};
 use super::{Completion, Outcome, inputs, progress_bar};
 
-/// Fewer images than this say nothing about a rate.
+/// Least number of images that say something about a rate.
 const IMAGES_MIN: usize = 20;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -135,7 +135,7 @@ fn measure_unlabelled(
     Ok((measured, Target::FullViews, classifier))
 }
 
-/// Classifies the images; `wanted` says which class the answer to the image at a place should be, if that is known.
+/// Classifies the images. `wanted` gives the class that the answer at a place should be, if it is known.
 fn measure(
     classifier: &Classifier,
     inputs: Vec<Input>,
@@ -161,13 +161,14 @@ fn measure(
     Ok(measured)
 }
 
-/// The temperature of all answers, and what it does to answers it was not fitted to.
+/// Temperature of all answers, and the calibration error on answers that it was not fitted to.
 fn temperature(
     answers: &[Answered],
     target: Target,
     settings: &ClassifierSettings,
     classifier: &Classifier,
 ) -> Temperature {
+    // Every other image: data sets come in order of class, and each half must have all classes.
     let half = |parity: usize| -> Vec<Answered> { answers.iter().skip(parity).step_by(2).cloned().collect() };
     let (even, odd) = (half(0), half(1));
     let mut after = confidences(&even, fit_temperature(&odd));

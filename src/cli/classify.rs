@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
         return Err(SettingError { what: "--top", expected, found: found.to_string() }.into());
     }
     let mut inputs = inputs::list(&arguments.paths);
+    // Before the model is loaded, which takes longer than to see this.
     if arguments.explain.is_some() && inputs.len() != 1 {
         let expected = "one image, whose picture is written".to_string();
         let found = format!("asked for with {}", counted(inputs.len(), "image"));
@@ -96,6 +97,7 @@ fn classify_one(classifier: &Classifier, input: &mut Input, arguments: &Argument
 /// The picture that explains an answer about the image file `bytes`.
 pub(crate) fn explained(name: &str, bytes: &[u8], classifier: &Classifier, answer: &Answer) -> Result<Pixels> {
     let (image, extractor, features) = (decode_damaged(bytes)?.pixels, classifier.extractor(), answer.features());
+    // No answer keeps its views. They follow from digest and settings, so that these are the same bits.
     let views = extractor.views_of(&image, &features.digest, &features.views);
     Ok(explain(name, &image, views.view(), extractor.preprocessing(), answer))
 }

@@ -47,6 +47,7 @@ fn usual_sockets() -> impl Iterator<Item = PathBuf> {
 
 /// Sockets in the folders that the environment names for this user.
 fn own_sockets() -> impl Iterator<Item = PathBuf> {
+    // A path that is not absolute is to be passed over (XDG Base Directory Specification).
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().filter_map(folder).map(|folder| folder.join(SOCKET_NAME))
 }
@@ -59,7 +60,7 @@ pub(crate) enum ClientError {
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// Failure that happened.
+        /// The failure.
         problem: String,
     },
     /// A daemon's socket may not be used.
@@ -109,7 +110,7 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// After how many seconds to try again, if it says so.
+    /// Seconds until a refused request may be sent again, if the daemon says so.
     pub retry_after: Option<u64>,
     /// The body.
     pub body: Vec<u8>,
@@ -184,18 +185,23 @@ impl Client {
                 let status = response.status().as_u16();
                 let body = response.into_body().collect().await.map_err(|error| self.unreachable(error))?;
                 let answer = Answer { status, retry_after: None, body: body.to_bytes().to_vec() };
+                // No success comes here, so that this is always an error.
                 return answer.json::<()>(&self.socket).map(Ok);
             }
             let mut text = Vec::new();
+            // A connection that breaks off is an end as any other: whoever watches waits for the next daemon.
             while let Some(Ok(frame)) = response.body_mut().frame().await {
                 text.extend_from_slice(&frame.into_data().unwrap_or_default());
                 if text.len() > ANSWER_BYTES_MAX {
                     return Err(self.unreachable("an event without its end"));
                 }
+                // An event ends with an empty line. The standard allows other line ends, which this daemon does not
+                // write.
                 while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
                     let event: Vec<u8> = text.drain(..end + 2).collect();
                     let event = String::from_utf8_lossy(&event);
                     let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                    // What keeps the connection alive is a comment, without a name or data.
                     if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
                         match take(name, data) {
                             Ok(true) => {}
@@ -256,7 +262,9 @@ async fn exchange(
     })?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(error.to_string()))?;
+    // The connection moves the bytes: unless something drives it, no answer comes.
     tokio::spawn(connection);
+    // HTTP/1.1 asks for a host (RFC 9112, section 3.2); over a Unix socket any will do.
     let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
     if let Some(kind) = kind {
         request = request.header(CONTENT_TYPE, kind);

@@ -37,15 +37,19 @@ impl ProgramLayer for ConfigurationError {
 /// # Errors
 /// The file cannot be read, or says something that no flag takes.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
+    // Parsed without the file first: it says which file there is, and its own mistakes are told as clap tells them.
     let matches = Cli::command().get_matches_from(&arguments);
     let matches = match config_of(&matches) {
         Some((path, given)) => {
             let problem = |problem: String| Error::from(ConfigurationError { path: path.clone(), problem });
             let more = flags_of(&path, given)?;
+            // The program and `serve` are the first two words, since no flag may stand before a subcommand. The file's
+            // flags come between them and the given ones.
             let own = arguments.iter().skip(2).cloned();
             let all = arguments[..2].iter().cloned().chain(more).chain(own);
             Cli::command().try_get_matches_from(all).map_err(|error| {
                 let text = error.to_string();
+                // Clap goes on with a usage of flags, which are not what the file has.
                 let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
                 problem(format!("is refused: {text}"))
             })?
@@ -55,14 +59,15 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
-/// The file that was named, and what was given besides.
+/// Path of the configuration file, and the arguments of the subcommand that names it.
 fn config_of(matches: &ArgMatches) -> Option<(PathBuf, &ArgMatches)> {
     let (name, given) = matches.subcommand()?;
+    // Other subcommands have no such argument, over which `get_one` would panic.
     let path = given.try_get_one::<PathBuf>("config").ok()??;
     (name == "serve").then(|| (path.clone(), given))
 }
 
-/// The file's entries as flags, but for those that were given.
+/// Entries of the file as flags, without those that were given.
 fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
     let problem = |problem: String| Error::from(ConfigurationError { path: path.into(), problem });
     let bytes = read_up_to(path, CONFIG_BYTES_MAX).map_err(|error| problem(format!("cannot be read: {error}")))?;
@@ -88,6 +93,7 @@ fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
             return Err(problem(format!("has {key:?}, which is no setting; there are {}", all.join(", "))));
         };
         let source = given.value_source(argument.get_id().as_str());
+        // An environment variable counts as given: as flags, the file's settings would win over it.
         if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             continue;
         }
@@ -105,6 +111,7 @@ fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
                     return Err(problem(format!("has a {found} for {key:?}, expected a text or a number")));
                 }
             };
+            // One word with `=`, so that a value that begins with a hyphen is not taken for a flag.
             flags.push(format!("--{key}={text}").into());
         }
     }

@@ -41,14 +41,16 @@ impl DataSetArguments {
 }
 
 impl LabelArguments {
-    /// The labels for data sets: those asked for; or, as they fit, those of a CoOp split, of the bundle, or of the first
-    /// set's own classes. Whoever reads the results is told when they are not the bundle's.
+    /// The labels for data sets: those asked for, else those of a CoOp split, else the bundle's if they fit, else the
+    /// first set's own classes. A message says so where they are a data set's.
     pub(crate) fn list_for(&self, bundle: &Bundle, sets: &[&DataSet], renamed: &ClassNames) -> Result<Labels> {
         if let Some(path) = &self.labels {
             return Ok(read_labels(path)?);
         }
         match &bundle.labels {
             Some(list)
+                // A CoOp split lists its own classes. Without a text tower the bundle's labels are all it can tell
+                // apart: a class that is none of them has to be named as an error, not embedded.
                 if sets[0].classes.is_none()
                     && (bundle.manifest.text.is_none() || sets.iter().all(|set| set.fits(list, renamed))) =>
             {

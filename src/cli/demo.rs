@@ -111,7 +111,7 @@ fn classify(classifier: &Classifier, folder: &Path, name: &str) -> Result<(Vec<u
     Ok((bytes, record, answer))
 }
 
-/// Zero-shot's and the method's answers, each marked right or wrong and counted.
+/// Cells of zero-shot's and the method's answers, each marked right or wrong and counted.
 fn cells(record: &ImageRecord, truth: &str, tally: &mut Tally) -> [String; 2] {
     tally.zero_shot += usize::from(record.zero_shot.label == truth);
     tally.method += usize::from(record.best.label == truth);

@@ -123,6 +123,7 @@ struct Condition {
 }
 
 fn measure(arguments: &Measure) -> Outcome {
+    // An `Option` for clap alone, which fills this structure for the subcommand `merge` as well.
     let folder = arguments.report.as_deref().expect("the command line requires it");
     let part = arguments.shard.as_deref().map(parse_shard).transpose()?;
     let bundle = arguments.bundle.open()?;
@@ -168,6 +169,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
     settings.check()?;
     let views = settings.views.count;
     let mut curve = arguments.curve.clone();
+    // In order, so that the same numbers in another order go on with the results that are there.
     curve.sort_unstable();
     curve.dedup();
     if let Some(&found) = curve.iter().find(|&&count| count == 0 || count >= views) {
@@ -184,6 +186,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
     let prepared =
         |&settings: &MethodSettings| extractor.pool().install(|| Predictor::new(bundle, Arc::clone(&labels), settings));
     let predictors: Vec<Predictor> = all.iter().map(prepared).collect::<Result<_>>()?;
+    // A calibration holds for one method with its parameters, so that there is one at most.
     let temperature = predictors.iter().find_map(|predictor| {
         let temperature = predictor.calibration(&settings.views).temperature?;
         Some((predictor.settings().method().name().to_string(), f64::from(temperature)))
@@ -195,6 +198,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
 /// The methods asked for; or all that the bundle and the prompt allow.
 fn chosen_methods(asked: &[Method], bundle: &Bundle, one_prompt: bool) -> Result<Vec<Method>> {
     if asked.is_empty() {
+        // The method that tunes a context has nothing to tune in an ensemble of templates.
         let has_tower = bundle.manifest.text.is_some() && one_prompt;
         return Ok(Method::all().filter(|method| has_tower || method.needs() != Needs::TextTower).collect());
     }
@@ -238,6 +242,7 @@ fn measure_one(
     if done > 0 {
         eprintln!("{name}: {done} of {} were measured before", counted(places.len(), "image"));
         bar.set_position(done as u64);
+        // What was measured before took no time in this run, and would make the rest look quick.
         bar.reset_eta();
     }
     bar.set_message(name.clone());
@@ -246,6 +251,7 @@ fn measure_one(
         .filter(|place| !journal.results.records.contains_key(place))
         .map(|place| (place, &set.items[place], truths[place]))
         .collect();
+    // A group at a time, so that records reach the disk as they come.
     for group in open.chunks(evaluation.group()) {
         for record in evaluation.measure(group) {
             if let Record::Failed(failure) = &record {
@@ -259,7 +265,7 @@ fn measure_one(
     Ok(journal.results)
 }
 
-/// Features again, from the cache where there is one, in the order of the data set.
+/// Writes the features in the order of the data set, from the cache where there is one.
 fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
@@ -280,6 +286,7 @@ fn merge_parts(arguments: &Merge) -> Outcome {
             names.push((plan.place, plan.condition));
         }
     }
+    // By place: the first condition is the one that the others are compared with.
     names.sort();
     fs::create_dir_all(&arguments.report)
         .map_err(|source| FileError::Unwritable { path: arguments.report.clone(), source })?;
@@ -294,6 +301,7 @@ fn merge_parts(arguments: &Merge) -> Outcome {
         write_all(&results_path(&arguments.report, &name), &whole)?;
         results.push(whole);
     }
+    // There is a result: a folder without any was refused above.
     let head = results[0].plan.methods.last().map_or("none", |settings| settings.method().name()).to_string();
     let shown = results[0].plan.temperature.as_ref().map_or(head, |(head, _)| head.clone());
     report(&arguments.report, &results, &shown)
@@ -331,12 +339,14 @@ fn report(folder: &Path, results: &[Results], shown: &str) -> Outcome {
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 
-/// A data set's name and path: what stands before the first `=`, or the name of file or folder.
+/// Name and path of a data set. The name stands before the first `=`; without one it is that of the file or folder.
 fn named(argument: &str) -> (String, PathBuf) {
     match argument.split_once('=') {
+        // A path may have a `=` of its own: a slash or a full stop before it shows that it is one.
         Some((name, path)) if !name.is_empty() && !name.contains(['/', '.']) => (name.into(), path.into()),
         _ => {
             let path = PathBuf::from(argument);
+            // A full stop in a folder's name begins no extension.
             let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
             (stem.map_or("data".into(), |stem| stem.to_string_lossy().into_owned()), path)
         }

@@ -10,11 +10,11 @@ use crate::listing::{image_files, left_out};
 
 use super::printer::shown;
 
-/// One thing to classify, or why there is nothing.
+/// One input to classify, or the reason that there is none.
 pub(crate) struct Input {
     /// The path as it is reported; `-` for standard input.
     pub path: PathBuf,
-    /// Set where the path cannot even be listed.
+    /// Error of a path that cannot even be listed.
     problem: Option<Error>,
 }
 

@@ -98,6 +98,7 @@ fn request(file: &Path) -> Result<LabelsRequest> {
     } else {
         read_up_to(file, LABELS_FILE_BYTES_MAX).map_err(unreadable)?
     };
+    // As the daemon tells the two apart: no label begins with a brace.
     if bytes.trim_ascii_start().starts_with(b"{") {
         let malformed = |error: serde_json::Error| LabelsError::Malformed {
             path: file.into(),

@@ -34,6 +34,7 @@ pub(crate) fn manual(arguments: &ManualArguments) -> Outcome {
 
 /// Prints a shell's completions.
 pub(crate) fn completions(arguments: &CompletionsArguments) -> Outcome {
+    // Into memory first: the generator panics where it cannot write, as into a pipe that was closed.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "rtpt", &mut script);
     io::stdout().lock().write_all(&script)?;

@@ -158,6 +158,8 @@ macro_rules! failures {
     )+};
 }
 
+// Named one by one: a blanket impl over what becomes an `Error` would take `io::Error` as well, which here means that
+// standard output cannot be written.
 failures!(
     Error,
     BundleError,
@@ -193,16 +195,18 @@ pub fn run() -> ExitCode {
         Err(code) => return code,
     };
     let mut levels = program.log_level().to_string();
+    // Measuring the batch takes seconds, in which somebody at a terminal would see nothing.
     if io::stderr().is_terminal() {
         levels += &format!(",{BATCH_LOG_TARGET}=info");
     }
     let levels = env_logger::Env::default().default_filter_or(levels);
+    // Without times: the journal has its own.
     env_logger::Builder::from_env(levels).format_timestamp(None).init();
     execute(&program)
 }
 
 impl Cli {
-    /// Log level if the environment says nothing: a daemon tells what happens to it.
+    /// Default log level: a daemon says what happens to it.
     pub(crate) fn log_level(&self) -> &'static str {
         match self.command {
             #[cfg(feature = "daemon")]
@@ -215,7 +219,7 @@ impl Cli {
 /// Parses the arguments, those in a configuration file among them.
 ///
 /// # Errors
-/// They are wrong, or only help was asked for; the exit code is given and the rest is said.
+/// The arguments are wrong, or only help was asked for. The message is printed, and the exit code is given.
 fn parse() -> Result<Cli, ExitCode> {
     #[cfg(feature = "daemon")]
     return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
@@ -281,7 +285,7 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
-/// A progress bar is worth its line from this many images on.
+/// Least number of images that is worth a progress bar.
 const BAR_FROM: usize = 4;
 
 /// A bar on standard error, if that is a terminal and there is something to wait for.

@@ -22,7 +22,7 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    /// For these inputs, and for answers among `labels`, if they are known.
+    /// A printer for these inputs and for answers among `labels`, if they are known.
     pub(crate) fn new(json: bool, inputs: &[Input], labels: &[String]) -> Self {
         let longest_path = inputs.iter().map(|input| shown(&input.path).chars().count()).max().unwrap_or(0);
         let longest_label = labels.iter().map(|name| name.chars().count()).max().unwrap_or(LABEL_WIDTH);
@@ -38,6 +38,7 @@ impl Printer {
             Ok(record) => self.row(&mut out, record),
             Err(error) => {
                 let (path, message) = (shown(path), error.to_string());
+                // Errors of files name their path already.
                 let named = if message.contains(&path) { String::new() } else { format!("{path}: ") };
                 let advice = advice(error).map_or(String::new(), |advice| format!("; {advice}"));
                 eprintln!("rtpt: {named}{message}{advice}");
@@ -82,12 +83,13 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints how many there were.
+    /// Prints the number of inputs and of failures.
     pub(crate) fn summary(&self, count: usize, failed: usize, time: &str) -> io::Result<()> {
         if !self.json && count > 1 {
             let failures = if failed == 0 { String::new() } else { format!(", {failed} not classified") };
             writeln!(io::stdout(), "{} in {time}{failures}", counted(count, "image"))?;
         }
+        // What is written at exit is lost without an error if it cannot be.
         io::stdout().flush()
     }
 }

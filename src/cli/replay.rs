@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let recording = Recording::open(&arguments.recording)?;
     let mut summary = Summary { schema: 1, left_out: recording.left_out.clone(), ..Summary::default() };
     let bar = progress_bar(recording.parts.iter().map(|part| part.frames.len()).sum());
+    // A part without frames needs no model, and loading one takes seconds.
     for part in recording.parts.iter().filter(|part| !part.frames.is_empty()) {
         let bundle = open_bundle(arguments.bundle.as_deref(), part)?;
         let replayer = replayer(&bundle, &part.settings, &what_if, arguments.threads, cache_folder().as_deref())?;
@@ -96,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     bar.finish_and_clear();
     let as_it_was = what_if == WhatIf::default();
     conclude(arguments.json, &summary, as_it_was)?;
+    // The same bits can be expected of the recorded settings alone.
     let differs = as_it_was && summary.same_bits < summary.frames;
     Ok(if differs || summary.failed > 0 { Completion::SomeFailed } else { Completion::All })
 }
@@ -109,6 +111,7 @@ fn open_bundle(named: Option<&Path>, part: &RecordingPart) -> Result<Bundle> {
     let recorded = Bundle::open(&part.settings.bundle);
     match recorded {
         Ok(bundle) => Ok(bundle),
+        // If there is none elsewhere either, the recorded place is what helps to find it.
         Err(error @ BundleError::NotFolder { .. }) => {
             Ok(locate_bundle(None).and_then(|path| Bundle::open(&path)).map_err(|_| error)?)
         }

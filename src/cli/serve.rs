@@ -20,7 +20,7 @@ use super::client::default_socket;
 use super::settings::{CacheArguments, SettingsArguments, cache_folder};
 use super::{Cli, Command, Completion, Outcome, config};
 
-/// Room for a recording if nothing is said (MiB).
+/// Default room for a recording (MiB).
 const RECORD_MAX_MB: u64 = 256;
 
 /// Headings of `--help`.
@@ -149,6 +149,7 @@ impl Arguments {
             expected: "a file with a token".into(),
             found: format!("{} ({error})", path.display()),
         };
+        // Room for the longest token and its line end; more is refused by its length.
         let bytes = read_up_to(path, TOKEN_BYTES.1 as u64 + 2).map_err(unreadable)?;
         if path.metadata().is_ok_and(|found| found.mode() & 0o004 != 0) {
             log::warn!("every user of this device can read the token: chmod o-r {}", path.display());
@@ -161,5 +162,6 @@ impl Arguments {
 fn state_folder() -> Option<PathBuf> {
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || folder("HOME").map(|home| home.join(".local/state"));
+    // The service manager's folder is this service's alone; the user's is shared with other programs.
     folder("STATE_DIRECTORY").or_else(|| folder("XDG_STATE_HOME").or_else(home).map(|path| path.join("rtpt")))
 }

@@ -148,12 +148,12 @@ enum CacheChoice {
 }
 
 impl CacheArguments {
-    /// The cache asked for; `lasting` says whether the disk is used if nothing was said.
+    /// The cache asked for; by default on disk if `lasting`, else none.
     pub(crate) fn open(&self, lasting: bool) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(if lasting { CacheChoice::Disk } else { CacheChoice::Off }))
     }
 
-    /// The cache asked for, in memory if nothing was said.
+    /// The cache asked for; by default in memory.
     #[cfg(feature = "daemon")]
     pub(crate) fn open_or_memory(&self) -> Option<Arc<FeatureCache>> {
         self.open_as(self.cache.unwrap_or(CacheChoice::Memory))
@@ -171,6 +171,7 @@ impl CacheArguments {
                         log::warn!(
                             "features are not remembered: neither XDG_CACHE_HOME nor HOME is set; use --cache-dir"
                         );
+                        // Not an error: the results are the same without it.
                         Some(memory)
                     }
                 }
@@ -215,6 +216,7 @@ impl SettingsArguments {
 
     /// Prepares to classify with an open bundle.
     pub(crate) fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
+        // A number out of range is refused before labels are read and embedded, which may take minutes.
         self.settings(bundle)?.extractor.check()?;
         let list = self.labels.list(bundle)?;
         self.classifier_among(bundle, list)
@@ -266,6 +268,7 @@ impl LabelArguments {
     pub(crate) fn embed(&self, bundle: &Bundle, list: Option<Labels>, threads: Option<usize>) -> Result<LabelSet> {
         let Some(list) = list else { return LabelSet::of(bundle) };
         let prompt = self.prompt(bundle);
+        // A pool of its own, since the extractor's does not exist yet.
         worker_pool(threads)?.install(|| LabelSet::new(bundle, list, prompt, cache_folder().as_deref()))
     }
 }
@@ -297,6 +300,7 @@ impl MethodArguments {
         let own = bundle.manifest.method;
         let mut settings = self.method.map_or(own, |method| own.with_method(method));
         let count = |value: Option<usize>| value.map(|value| value as f64);
+        // Each flag is a parameter by name: the method refuses one that it does not have.
         let flags = [
             ("steps", count(self.tta_steps)),
             ("learning_rate", self.lr),
@@ -322,6 +326,7 @@ impl MethodArguments {
 
 /// Folder of this device's choices and label embeddings: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
+    // What is empty counts as unset, and a path that is not absolute is passed over (XDG Base Directory Specification).
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     cache.or_else(|| folder("HOME").map(|home| home.join(".cache"))).map(|path| path.join("rtpt"))

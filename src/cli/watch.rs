@@ -35,12 +35,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     loop {
         match client.events(|name, data| printer.event(name, data)) {
             Ok(printed) => printed?,
+            // A daemon that was there may be started again; one that never was is a wrong socket.
             Err(error) if seen && error.of_program().is_some_and(ClientError::is_unreachable) => {}
             Err(error) => return Err(Failure::Error(error)),
         }
         if printer.left == Some(0) {
             return Ok(Completion::All);
         }
+        // Once for each time that it goes, not once a second.
         if !std::mem::replace(&mut seen, true) || printer.state != "gone" {
             eprintln!("rtpt: the daemon is gone; waiting for it");
             printer.state = "gone".into();
@@ -71,6 +73,7 @@ impl Printer {
     }
 
     fn decision(&mut self, data: &str) -> io::Result<()> {
+        // What another version sends and this one cannot read is passed over.
         let Ok(record) = serde_json::from_str::<DecisionRecord>(data) else { return Ok(()) };
         let this = Some((record.sequence, record.unix_ms));
         if std::mem::replace(&mut self.last, this) == this {
@@ -78,6 +81,7 @@ impl Printer {
         }
         let mut out = io::stdout().lock();
         if self.json {
+            // As it came: a newer daemon's fields are not lost.
             writeln!(out, "{data}")?;
         } else {
             let image = &record.image;

@@ -39,6 +39,8 @@ impl Archive {
         file: &Arc<Vec<u8>>,
         decision: impl FnOnce() -> RecordedDecision,
     ) {
+        // Held while a decision is handed over, which never blocks: the recorder's own queue takes it or counts it as
+        // missed.
         if let Some(running) = self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             running.recorder.record(settings, decision(), file);
         }

@@ -53,11 +53,13 @@ pub(crate) async fn read_body(
         let message = format!("the body is larger than {limit} bytes");
         Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     };
+    // Refused by its length before any of it is read: a client that sends `Expect: 100-continue` keeps its megabytes.
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|announced| announced > limit) {
         return Err(too_large());
     }
     let memory = if is_local(&request) { &budget.local } else { &budget.remote };
+    // Frame by frame, not by axum's extractors: these buffer the whole body before anybody has counted its memory.
     let reading = async {
         let mut stream = request.into_body();
         let mut body = Body { bytes: Vec::new(), _room: Vec::new() };
@@ -67,6 +69,7 @@ pub(crate) async fn read_body(
                 let message = format!("the body did not come to its end: {error}");
                 Refused::new(StatusCode::BAD_REQUEST, "body_incomplete", message)
             };
+            // What is no data are trailers, which nothing here uses.
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
             let length = body.bytes.len() + data.len();
             if length as u64 > limit {
@@ -74,6 +77,8 @@ pub(crate) async fn read_body(
             }
             if length > room {
                 let pieces = (length - room).div_ceil(PIECE);
+                // Refused and not waited for: bodies that hold a part each and wait for the rest would wait for one
+                // another for ever.
                 let permit = Arc::clone(memory).try_acquire_many_owned(pieces as u32).map_err(|_| {
                     let message = "other requests' bodies take all the memory there is for them; try again later";
                     Refused::for_now("busy", message, queue.retry_after_s())

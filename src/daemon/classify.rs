@@ -22,9 +22,11 @@ const TOP: usize = 5;
 
 /// `POST /v1/classify`: an image in, an answer out.
 pub(crate) async fn classify(State(context): State<Context>, request: Request) -> Answer {
+    // All that can be refused without the body is refused before it is read.
     require_ready(&context.reporter)?;
     let query = query_of(request.uri())?;
     check_query(&query, context.model.info().map_or(0, |model| model.record.views))?;
+    // The last type is what curl names where it is given none.
     expect_type(
         request.headers(),
         |kind| {
@@ -40,6 +42,7 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
     let token = context.progress.request_token();
     let (reply, answer) = oneshot::channel();
     let job = Job::Classify(Box::new(ClassifyRequest {
+        // What is left of `body`, its share of the memory, lives as long as this handler.
         bytes: body.bytes,
         views: query.views,
         method: query.method,
@@ -53,6 +56,7 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
     }
     // Dropped with this handler, when the client hangs up or the deadline passes: then the work stops.
     let _guard = Cancelling(token);
+    // Counted from here: the body has a bound of its own.
     let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
     match tokio::time::timeout(deadline, answer).await {
         Ok(Ok(result)) => Ok(Json(result?).into_response()),

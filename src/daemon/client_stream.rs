@@ -35,6 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
             self.stall = None;
             return polled;
         }
+        // From the first write that found no room: whoever takes some bytes in between begins anew.
         let until = || Box::pin(sleep_until(Instant::now() + Duration::from_millis(WRITE_STALL_MS)));
         ready!(self.stall.get_or_insert_with(until).as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -57,6 +58,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
 
 /// The answer to write instead of one that the HTTP library made by itself: a refusal without a body.
 fn explained(head: &[u8]) -> Option<Vec<u8>> {
+    // Every refusal of a handler has a body, so that a 4xx without one is the library's. The library writes head and
+    // body in one piece, since this stream offers no vectored writes.
     let code = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?.get(..3)?;
     let text = std::str::from_utf8(head).ok()?;
     if code[0] != b'4' || !text.ends_with("\r\n\r\n") || !text.contains("content-length: 0\r\n") {
@@ -87,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
             self.refusal = Some((answer, 0));
             // What is pending of it is written by the flush that follows.
             let _ = self.poll_refusal(cx)?;
+            // The library counts its own bytes: for it they are written.
             return Poll::Ready(Ok(bytes.len()));
         }
         let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);

@@ -155,6 +155,8 @@ pub(crate) async fn serve(
                 accepting.spawn(async move {
                     accept(&serving, &graceful, || async {
                         let (stream, _) = listener.accept().await?;
+                        // The kernel's word on the other end is for the log alone. Without it the peer is local all the
+                        // same.
                         let peer = stream.peer_cred().map_or(Peer::Local { uid: u32::MAX, pid: None }, |peer| {
                             Peer::Local { uid: peer.uid(), pid: peer.pid() }
                         });
@@ -178,8 +180,10 @@ pub(crate) async fn serve(
             }
         }
     }
+    // An error means that the sender is gone, as it is when the daemon ends in another way.
     let _ = stopping.wait_for(|stopping| *stopping).await;
     accepting.shutdown().await;
+    // `shutdown` has waited for the tasks that shared it, so nobody else has it.
     let Some(graceful) = Arc::into_inner(graceful) else { return Ok(()) };
     if timeout(Duration::from_millis(SHUTDOWN_MS), graceful.shutdown()).await.is_err() {
         log::warn!("some requests did not end within {} s and were cut off", SHUTDOWN_MS / 1000);
@@ -215,6 +219,7 @@ where
 {
     let Some(place) = serving.room.place(&peer) else {
         if let Ok(permit) = Arc::clone(&serving.room.turned_away).try_acquire_owned() {
+            // On a task of its own: a client that takes nothing must not keep the others from being accepted.
             tokio::spawn(async move {
                 turn_away(stream).await;
                 drop(permit);
@@ -227,6 +232,8 @@ where
         request.extensions_mut().insert(peer.clone());
         service.call(request)
     });
+    // Wider than the limits of `check_head`: what lies between them gets an answer that says by how much. hyper panics
+    // over a timeout without a timer.
     let (headers, head_bytes) = HEAD_HARD_MAX;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -234,11 +241,13 @@ where
         .max_headers(headers)
         .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(ClientStream::new(stream)), service);
+    // Watched, so that a connection that is kept alive ends after its current answer when the daemon does.
     let connection = graceful.watch(connection);
     let metrics = Arc::clone(&serving.metrics);
     tokio::spawn(async move {
         metrics.connections.inc();
         if let Err(error) = pin!(connection).await {
+            // Clients hang up as they like: no news for the log.
             log::debug!("a connection ended: {error}");
         }
         metrics.connections.dec();

@@ -9,6 +9,7 @@ use crate::labels::{Labels, LabelsError};
 use crate::limits::LABELS_FILE_BYTES_MAX;
 
 /// The labels' name in the daemon's folder.
+// JSON and not the format of label files, where `# 1 brand` would be a comment.
 const NAME: &str = "labels.json";
 
 /// The labels in a client's JSON.
@@ -26,7 +27,7 @@ pub(crate) struct EditedLabels {
 }
 
 impl EditedLabels {
-    /// In the daemon's folder.
+    /// The file in the daemon's folder.
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { path: folder.join(NAME) }
     }
@@ -38,6 +39,7 @@ impl EditedLabels {
             return None;
         }
         let malformed = |problem: String| LabelsError::Malformed { path: self.path.clone(), problem };
+        // Twice the bound of a label file: JSON adds quotes, escapes and identifiers.
         let read = read_up_to(&self.path, 2 * LABELS_FILE_BYTES_MAX)
             .map_err(|source| LabelsError::Unreadable { path: self.path.clone(), source })
             .and_then(|bytes| {
@@ -64,6 +66,7 @@ impl EditedLabels {
     pub(crate) fn forget(&self) -> Result<()> {
         let failed = |source| FileError::Unwritable { path: self.path.clone(), source };
         match std::fs::remove_file(&self.path) {
+            // Labels that were never edited are forgotten already: a reset may be asked for at any time.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed(error).into()),
             Ok(()) => Ok(sync_folder(self.path.parent().unwrap_or(Path::new("."))).map_err(failed)?),

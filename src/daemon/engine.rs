@@ -45,7 +45,7 @@ pub(crate) struct Request {
     pub views: Option<usize>,
     /// Another method.
     pub method: Option<Method>,
-    /// Answers to list.
+    /// Answers to list (count).
     pub top: usize,
     /// Cancelled when the client is gone or its deadline has passed.
     pub token: CancellationToken,
@@ -95,8 +95,11 @@ impl Engine {
             match self.queue.inbox.take(Duration::from_millis(IDLE_MS)) {
                 Taken::Job(Job::Classify(request)) => survive(|| self.classify(model.as_deref_mut(), *request)),
                 Taken::Job(Job::Install(new, done)) => {
+                    // Set by the engine and not by the updater: what is read as in force is what the next image is
+                    // answered with.
                     self.model.set(new.info());
                     model = Some(new);
+                    // Whoever waited may be gone when the daemon ends; the model is in force all the same.
                     let _ = done.send(());
                 }
                 Taken::Job(Job::Relabel(predictor, done)) => {
@@ -114,6 +117,7 @@ impl Engine {
                 Taken::Nothing => {}
                 Taken::Closed => break,
             }
+            // Features are written in groups. An engine with little to do would keep a group from the disk for hours.
             if flushed.elapsed() >= Duration::from_millis(CACHE_FLUSH_MS) {
                 self.flush_cache();
                 flushed = Instant::now();
@@ -133,6 +137,7 @@ impl Engine {
         let Some(model) = model.filter(|_| !request.reply.is_closed()) else { return };
         let began = Instant::now();
         let Request { bytes, views, method, top, token, reply } = request;
+        // One expression, so that every way to fail reaches the client that waits.
         let result = model.with_method(method).and_then(|classifier| {
             let mut settings = classifier.extractor().settings().views;
             settings.count = views.unwrap_or(settings.count);
@@ -147,6 +152,7 @@ impl Engine {
 
     fn look(&self, model: &Model, frame: Frame) {
         let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
+        // A camera's frames bypass the cache, and would count as misses.
         let asked = !frame.live && self.cache.is_some();
         match decide(frame, model.own(), &self.progress.frame_token()) {
             Ok(decision) => {
@@ -194,8 +200,9 @@ impl Engine {
     }
 }
 
-/// Runs something that a bug may make panic: the daemon goes on, and a client whose request it was gets an error.
+/// Runs something that may panic because of a bug. The daemon goes on; the client whose request it was gets an error.
 fn survive(act: impl FnOnce()) {
+    // Going on is safe: the state of an image is its own, and what images share is put in place when it is whole.
     if catch_unwind(AssertUnwindSafe(act)).is_err() {
         log::error!("the engine panicked over an image, and goes on with the next");
     }

@@ -61,6 +61,7 @@ impl Events {
     pub(crate) fn publish(&self, latest: Latest) {
         let latest = Arc::new(latest);
         let json = Arc::clone(&latest.json);
+        // Before the event is sent: whoever gets it finds its picture at `/v1/frame.jpg`.
         *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Some(latest);
         self.send("decision", json);
     }

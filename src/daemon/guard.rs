@@ -49,6 +49,7 @@ impl Token {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let token = text.trim();
         let (least, most) = TOKEN_BYTES;
+        // A cookie's value may have neither semicolon, comma nor quote (RFC 6265, section 4.1.1).
         let printable = token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"'));
         if !(least..=most).contains(&token.len()) || !printable {
             let expected = format!("{least} to {most} letters and digits, such as `openssl rand -hex 16` prints");
@@ -65,7 +66,7 @@ impl Token {
     }
 }
 
-/// Refuses what no request needs: a head past the limits.
+/// Refuses a head past the limits, which no request needs.
 pub(crate) fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<(), Refused> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > HEADERS_MAX || bytes + uri.to_string().len() > HEADER_BYTES_MAX {
@@ -96,6 +97,7 @@ pub(crate) fn check_peer(
     let host = text(HOST).unwrap_or_default();
     match token {
         Some(token) => {
+            // The header counts first, right or wrong: it is sent on purpose, a cookie by every request of a browser.
             let bearer = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
             if !bearer.or_else(|| cookie(headers)).is_some_and(|guess| token.is(guess.trim())) {
                 let message = "a token is needed: send the header `Authorization: Bearer TOKEN`, or open the page as /?token=TOKEN";
@@ -108,7 +110,10 @@ pub(crate) fn check_peer(
         }
         None => {}
     }
+    // Browsers name the page that a request comes from, other clients send no `Origin`. With a token as well: a browser
+    // sends the cookie whichever page asks.
     let foreign = text(ORIGIN).is_some_and(|origin| origin.split_once("://").is_none_or(|(_, page)| page != host));
+    // Reading is left to the browser, which keeps answers without CORS headers from other pages.
     if foreign && !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Refused::new(
             StatusCode::FORBIDDEN,
@@ -129,6 +134,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 fn is_own_name(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
+        // An IPv6 address has brackets in a `Host`, so the last colon outside of them is the port's.
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -17,6 +17,7 @@ impl History {
         let mut points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back must not stop the history.
         if points.back().is_some_and(|last| (last.unix_ms..last.unix_ms + apart_ms).contains(&point.unix_ms)) {
+            // A point a frame would fill the bounded list within seconds; the page shows minutes.
             return;
         }
         if points.len() >= most {

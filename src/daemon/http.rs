@@ -121,6 +121,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        // Around the fallbacks as well: what is refused there is guarded and logged like the rest.
         .layer(from_fn_with_state(context.clone(), around))
         .with_state(context)
 }
@@ -133,7 +134,9 @@ async fn around(
     next: Next,
 ) -> Response {
     let began = Instant::now();
+    // The path alone goes to the log: the query may hold the token.
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
+    // Counted by route and not by path, of which clients could make any number.
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_string();
     let refused = check_head(request.uri(), request.headers()).err().or_else(|| {
         // A supervisor, which has no token, may check that the daemon is alive.
@@ -153,10 +156,12 @@ async fn around(
     for (name, value) in page::SECURITY_HEADERS {
         headers.insert(HeaderName::from_static(name), axum::http::HeaderValue::from_static(value));
     }
+    // Frames and states are out of date within a second.
     headers.entry(CACHE_CONTROL).or_insert(axum::http::HeaderValue::from_static("no-store"));
     let status = response.status().as_u16();
     context.metrics.answered(&route, status);
     let line = format!("{peer}: {method} {path:?} {status} in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    // The page and Prometheus ask all the time: what went well is no news.
     let level = if method == Method::GET && status < 400 { log::Level::Debug } else { log::Level::Info };
     log::log!(level, "{line}");
     response
@@ -167,7 +172,9 @@ fn token_in(uri: &Uri) -> Option<String> {
 }
 
 fn take_in(token: &str) -> Response {
+    // Without `Secure`, since there is no TLS here and a browser would not send it back.
     let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=31536000");
+    // A redirect, so that the token leaves the address bar.
     (StatusCode::SEE_OTHER, [(LOCATION, "/".to_string()), (SET_COOKIE, cookie)]).into_response()
 }
 
@@ -247,6 +254,7 @@ async fn views(State(events): State<Arc<Events>>, State(model): State<Arc<ModelI
     let latest = events.latest().ok_or_else(no_frame)?;
     let model = model.info().ok_or_else(no_frame)?;
     let tag = format!("\"{}\"", latest.digest);
+    // Drawing takes the processor for a while, and this thread answers all clients.
     let drawn = tokio::task::spawn_blocking(move || {
         view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views)
     });
@@ -261,9 +269,12 @@ async fn watch_events(
     State(reporter): State<Arc<Reporter>>,
     State(mut stopping): State<watch::Receiver<bool>>,
 ) -> Answer {
+    // Nothing is awaited from here to the subscription, and one thread runs all handlers: no other watcher comes in
+    // between.
     if events.watchers() >= WATCHERS_MAX {
         return Err(Refused::for_now("too_many_watchers", format!("{WATCHERS_MAX} clients watch already"), 10));
     }
+    // Subscribed before the latest decision is read: one that comes in between is seen twice rather than never.
     let following = BroadcastStream::new(events.subscribe());
     let status = serde_json::to_string(&reporter.status()).expect("a record is always JSON");
     let mut first = vec![Event { name: "status", json: status.into() }];
@@ -281,6 +292,7 @@ async fn watch_events(
     let until = async move {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
+    // Comment lines are sent while there is no event, so that a connection that is gone is noticed.
     Ok(Sse::new(ending(sent, until)).keep_alive(KeepAlive::default()).into_response())
 }
 

@@ -40,6 +40,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     let kind = expect_type(
         request.headers(),
         |kind| {
+            // The last two are what curl and other clients name where they are given no type.
             matches!(
                 kind,
                 "text/plain" | "application/json" | "application/octet-stream" | "application/x-www-form-urlencoded"
@@ -47,6 +48,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
         },
         "text/plain with a label a line, or application/json as {\"labels\": […]}",
     )?;
+    // A tag that is no text fits none, and is refused as another one.
     let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, &context.queue).await?;
     // No label begins with a brace: what does is JSON whose type was forgotten.
@@ -60,6 +62,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     } else {
         parse_labels(&body.bytes, "of the request".as_ref())?
     };
+    // Embedding may take seconds, in which other bodies can have the memory.
     drop(body);
     context.updater.edit_labels(Some(list), tag).await?;
     labels_answer(&context.model)

@@ -46,7 +46,7 @@ pub(crate) enum Listener {
 /// The sockets of a daemon. Those it made itself are removed with this value.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    /// All of them.
+    /// All listening sockets.
     pub all: Vec<Listener>,
     own: Option<(PathBuf, Lock)>,
 }
@@ -57,6 +57,8 @@ impl Listeners {
     /// # Errors
     /// Another daemon has the socket, there is another file of that name, or the address cannot be had.
     pub(crate) fn open(socket: &Path, tcp: Option<SocketAddr>) -> Result<Self> {
+        // Sockets of systemd stand in place of the own one. Their files are systemd's: they need no lock and are not
+        // removed.
         let mut all = handed_over()?;
         let mut own = None;
         if all.is_empty() {
@@ -64,6 +66,8 @@ impl Listeners {
             let failed = |source| Error::from(ListenError { address: socket.display().to_string(), source });
             let listener = UnixListener::bind(socket).map_err(failed)?;
             own = Some((socket.to_path_buf(), lock));
+            // The mode of a new socket follows the umask, which the service manager or a shell may have set to
+            // anything.
             fs::set_permissions(socket, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
             all.push(Listener::Unix(listener));
         }
@@ -72,6 +76,7 @@ impl Listeners {
             all.push(Listener::Tcp(std::net::TcpListener::bind(address).map_err(failed)?));
         }
         let this = Self { all, own };
+        // Tokio asks for sockets that do not block, and does not set it itself.
         for listener in &this.all {
             let unblocked = match listener {
                 Listener::Unix(listener) => listener.set_nonblocking(true),
@@ -110,6 +115,7 @@ impl Listeners {
 impl Drop for Listeners {
     fn drop(&mut self) {
         if let Some((path, _)) = &self.own {
+            // The lock file stays: removed while another daemon opens it, there could be two locks of one name.
             let _ = fs::remove_file(path);
         }
     }
@@ -127,8 +133,10 @@ fn prepare(socket: &Path) -> Result<Lock> {
         }
         .into());
     }
+    // Appended, not as `with_extension`: `a.sock` and `a.other` would share a lock.
     let mut lock_file = socket.as_os_str().to_owned();
     lock_file.push(".lock");
+    // The lock first, and only then a look at the socket: between look and removal another daemon could bind it.
     let lock = Lock::take(Path::new(&lock_file), socket, Resource::Socket)?;
     match fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -158,6 +166,7 @@ fn handed_over() -> Result<Vec<Listener>> {
         // call in a process come here, so that it gets no second owner.
         let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let unix = UnixListener::from(owned);
+        // The type does not look at what it wraps. The address of a socket of another family is an error.
         if unix.local_addr().is_ok() {
             return Listener::Unix(unix);
         }

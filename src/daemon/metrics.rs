@@ -42,14 +42,14 @@ pub(crate) struct Metrics {
     cache_misses: Counter,
     /// Frames that were classified.
     pub frames_classified: Counter,
-    /// Frames that could not be.
+    /// Frames that could not be classified.
     pub frames_failed: Counter,
     /// Frames among these whose files were damaged.
     pub frames_damaged: Counter,
     /// Connections that are open.
     pub connections: Gauge,
     sampled: Sampled,
-    /// One text at a time: its values are sampled when it is made.
+    /// Held while a text is made, one at a time: its values are sampled then.
     making: Mutex<()>,
 }
 
@@ -74,7 +74,7 @@ struct Sampled {
 pub(crate) struct Sample {
     /// Frames dropped for later ones (count).
     pub frames_dropped: u64,
-    /// Frames the source gave (count).
+    /// Frames that the source gave (count).
     pub frames_received: u64,
     /// Times the source was opened again (count).
     pub reopens: u64,
@@ -93,7 +93,7 @@ pub(crate) struct Sample {
 }
 
 impl Metrics {
-    /// All of them at zero.
+    /// All metrics, at zero.
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("rtpt");
         let stages = Family::<Stage, Histogram>::new_with_constructor(|| Histogram::new(BINS_S));
@@ -104,6 +104,7 @@ impl Metrics {
         let connections = Gauge::default();
         let sampled = Sampled::default();
         let stage_help = "Time spent in each stage, of frames and requests";
+        // A clone shares its value: the registry reads what the fields of this structure count.
         registry.register_with_unit("stage", stage_help, Unit::Seconds, stages.clone());
         registry.register("views_per_image", "Views an image was seen in", views.clone());
         registry.register("requests", "HTTP requests answered", requests.clone());
@@ -174,6 +175,7 @@ impl Metrics {
 
     /// The text, with what was sampled just now.
     pub(crate) fn text(&self, sample: &Sample) -> String {
+        // Two texts at once would mix their samples.
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let sampled = &self.sampled;
         let (recorded, missed, bytes) = sample.recorded;
@@ -184,6 +186,7 @@ impl Metrics {
             (&sampled.recorded, recorded),
             (&sampled.record_missed, missed),
         ] {
+            // The counts are kept elsewhere; here they are only shown, so they are set and not added to.
             counter.inner().store(value, Ordering::Relaxed);
         }
         sampled.source_up.set(f64::from(u8::from(sample.source_up)));

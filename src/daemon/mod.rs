@@ -111,6 +111,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
     let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
+    // The socket before the folder: daemons with the same flags share both, and the message names the socket.
     let mut listeners = Listeners::open(&socket, listen)?;
     // Those that were handed over are known only now, and no flag names their addresses.
     listeners.addresses()?.into_iter().try_for_each(|address| check_address(address, token.is_some()))?;
@@ -127,14 +128,19 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder);
     let (stop, stopping) = watch::channel(false);
     let context = parts.context(updater, Access { token }, stopping);
+    // One thread for all clients leaves the cores to the encoder. Blocking threads hold models and decoded images, so
+    // there are few.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
     let runtime = runtime.map_err(|source| Error::Thread { what: "the threads that answer clients", source })?;
+    // Moved out, so that the sockets' lock and file are given up last, when this function ends.
     let taken = std::mem::take(&mut listeners.all);
     let outcome = runtime.block_on(run_until_stopped(&context, taken, stop, &engine));
+    // Also where an error came before the loop, which closes it otherwise: the engine ends by it.
     context.queue.inbox.close();
     context.updater.finish();
     // Clients that are still there lose their connection, and their work is cancelled.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // A frame has no client whose hang-up would cancel it: it may run to its end within the bound.
     let until = Instant::now() + Duration::from_millis(SHUTDOWN_MS);
     while !engine.is_finished() && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
@@ -159,7 +165,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Those of a daemon without a model, with room for `capacity` requests, that listens at these places.
+    /// The parts of a daemon without a model, with room for `capacity` requests, that listens at these places.
     fn new(capacity: usize, cache: Option<Arc<FeatureCache>>, listening: Vec<String>) -> Self {
         let (queue, metrics) = (Arc::new(Queue::new(capacity)), Arc::new(Metrics::new()));
         let (model, feed, archive) =
@@ -224,6 +230,7 @@ fn check(settings: &DaemonSettings) -> Result<()> {
 
 /// Checks that whoever can reach a TCP address must have the token, unless only this device can.
 fn check_address(address: SocketAddr, has_token: bool) -> Result<()> {
+    // A token is the only guard over TCP: without one nobody but this device may reach the port.
     if address.ip().is_loopback() || has_token {
         return Ok(());
     }
@@ -244,10 +251,12 @@ async fn run_until_stopped(
 ) -> Result<()> {
     let Context { reporter, events, updater, .. } = context;
     let failed = |source| Error::from(ListenError { address: "the daemon's signals and sockets".into(), source });
+    // Before the model is loaded, so that a signal ends that as well.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
     let (app, metrics) = (router(context.clone()), Arc::clone(&context.metrics));
+    // Served from the start: while the model loads, `/healthz` answers and the rest is told to wait.
     let mut connections = tokio::spawn(connections::serve(listeners, app, metrics, context.stopping.clone()));
     let mut loading = {
         let updater = Arc::clone(updater);
@@ -265,26 +274,33 @@ async fn run_until_stopped(
                     notify(&[NotifyState::Ready]);
                 }
                 Ok(Err(error)) => break Err(error),
+                // The thread panicked, and the log says where.
                 Err(_) => break Err(engine_gone()),
             },
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
+            // One that comes while the model loads is kept by the stream until then.
             _ = hang_up.recv(), if loaded => {
                 let updater = Arc::clone(updater);
+                // On a task of its own: the loop must see signals while the model loads.
                 tokio::spawn(async move {
                     notify_reloading();
                     match updater.reload().await {
                         Ok(()) => log::info!("reloaded"),
                         Err(refused) => log::error!("not reloaded, going on as before: {refused}"),
                     }
+                    // Also after a failure: the protocol ends every RELOADING with READY (sd_notify(3)), and the old
+                    // model is ready.
                     notify(&[NotifyState::Ready]);
                 });
             }
             _ = status.tick() => {
+                // The status reads files in `/proc` and `/sys`.
                 if events.watchers() > 0 {
                     let json = serde_json::to_string(&reporter.status()).expect("a record is always JSON");
                     events.send("status", json.into());
                 }
+                // It survives panics over images. If it ended nevertheless, a new process is the only remedy.
                 if engine.is_finished() {
                     break Err(engine_gone());
                 }
@@ -295,6 +311,7 @@ async fn run_until_stopped(
         log::info!("ending");
     }
     notify(&[NotifyState::Stopping]);
+    // No new work from here on; what is in the queue is still answered.
     context.queue.inbox.close();
     let _ = stop.send(true);
     let _ = (&mut connections).await;
@@ -305,6 +322,8 @@ async fn run_until_stopped(
 async fn feed_watchdog(progress: Arc<Progress>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut liveness = Liveness::new(progress.checkpoints(), patience, Instant::now());
+    // Half of the time is recommended (sd_watchdog_enabled(3)); a quarter leaves room for a busy machine. `interval`
+    // panics over zero.
     let mut every = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
     let mut warned = false;
     loop {

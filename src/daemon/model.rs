@@ -34,6 +34,7 @@ impl Model {
         token: &CancellationToken,
     ) -> Result<Self> {
         let golden = png_bytes(&bundle.goldens.image);
+        // Past the cache, or a second start would warm nothing.
         classifier.classify_in(&golden, classifier.views(), CacheUse::Bypass, token)?;
         let (recorded, info) = describe(&bundle, &classifier);
         Ok(Self { bundle, classifier, others: Vec::new(), recorded, info })
@@ -54,9 +55,10 @@ impl Model {
         &self.recorded
     }
 
-    /// Answers with other labels from now on.
+    /// Puts other labels in force.
     pub(crate) fn relabel(&mut self, predictor: Arc<Predictor>) {
         self.classifier = self.classifier.with_predictor(predictor);
+        // They decide among the old labels.
         self.others.clear();
         (self.recorded, self.info) = describe(&self.bundle, &self.classifier);
     }
@@ -72,12 +74,14 @@ impl Model {
         let pool = own.extractor().pool();
         let predictor = pool.install(|| Predictor::new(&self.bundle, labels, settings))?;
         let other = own.with_predictor(Arc::new(predictor));
+        // Never more than there are methods.
         self.others.push(other.clone());
         Ok(other)
     }
 }
 
 fn describe(bundle: &Arc<BundleContents>, classifier: &Classifier) -> (Arc<RecordedSettings>, Arc<ModelInfo>) {
+    // One `Arc` as long as nothing changes: by it the recorder sees that its part goes on.
     let recorded = Arc::new(RecordedSettings::of(classifier, &bundle.folder, &bundle.digest));
     (recorded, Arc::new(ModelInfo::of(Arc::clone(bundle), classifier)))
 }

@@ -59,6 +59,7 @@ impl ModelInForce {
 
     /// An entity tag of the labels, which changes when they do; empty without a model.
     pub(crate) fn labels_tag(&self) -> String {
+        // 64 bits tell versions of one device's labels apart; nobody gains by a collision.
         self.info().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
     }
 }

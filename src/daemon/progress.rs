@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cancellation::CancellationToken;
 
-/// The engine's signs of life, and a way to have it give up a frame.
+/// The engine's signs of life, and a way to make it give up a frame.
 #[derive(Default)]
 pub(crate) struct Progress {
     checkpoints: Arc<AtomicU64>,
@@ -20,6 +20,7 @@ impl Progress {
 
     /// Passes a checkpoint.
     pub(crate) fn checkpoint(&self) {
+        // `Relaxed`: only that the number grows is read off it.
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -35,7 +36,7 @@ impl Progress {
         token
     }
 
-    /// Has the engine give up the frame it works on.
+    /// Makes the engine give up the frame that it works on.
     pub(crate) fn cancel_frame(&self) {
         self.frame.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }

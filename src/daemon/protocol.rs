@@ -20,7 +20,7 @@ pub(crate) struct DecisionRecord {
     pub unix_ms: u64,
     /// Frames dropped so far because a later one came first (count).
     pub dropped: u64,
-    /// As `rtpt classify --json` says it.
+    /// The record that `rtpt classify --json` prints.
     pub image: ImageRecord,
     /// Zero-shot's probabilities (0–1) of the answers listed in `image.top`, in their order.
     pub zero_shot: Vec<f32>,
@@ -46,7 +46,7 @@ pub(crate) struct ViewRecord {
 pub(crate) struct StatusRecord {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Now (milliseconds since 1970).
+    /// Time of the record (milliseconds since 1970).
     pub unix_ms: u64,
     /// Time since the start (seconds).
     pub uptime_s: u64,
@@ -75,13 +75,13 @@ pub(crate) struct SourceRecord {
     pub state: String,
     /// Reason that it is lost.
     pub problem: Option<String>,
-    /// Since when (milliseconds since 1970).
+    /// Time at which the state began (milliseconds since 1970).
     pub since_unix_ms: u64,
-    /// Frames it gave (count).
+    /// Frames that it gave (count).
     pub frames: u64,
     /// Frames that were classified (count).
     pub classified: u64,
-    /// Frames that could not be (count).
+    /// Frames that could not be classified (count).
     pub failed: u64,
     /// Frames among these whose files were damaged (count).
     #[serde(default)]
@@ -177,6 +177,8 @@ pub(crate) enum LabelsOrigin {
     Edited,
 }
 
+// What clients send refuses unknown fields, so that a mistyped one is not passed over. What the daemon sends does not,
+// so that an older client reads a newer daemon.
 /// Labels as a client sends them in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

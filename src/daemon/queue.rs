@@ -22,13 +22,17 @@ impl Queue {
 
     /// Notes the time that the engine took over a request.
     pub(crate) fn note_service(&self, took: Duration) {
+        // Read and written without a lock, since the engine's thread alone writes.
         let (took, mean) = (took.as_micros() as u64, self.service_us.load(Ordering::Relaxed));
+        // The weight of 1/8 is that of TCP's smoothed round trip (RFC 6298), so that one slow image does not count for
+        // much.
         self.service_us.store(if mean == 0 { took } else { (7 * mean + took) / 8 }, Ordering::Relaxed);
     }
 
     /// Seconds until a refused client may find room (1–60): the time that half of the queue takes.
     pub(crate) fn retry_after_s(&self) -> u64 {
         let half = self.inbox.waiting() as u64 / 2;
+        // Half of it: by then there is room, and the engine is not idle yet.
         (half * self.service_us.load(Ordering::Relaxed)).div_ceil(1_000_000).clamp(1, 60)
     }
 }

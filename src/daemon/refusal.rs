@@ -24,7 +24,7 @@ impl Refused {
         Self { status, kind, message: message.into(), retry_after: None }
     }
 
-    /// Something the client should try again after some seconds.
+    /// A refusal that passes: the client should try again after `seconds`.
     pub(crate) fn for_now(kind: &'static str, message: impl Into<String>, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, message) }
     }

@@ -34,6 +34,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// True while requests are answered: once a model is loaded, and until the daemon stops.
     pub(crate) fn is_ready(&self) -> bool {
+        // The inbox is closed first when the daemon ends, and no request could be taken from then on.
         !self.queue.inbox.is_closed() && self.model.info().is_some()
     }
 

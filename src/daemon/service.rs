@@ -9,11 +9,12 @@ use sd_notify::NotifyState;
 /// Notifies the service manager, if there is one.
 pub(crate) fn notify(state: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(state) {
+        // Only for debugging: a service manager that hears nothing acts by its own timeouts.
         log::debug!("the service manager was not notified: {error}");
     }
 }
 
-/// Notifies it that the configuration is being loaded again, with the time, as newer versions of systemd require.
+/// Notifies it that the configuration is being loaded again. Newer versions of systemd require the time as well.
 pub(crate) fn notify_reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         notify(&[NotifyState::Reloading, now]);

@@ -51,7 +51,7 @@ pub(crate) struct Loaded {
     pub recording: Option<RecorderSettings>,
 }
 
-/// Reads flags and configuration and opens the bundle, as often as it is asked.
+/// Function that reads flags and configuration and opens the bundle, anew with each call.
 pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
 /// Interval at which a source that waits for the encoder checks for a stop.
@@ -91,7 +91,7 @@ struct RunningSource {
 }
 
 impl Updater {
-    /// One that has changed nothing yet.
+    /// An updater that has changed nothing yet.
     pub(crate) fn new(parts: Changeable, loader: Loader, edited: EditedLabels, cache_folder: Option<PathBuf>) -> Self {
         Self { parts, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
     }
@@ -115,6 +115,7 @@ impl Updater {
     ) -> std::result::Result<(), Refused> {
         self.change(|this| {
             // Looked at here, where no other change comes in between.
+            // `*` fits whatever labels there are (RFC 9110, section 13.1.1).
             if tag.is_some_and(|tag| tag != "*" && tag != this.parts.model.labels_tag()) {
                 let message = "somebody else changed the labels in between; get them again";
                 return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
@@ -131,6 +132,8 @@ impl Updater {
         let this = Arc::clone(self);
         // On a task of its own: a client that hangs up must not leave half a change behind.
         let changing = tokio::spawn(async move {
+            // An async lock, because it is held across the blocking work; changes wait for one another in the order
+            // they came.
             let _one = this.one.lock().await;
             let worker = Arc::clone(&this);
             tokio::task::spawn_blocking(move || act(&worker)).await
@@ -153,6 +156,8 @@ impl Updater {
         let Loaded { bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
+        // A reload may bring another bundle, which need not know the edited labels. They stay in the file: the next
+        // bundle may.
         let edited = self.edited.read().and_then(|list| {
             let warn = |error: &Error| {
                 log::warn!("the edited labels do not fit this bundle, going on with the configured ones: {error}")
@@ -167,7 +172,9 @@ impl Updater {
         let classifier = Classifier::new(&bundle, labels, settings, self.cache_folder.as_deref())?;
         let classifier = classifier.with_cache(self.parts.cache.clone());
         let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
+        // Before the model is handed over: a recording that cannot begin must leave the old model in force.
         let recorder = self.new_recorder(recording)?;
+        // From here on nothing can fail but by the daemon's end.
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.set_labels_origin(origin);
         if let Some(recorder) = recorder {
@@ -197,12 +204,14 @@ impl Updater {
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
         let configured = || -> Result<LabelSet> {
+            // It opens the bundle of now as well, of which only labels and prompt are taken: the model stays.
             let loaded = (self.loader)()?;
             match loaded.labels {
                 Some(list) => LabelSet::new(&model.bundle, list, loaded.prompt, cache_folder),
                 None => LabelSet::of(&model.bundle),
             }
         };
+        // The number of threads is the model's, so that typed labels are embedded no slower than those of the start.
         let predictor = worker_pool(Some(model.record.threads))?.install(|| {
             let labels = match &list {
                 Some(list) => LabelSet::new(&model.bundle, list.clone(), prompt, cache_folder)?,
@@ -221,7 +230,7 @@ impl Updater {
         Ok(())
     }
 
-    /// Sets the origin of the labels, and has watchers get them again.
+    /// Sets the origin of the labels, and tells watchers to fetch the labels again.
     fn set_labels_origin(&self, origin: LabelsOrigin) {
         self.parts.model.set_labels_origin(origin);
         self.parts.events.send("labels", "{}".into());
@@ -230,16 +239,18 @@ impl Updater {
     /// Gives the engine something new and waits until it has it.
     fn hand_over(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> Result<()> {
         let (done, taken) = oneshot::channel();
+        // The only error is that the daemon ends.
         self.parts.queue.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
         Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
     }
 
-    /// Has frames come from another source, unless it is the same.
+    /// Puts another source in force, unless it is the same.
     fn set_source(&self, wanted: Option<SourceSettings>) {
         let mut running = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().map(|running| &running.settings) == wanted.as_ref() {
             return;
         }
+        // Ended before the next is opened: a camera has one user at a time.
         stop(running.take());
         self.parts.feed.set_settings(wanted.clone());
         let Some(settings) = wanted else { return };

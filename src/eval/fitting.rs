@@ -6,10 +6,10 @@ use crate::calibration::calibrated;
 use crate::metrics::{PROBABILITY_MIN, quantile};
 use crate::rows::argmax;
 
-/// Smallest and largest temperature that is looked for.
+/// Range of the temperatures that are searched.
 const TEMPERATURES: (f64, f64) = (0.02, 50.0);
 
-/// The tamper score that at most `false_positive_rate` (0–1) of clean images' `scores` are above.
+/// Threshold of the tamper score: a share of at most `false_positive_rate` (0–1) of the clean `scores` is above it.
 pub(crate) fn fit_threshold(scores: &[f32], false_positive_rate: f64) -> f32 {
     let scores: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
     quantile(&scores, 1.0 - false_positive_rate) as f32
@@ -30,10 +30,12 @@ pub(crate) fn fit_temperature(answers: &[Answered]) -> f64 {
         };
         answers.iter().map(of).sum()
     };
+    // With this ratio one of the two inner points serves again, and a step costs one evaluation.
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (TEMPERATURES.0.ln(), TEMPERATURES.1.ln());
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
     let (mut loss_left, mut loss_right) = (loss(left), loss(right));
+    // In the logarithm: 0.01 % of the temperature.
     while high - low > 1e-4 {
         if loss_left <= loss_right {
             (high, right, loss_right) = (right, left, loss_left);

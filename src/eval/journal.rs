@@ -47,7 +47,9 @@ impl Journal {
                 results.records = found.records;
             }
             let before = results.records.len();
+            // A failure may have been the disk's or the memory's, and be gone.
             results.records.retain(|_, record| matches!(record, Record::Measured(_)));
+            // Lines cannot be taken out of a file's middle.
             if results.records.len() < before || length == 0 {
                 write_all(path, &results)?;
             } else {
@@ -67,6 +69,7 @@ impl Journal {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn add(&mut self, record: Record) -> Result<()> {
+        // One write a line and no buffer: an interruption costs the image at work alone.
         let written = self.file.write_all(line(&record).as_bytes());
         written.map_err(|source| FileError::Unwritable { path: self.path.clone(), source })?;
         self.results.records.insert(record.index(), record);
@@ -89,6 +92,7 @@ pub(crate) fn read_results(path: &Path) -> Result<Results> {
 /// [`EvalError::Results`]: they were made with different settings, an image is in two of them, or one is missing.
 pub(crate) fn merge(parts: &[(PathBuf, Results)]) -> Result<Results> {
     let (first_path, first) = parts.first().expect("there is something to merge");
+    // The shard is the one thing in which parts may differ.
     let plan = Plan { shard: None, ..first.plan.clone() };
     let mut records = BTreeMap::new();
     for (path, part) in parts {
@@ -144,6 +148,8 @@ fn read(path: &Path) -> Result<(Option<Results>, u64)> {
     let Some((number, first)) = lines.next() else { return Ok((None, 0)) };
     let plan: Plan = serde_json::from_str(first).map_err(|error| damaged(number, &error))?;
     let mut records = BTreeMap::new();
+    // Only a last line may be cut short, and it was left out. Another that is wrong is damage, after which the others
+    // cannot be trusted either.
     for (number, text) in lines {
         let record: Record = serde_json::from_str(text).map_err(|error| damaged(number, &error))?;
         let index = record.index();
@@ -159,6 +165,7 @@ fn same_plan(path: &Path, found: &Plan, wanted: &Plan) -> Result<()> {
     if found == wanted {
         return Ok(());
     }
+    // As JSON, so that the message calls a setting what the file calls it.
     let fields = |plan: &Plan| match serde_json::to_value(plan) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("a plan is a JSON object"),

@@ -36,11 +36,11 @@ pub(crate) struct Plan {
     pub batch: usize,
     /// The methods and their settings.
     pub methods: Vec<MethodSettings>,
-    /// Fewer views at which the methods are measured as well.
+    /// Smaller numbers of views at which the methods are measured as well.
     pub curve: Vec<usize>,
     /// The method whose probabilities are also given at a calibrated temperature, and that temperature.
     pub temperature: Option<(String, f64)>,
-    /// Which part of the data set, as in `2/4`; `None` for all of it.
+    /// Part of the data set, as in `2/4`; `None` for all of it.
     pub shard: Option<String>,
 }
 
@@ -48,9 +48,9 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Record {
-    /// It was measured.
+    /// An image that was measured.
     Measured(Measured),
-    /// It could not be.
+    /// An image that could not be measured.
     Failed(Failure),
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Measured {
     pub path: String,
     /// BLAKE3 of the file.
     pub digest: String,
-    /// The class it shows.
+    /// The class that it shows.
     pub truth: usize,
     /// The tamper score; `None` with a single view.
     pub tamper: Option<f32>,

@@ -21,11 +21,11 @@ use crate::timings::milliseconds_since;
 /// Everything that is needed to measure images.
 pub(crate) struct Evaluation {
     extractor: Extractor,
-    /// One a method, over the same labels.
+    /// Predictors of the methods, for the same labels.
     predictors: Vec<Predictor>,
     curve: Vec<usize>,
     temperature: Option<(String, f64)>,
-    /// One worker each: an image's methods run on one thread, as many images at a time as there are threads.
+    /// Pools of one worker: an image's methods run on one thread, as many images at a time as there are threads.
     workers: Vec<ThreadPool>,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Evaluation {
 pub(crate) struct Measurement {
     /// The methods, prepared for the same labels; at least one.
     pub predictors: Vec<Predictor>,
-    /// Fewer views at which the methods are measured as well; each less than the extractor's.
+    /// Smaller numbers of views at which the methods are measured as well; each less than the extractor's.
     pub curve: Vec<usize>,
-    /// A method's name and the temperature its probabilities are calibrated by.
+    /// Name of a method, and the temperature by which its probabilities are calibrated.
     pub temperature: Option<(String, f64)>,
 }
 
@@ -93,6 +93,7 @@ impl Evaluation {
             thread::scope(|scope| {
                 let one =
                     |((worker, &task), features)| scope.spawn(move || worker_record(this, worker, task, features));
+                // All are started before the first is waited for.
                 let running: Vec<_> = this.workers.iter().zip(tasks).zip(features).map(one).collect();
                 records.extend(running.into_iter().map(|handle| handle.join().expect("a method does not panic")));
             });
@@ -123,9 +124,12 @@ impl Evaluation {
     fn measured(&self, (index, item, truth): Task, features: &Features) -> Measured {
         let matrix = features.matrix.view();
         let results = self.predictors.iter().map(|predictor| self.result(predictor, matrix, truth)).collect();
+        // The first rows are the fewer views: each view is drawn from its own random stream.
         let curve = self.curve.iter().map(|&views| self.answers(matrix.slice(s![..views, ..]))).collect();
         let (classes, scale) = self.classes();
+        // Computed here: a method that looks at the clean view alone has no logits of the others.
         let logits = scaled_products(scale, matrix, classes);
+        // To microseconds: further digits are noise, and make every line longer.
         let rounded = |milliseconds: f64| (milliseconds * 1e3).round() / 1e3;
         Measured {
             index,
@@ -178,12 +182,14 @@ fn worker_record(evaluation: &Evaluation, worker: &ThreadPool, task: Task, featu
 /// Classes before `truth` in the order of the answer, equals by their number, as [`argmax`] takes them.
 fn rank_of(prediction: ArrayView1<f32>, truth: usize) -> usize {
     let own = prediction[truth];
+    // NaN never wins: a truth without a number comes behind all others.
     let before = |(class, &value): (usize, &f32)| value > own || (value == own && class < truth) || own.is_nan();
     prediction.iter().enumerate().filter(|&(class, value)| class != truth && before((class, value))).count()
 }
 
 /// The places of shard `number` (from 1) of `count`, among `images`: every `count`-th.
 pub(crate) fn shard(images: usize, number: usize, count: usize) -> Vec<usize> {
+    // Not in blocks: data sets come in order of class, and a shard is to be like the whole.
     (0..images).filter(|index| index % count == number - 1).collect()
 }
 

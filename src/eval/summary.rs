@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     pub views: usize,
     /// Smaller numbers of views at which accuracies are given as well.
     pub curve: Vec<usize>,
-    /// One a data set, in the order given.
+    /// Summaries of the data sets, in the order given.
     pub conditions: Vec<ConditionSummary>,
 }
 
@@ -35,13 +35,13 @@ pub(crate) struct ConditionSummary {
     pub name: String,
     /// Images measured.
     pub images: usize,
-    /// Images that could not be.
+    /// Images that could not be measured.
     pub failed: usize,
-    /// Milliseconds an image of encoding, where it was not in the cache: the median.
+    /// Median time of encoding an image that was not in the cache (milliseconds).
     pub encode_ms: Option<f64>,
     /// AUROC of the tamper score between this condition and the first (0–1).
     pub tamper_auroc: Option<f64>,
-    /// One a method.
+    /// Summaries of the methods.
     pub methods: Vec<MethodSummary>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct MethodSummary {
     pub ece_calibrated: Option<f64>,
     /// Mean negative logarithm of the true class's probability (nats).
     pub nll: f64,
-    /// Views the method looks at.
+    /// Views that the method looks at (count).
     pub views: usize,
     /// Milliseconds from features to answer, on one thread: median and 95th percentile.
     pub ms: (f64, f64),
@@ -79,9 +79,9 @@ pub(crate) struct MethodSummary {
 /// Two methods on the same images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gap {
-    /// Images only this method is right on.
+    /// Images on which only this method is right.
     pub better: usize,
-    /// Images only the other is right on.
+    /// Images on which only the other is right.
     pub worse: usize,
     /// Difference of the shares of right answers (0–1).
     pub difference: f64,
@@ -90,7 +90,7 @@ pub(crate) struct Gap {
 }
 
 impl Summary {
-    /// Of the results of all conditions, which have bundle, labels and methods in common.
+    /// The summary of all conditions' results, which share bundle, labels and methods.
     pub(crate) fn of(conditions: &[Results]) -> Self {
         let plan = &conditions.first().expect("an evaluation has a condition").plan;
         let reference = tampers(&conditions[0]);
@@ -193,6 +193,7 @@ fn hundredths(value: f64) -> String {
 
 fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSummary {
     let measured: Vec<&Measured> = measured(results).collect();
+    // A hit was not encoded, and its time would say nothing about this device.
     let encoded: Vec<f64> = measured.iter().filter(|one| !one.cached).map(|one| one.ms[2]).collect();
     let methods = &results.plan.methods;
     let zero_shot = methods.iter().position(|settings| settings.method().name() == "zero-shot");
@@ -201,6 +202,7 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
         images: measured.len(),
         failed: results.records.len() - measured.len(),
         encode_ms: (!encoded.is_empty()).then(|| quantile(&encoded, 0.5)),
+        // The first condition is the reference; compared with itself it says nothing.
         tamper_auroc: if place == 0 { None } else { auroc(reference, &tampers(results)) },
         methods: (0..methods.len()).map(|method| summary_of(method, zero_shot, results, &measured)).collect(),
     }
@@ -209,11 +211,13 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
 fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
     let of: Vec<&MethodResult> = measured.iter().map(|one| &one.results[method]).collect();
     let count = of.len();
+    // Without any image there are no hits either: 0 instead of NaN, which JSON does not have.
     let share = |hits: usize| hits as f64 / count.max(1) as f64;
     let mean =
         |value: fn(&MethodResult) -> f64| of.iter().map(|result| value(result)).sum::<f64>() / count.max(1) as f64;
     let right = of.iter().filter(|result| result.rank == 0).count();
     let confidences: Vec<(f32, bool)> = of.iter().map(|result| (result.confidence, result.rank == 0)).collect();
+    // All results of a method have one or none does: the temperature belongs to one method.
     let calibrated: Option<Vec<(f32, bool)>> =
         of.iter().map(|result| Some((result.calibrated?, result.rank == 0))).collect();
     let times: Vec<f64> = of.iter().map(|result| result.ms).collect();
@@ -228,6 +232,7 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
             measured.iter().filter(one_sided).count()
         };
         let (better, worse) = (differ(true), differ(false));
+        // Images on which both are right or both wrong cancel out.
         let difference = (better as f64 - worse as f64) / count.max(1) as f64;
         Gap { better, worse, difference, p: mcnemar(better, worse) }
     });

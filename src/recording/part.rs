@@ -26,6 +26,7 @@ pub(crate) fn part_folder(recording: &Path, number: u64) -> PathBuf {
 
 /// The number of a part, by its folder's name.
 pub(crate) fn part_number(name: &str) -> Option<u64> {
+    // As `part_folder` writes it and no other way: `part-1` and `part-00000001` would be one number.
     name.strip_prefix("part-").filter(|digits| digits.len() == 8)?.parse().ok()
 }
 
@@ -64,7 +65,7 @@ pub struct RecordedSettings {
 }
 
 impl RecordedSettings {
-    /// Those of a classifier with the bundle in this folder, whose digest is `bundle_digest`.
+    /// Settings of a classifier with the bundle in this folder, whose digest is `bundle_digest`.
     pub fn of(classifier: &Classifier, bundle: &Path, bundle_digest: &blake3::Hash) -> Self {
         let LabelSet { list, prompt, .. } = classifier.labels();
         let (context, templates) = match prompt {

@@ -1,4 +1,4 @@
-//! Reading a recording: its whole frames, and the number of those that are not.
+//! Reader of a recording: its whole frames, and the number of frames that are not whole.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -41,9 +41,11 @@ impl Recording {
         let mut numbered: Vec<(u64, PathBuf)> = entries
             .filter_map(|entry| {
                 let entry = entry.ok()?;
+                // What is no part is passed over: the lock file is there as well.
                 Some((part_number(entry.file_name().to_str()?)?, entry.path()))
             })
             .collect();
+        // Order of age: a part's number is one more than the highest before it.
         numbered.sort();
         let mut recording = Self { parts: Vec::new(), left_out: Vec::new() };
         for (_, part) in &numbered {
@@ -75,6 +77,8 @@ impl Recording {
         };
         let settings = match serde_json::from_slice::<RecordedSettings>(&first) {
             Ok(settings) if settings.format == FORMAT => settings,
+            // A later format may have other fields. Its number is looked for alone, so that it is refused by name and
+            // not passed over as damaged.
             other => {
                 let format =
                     serde_json::from_slice::<serde_json::Value>(&first).ok().and_then(|v| v["format"].as_u64());
@@ -89,12 +93,14 @@ impl Recording {
                 return Ok(());
             }
         };
+        // Only the sizes are compared here: hashing every image would read the whole recording before the first answer.
         let image_bytes = folder.join(FRAMES).metadata().map_or(0, |found| found.len());
         let mut frames = Vec::new();
         let mut bad = 0;
         loop {
             let line = match next_line(&mut lines) {
                 Line::Whole(line) => line,
+                // A line without its end is the last one: a write that was cut off.
                 Line::CutOff => {
                     bad += 1;
                     break;
@@ -105,6 +111,7 @@ impl Recording {
                 Ok(frame) if frame.offset.checked_add(frame.length).is_some_and(|end| end <= image_bytes) => {
                     frames.push(frame);
                 }
+                // Lines before and after are whole by themselves, so one that is not costs itself alone.
                 _ => bad += 1,
             }
         }
@@ -123,6 +130,7 @@ impl RecordingPart {
     /// It cannot be read, or is not the one that was recorded.
     pub fn image(&self, frame: &RecordedFrame) -> Result<Vec<u8>> {
         let path = self.folder.join(FRAMES);
+        // A line may claim any length: one byte over the bound is enough to refuse it, without reading the rest.
         let bytes = read_range(&path, frame.offset, Some(frame.length.min(IMAGE_BYTES_MAX + 1)), IMAGE_BYTES_MAX)
             .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
         if blake3::hash(&bytes).to_hex().as_str() != frame.digest {
@@ -144,6 +152,7 @@ enum Line {
 
 fn next_line(lines: &mut impl BufRead) -> Line {
     let mut line = Vec::new();
+    // Bounded, so that a file without line ends cannot fill the memory.
     let read = lines.by_ref().take(RECORD_LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
     match (read, line.pop()) {
         (Ok(0), _) => Line::None,

@@ -44,7 +44,7 @@ pub(crate) struct Replayer {
     pub other_device: bool,
 }
 
-/// Prepares to decide with the settings of a part, but for what is to be changed. `bundle` is the one to use.
+/// Prepares to decide again with `bundle` and the settings of a part, changed as `what_if` says.
 ///
 /// # Errors
 /// The bundle is not the one that was recorded with, or the classifier cannot be made.
@@ -56,6 +56,7 @@ pub(crate) fn replayer(
     cache_folder: Option<&Path>,
 ) -> Result<Replayer> {
     let found = bundle.digest.to_hex();
+    // Before anything is loaded: other weights give other bits, and the comparison would mean nothing.
     if found.as_str() != settings.bundle_digest {
         return Err(RecordingError::OtherBundle {
             recorded: settings.bundle_digest.get(..16).unwrap_or_default().into(),
@@ -73,6 +74,7 @@ pub(crate) fn replayer(
     let extractor = ExtractorSettings {
         views: settings.views,
         threads,
+        // Not the batch measured here: another may change the last bits.
         batch: Some(settings.batch),
         // What was decided was answered.
         damaged: DamagedImages::Answer,

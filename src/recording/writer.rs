@@ -22,7 +22,7 @@ use crate::setting::SettingError;
 pub(crate) struct RecorderSettings {
     /// The folder.
     pub folder: PathBuf,
-    /// The most it may take (MiB).
+    /// Largest size that the recording may have (MiB).
     pub max_mb: u64,
 }
 
@@ -58,6 +58,7 @@ pub(crate) struct Recorder {
     entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
+    // Given up after `drop` has joined the thread, which writes until then.
     _lock: Lock,
 }
 
@@ -65,7 +66,7 @@ impl RecorderSettings {
     /// Checks that every setting is in its range.
     ///
     /// # Errors
-    /// One is not.
+    /// A setting is out of its range.
     pub(crate) fn check(&self) -> Result<()> {
         let (least, most) = RECORD_MB;
         if (least..=most).contains(&self.max_mb) {
@@ -85,6 +86,7 @@ impl Recorder {
         settings.check()?;
         fs::create_dir_all(&settings.folder)
             .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
+        // Two writers in one folder would remove each other's parts.
         let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, Resource::Recording)?;
         let status = Arc::<RecorderStatus>::default();
         let ring = Ring::open(&settings.folder, settings.max_mb << 20)
@@ -102,6 +104,7 @@ impl Recorder {
     /// Records a decision about an image; where the disk does not keep up it is missed, and counted.
     pub(crate) fn record(&self, settings: &Arc<RecordedSettings>, decision: RecordedDecision, file: &Arc<Vec<u8>>) {
         let entry = Box::new(Entry { settings: Arc::clone(settings), decision, file: Arc::clone(file) });
+        // Never blocks: the engine must not wait for a disk.
         let sent = self.entries.as_ref().map(|entries| entries.try_send(entry));
         if matches!(sent, Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))) {
             self.status.missed.fetch_add(1, Ordering::Relaxed);
@@ -116,6 +119,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        // Without a sender the thread finishes what waits and ends; joined while the sender lives, it never would.
         self.entries = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -139,6 +143,7 @@ impl Writer {
             if let Ok(entry) = &received {
                 self.add(entry);
             }
+            // Also when frames keep coming, so that a power cut never costs more than the interval.
             if synced.elapsed() >= patience || received.is_err() {
                 self.sync();
                 synced = Instant::now();
@@ -166,6 +171,8 @@ impl Writer {
     fn sync(&mut self) {
         match self.ring.sync() {
             Ok(()) if self.unsynced > 0 => {
+                // A sync with nothing written since proves nothing: the problem stands until a frame has reached the
+                // disk.
                 *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.status.committed.fetch_add(self.unsynced, Ordering::Relaxed);
             }
@@ -185,6 +192,8 @@ impl Writer {
         // What was written before may yet reach the disk; if not, it was missed.
         let counter = if self.ring.sync().is_ok() { &self.status.committed } else { &self.status.missed };
         counter.fetch_add(std::mem::take(&mut self.unsynced), Ordering::Relaxed);
+        // A failed write may have got half-way. Going on behind it would put every further image elsewhere than its
+        // line says.
         self.ring.close();
     }
 }
@@ -218,8 +227,10 @@ impl Ring {
             finished.push((number, size(FRAMES) + size(DECISIONS)));
         }
         finished.sort_unstable();
+        // Past the highest, never in a gap: numbers say which part is older.
         let next = finished.last().map_or(1, |(number, _)| number + 1);
         let mut ring = Self { folder: folder.into(), bytes_max, finished, open: None, next };
+        // The room may be smaller than that of the last run.
         ring.make_room(0);
         Ok(ring)
     }
@@ -232,6 +243,8 @@ impl Ring {
     fn add(&mut self, entry: &Entry) -> io::Result<()> {
         let part_max = self.bytes_max / RECORD_PARTS;
         let fits = |part: &OpenPart| {
+            // The pointers first: with thousands of labels a comparison of settings is dear, and nearly always they are
+            // the same.
             part.frame_bytes < part_max
                 && (Arc::ptr_eq(&part.settings, &entry.settings) || part.settings == entry.settings)
         };
@@ -239,6 +252,7 @@ impl Ring {
             self.begin(&entry.settings)?;
         }
         let length = entry.file.len() as u64;
+        // All finished parts are gone by now. The open one is finished, too, so that it can make room.
         if !self.make_room(length + LINE_ROOM) {
             self.begin(&entry.settings)?;
             if !self.make_room(length + LINE_ROOM) {
@@ -258,6 +272,7 @@ impl Ring {
     }
 
     fn begin(&mut self, settings: &Arc<RecordedSettings>) -> io::Result<()> {
+        // Once closed, the part is not synced any more.
         self.sync()?;
         self.close();
         let mut line = serde_json::to_vec(settings.as_ref())?;
@@ -270,6 +285,7 @@ impl Ring {
         let create = |name: &str| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
         let (frames, mut decisions) = (create(FRAMES)?, create(DECISIONS)?);
         decisions.write_all(&line)?;
+        // Names outlast a power cut once their folders are synced: the files' in the part, then the part's.
         sync_folder(&folder)?;
         sync_folder(&self.folder)?;
         let (settings, line_bytes) = (Arc::clone(settings), line.len() as u64);

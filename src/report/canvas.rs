@@ -34,6 +34,7 @@ impl Canvas {
     pub(crate) fn fill(&mut self, left: usize, top: usize, width: usize, height: usize, color: Color) {
         let right = (left + width).min(self.pixels.width());
         for y in top..(top + height).min(self.pixels.height()) {
+            // A rectangle that begins past the right edge is an empty slice, not a backward one.
             for pixel in self.pixels.row_mut(y)[left.min(right) * 3..right * 3].chunks_exact_mut(3) {
                 pixel.copy_from_slice(&color);
             }
@@ -51,6 +52,7 @@ impl Canvas {
 
     /// A line of text whose top left corner is given; `size` is the line height (pixels). Gives the width drawn.
     pub(crate) fn text(&mut self, text: &str, left: usize, top: usize, size: usize, color: Color) -> usize {
+        // Cloned, which is cheap, because drawing borrows the whole canvas.
         let font = self.font.clone();
         let scaled = font.as_scaled(PxScale::from(size as f32));
         let baseline = top as f32 + scaled.ascent();

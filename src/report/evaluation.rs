@@ -92,6 +92,7 @@ fn table(condition: &ConditionSummary) -> String {
 }
 
 fn views_plot(summary: &Summary, condition: &ConditionSummary) -> String {
+    // The full number of views is no part of the curve: its accuracies are the table's.
     let mut counts: Vec<(usize, Option<usize>)> = summary.curve.iter().copied().zip((0..).map(Some)).collect();
     counts.push((summary.views, None));
     counts.sort_unstable();
@@ -108,7 +109,7 @@ fn views_plot(summary: &Summary, condition: &ConditionSummary) -> String {
     against_views(&views, &series) + &legend(series.iter().map(|one| one.name.as_str()))
 }
 
-/// The place of a method in a plan; the first where it was not measured.
+/// Place of a method in a plan; 0 where it was not measured.
 fn place_of(results: &Results, method: &str) -> usize {
     results.plan.methods.iter().position(|one| one.method().name() == method).unwrap_or(0)
 }
@@ -149,6 +150,7 @@ fn times(conditions: &[Results]) -> Vec<Series> {
 fn mistakes(results: &Results, shown: &str) -> String {
     let place = place_of(results, shown);
     let mut wrong: Vec<&Measured> = measured(results).filter(|one| one.results[place].rank > 0).collect();
+    // Ties by place: the same results give the same report.
     wrong.sort_by(|a, b| {
         b.results[place].confidence.total_cmp(&a.results[place].confidence).then(a.index.cmp(&b.index))
     });
@@ -170,6 +172,7 @@ fn mistakes(results: &Results, shown: &str) -> String {
 
 /// A small copy of an image as an element with the picture inside; `None` where the file is not there any more.
 fn thumbnail(path: &Path) -> Option<String> {
+    // A report is worth having without its pictures: whatever is wrong with one, it is left out.
     let image = decode(&read_up_to(path, IMAGE_BYTES_MAX).ok()?).ok()?;
     let scale = THUMBNAIL as f64 / image.width().max(image.height()) as f64;
     let fitted = |side: usize| ((side as f64 * scale).round() as usize).max(1);

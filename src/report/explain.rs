@@ -109,6 +109,7 @@ fn draw_input(canvas: &mut Canvas, image: &Pixels) {
 /// The classes that matter to either answer, as pairs of bars.
 fn draw_chart(canvas: &mut Canvas, answer: &Answer) {
     let (after, before) = (answer.calibrated_probabilities(), answer.zero_shot_probabilities());
+    // More than half of the rows are the answer's; then come zero-shot's, so that what it fell for is seen.
     let mut classes = top(after.view(), CHART_ROWS / 2 + 1);
     for class in top(before.view(), CHART_ROWS).into_iter().chain(top(after.view(), CHART_ROWS)) {
         if classes.len() < CHART_ROWS && !classes.contains(&class) {
@@ -147,7 +148,7 @@ fn draw_legend(canvas: &mut Canvas, answer: &Answer) {
     }
 }
 
-/// True if the picture marks the selected views: not where none or all were.
+/// True if the picture marks the selected views, which it does unless none or all were selected.
 fn marks_selected(answer: &Answer) -> bool {
     (1..answer.decision.weights.len()).contains(&answer.decision.selected.len())
 }
@@ -161,6 +162,7 @@ fn draw_view(
 ) {
     if marks_selected(answer) && answer.decision.selected.contains(&view) {
         canvas.fill(left - 4, top - 4, tile + 8, tile + CAPTION + 4, SELECTED);
+        // Paper over the mark below the picture, so that the caption stays readable.
         canvas.fill(left - 1, top + tile, tile + 2, CAPTION - 3, PAPER);
     }
     canvas.picture(&pixels(), left, top, tile, tile);
@@ -177,6 +179,7 @@ fn draw_view(
 
 fn draw_weight(canvas: &mut Canvas, answer: &Answer, view: usize, (left, top, width): (usize, usize, usize)) {
     let weight = answer.decision.weights[view];
+    // Never 0: where no view has weight the bars are empty, not NaN.
     let largest = answer.decision.weights.fold(f32::MIN_POSITIVE, |largest, &weight| largest.max(weight));
     canvas.fill(left, top, width, 6, TRACK);
     canvas.fill(left, top, (weight / largest * width as f32).round() as usize, 6, INK);

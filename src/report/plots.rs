@@ -43,6 +43,7 @@ pub(crate) fn accuracy_bars(groups: &[String], series: &[Series]) -> String {
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .disable_x_mesh()
+            // Plotters would label the ticks between the groups; the names are drawn below.
             .x_labels(0)
             .y_desc("right answers (%)")
             .label_style(FONT)
@@ -134,13 +135,16 @@ pub(crate) fn reliability(bins: &[Bin]) -> String {
 pub(crate) fn latencies(series: &[Series]) -> String {
     const BINS: usize = 40;
     drawn(WIDTH, 320, |area| {
+        // A logarithmic axis has no place for 0.
         let values = || series.iter().flat_map(|one| &one.values).copied().filter(|value| *value > 0.0);
         let low = values().fold(f64::INFINITY, f64::min).clamp(1e-3, 1.0);
+        // One time alone, or none, makes no range.
         let high = values().fold(0.0, f64::max).max(low * 2.0);
         let step = (high / low).ln() / BINS as f64;
         let histogram = |one: &Series| {
             let mut counts = vec![0_usize; BINS];
             for value in one.values.iter().filter(|value| **value > 0.0) {
+                // The largest value is the upper end of the last bin, which would put it into one more.
                 counts[(((value / low).ln() / step) as usize).min(BINS - 1)] += 1;
             }
             counts
@@ -177,6 +181,7 @@ pub(crate) fn latencies(series: &[Series]) -> String {
 /// Share of images misled by number of queries; an entry an image, `None` where it never is.
 pub(crate) fn success_curve(queries_to_success: &[Option<usize>], queries: usize) -> String {
     drawn(WIDTH, 340, |area| {
+        // A budget of one query makes no range.
         let end = (queries as f64).max(2.0);
         let mut chart = ChartBuilder::on(area)
             .margin(10)
@@ -198,6 +203,7 @@ pub(crate) fn success_curve(queries_to_success: &[Option<usize>], queries: usize
         let steps = successes
             .iter()
             .enumerate()
+            // Two points a success make a step.
             .flat_map(|(before, &at)| [(at as f64, percent(before)), (at as f64, percent(before + 1))]);
         let line = [(1.0, 0.0)].into_iter().chain(steps).chain([(end, percent(successes.len()))]);
         chart.draw_series(LineSeries::new(line, COLORS[0].stroke_width(2)))?;

@@ -20,6 +20,7 @@ pub(crate) fn trace_bytes(classifier: &Classifier, answer: &Answer, views: Array
     let selected: Vec<i64> = decision.selected.iter().map(|&view| view as i64).collect();
     let classes = answer.labels.embeddings.view();
     let scale = classifier.predictor().scale();
+    // A decision keeps what was tuned, not the logits that follow from it.
     let tuned_logits = decision.tuned_logits(answer.features.matrix.view(), classes, scale);
     let floats = [
         Named::floats("views", &views),
@@ -65,6 +66,7 @@ fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String>
     let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
     let choice = classifier.extractor().batch();
+    // No parameters of a method: every tuning has the defaults.
     let optimizer = AdamWSettings::default();
     let entries = [
         ("labels", labels),

@@ -16,11 +16,11 @@ use crate::limits::CAMERA_SIDE_MAX;
 pub(crate) struct CameraSpec {
     /// The device file.
     pub device: PathBuf,
-    /// Columns and rows (pixels), if not what the camera is set to.
+    /// Columns and rows (pixels); `None` for those that the camera is set to.
     pub size: Option<(u32, u32)>,
-    /// Frames a second, if not what the camera is set to.
+    /// Frames a second; `None` for the rate that the camera is set to.
     pub rate: Option<u32>,
-    /// The pixel format, if not MJPG where there is a choice.
+    /// The pixel format; `None` for MJPG where there is a choice.
     pub format: Option<CameraFormat>,
 }
 
@@ -46,7 +46,7 @@ impl CameraFormat {
         }
     }
 
-    /// The formats a camera may offer: some call their JPEGs JPEG.
+    /// Codes under which cameras offer the format: some call MJPG `JPEG`.
     fn codes(self) -> &'static [[u8; 4]] {
         const JPEGS: [[u8; 4]; 2] = [*b"MJPG", *b"JPEG"];
         const YUYV: [[u8; 4]; 1] = [*b"YUYV"];
@@ -86,8 +86,11 @@ pub(crate) struct Layout {
 impl Camera {
     pub(crate) fn open(spec: &CameraSpec) -> Result<Self, SourceFailure> {
         let device = open_device(&spec.device).map_err(|error| SourceFailure::Failed(error.to_string()))?;
+        // In this order: a format cannot be changed while there are buffers, and changing it may change the rate.
         let format = choose(&device.formats(), spec)?;
         let (format, pixels) = set_format(&device, spec, format)?;
+        // Many drivers lack `VIDIOC_S_PARM`. Frames at another rate are better than none: the inbox drops what is too
+        // much.
         if let Some(Err(problem)) = spec.rate.map(|rate| device.set_rate(rate)) {
             log::warn!("{} keeps its own frame rate: {}", spec.device.display(), problem.desc());
         }
@@ -117,6 +120,7 @@ impl Source for Camera {
             wait.readable(self.buffers.file().as_fd())?;
             let filled = match self.buffers.dequeue() {
                 Ok(filled) => filled,
+                // `poll` may wake without a filled buffer. The deadline that `readable` checks bounds the loop.
                 Err(Errno::EAGAIN | Errno::EINTR) => {
                     std::thread::yield_now();
                     continue;
@@ -126,6 +130,8 @@ impl Source for Camera {
             };
             let content = filled.frame().map(|frame| self.layout.copy(frame));
             filled.give_back().map_err(cannot_queue)?;
+            // The kernel calls a damaged buffer recoverable (`V4L2_BUF_FLAG_ERROR`): streaming goes on, so the next one
+            // is taken.
             if let Some(content) = content {
                 return Ok(Picture { name: None, content });
             }
@@ -171,6 +177,7 @@ pub(crate) enum CameraError {
 
 fn open_device(path: &Path) -> Result<Device, CameraError> {
     let device = Device::open(path).map_err(|source| CameraError::Unopened { device: path.into(), source })?;
+    // Whatever the error, a file that does not answer `VIDIOC_QUERYCAP` speaks no V4L2.
     let capability = device.capability().map_err(|_| CameraError::NotVideo { device: path.into() })?;
     if !capability.gives_frames() {
         return Err(CameraError::NoFrames { device: path.into() });
@@ -198,8 +205,10 @@ fn set_format(device: &Device, spec: &CameraSpec, code: u32) -> Result<(CameraFo
     if let Some((width, height)) = spec.size {
         (pixels.width, pixels.height) = (width, height);
     }
+    // Zero leaves both to the driver; the row length of the old format would be a request for padding.
     (pixels.bytesperline, pixels.sizeimage) = (0, 0);
     let found = device.set_format(pixels).map_err(|problem| failed("be set to that format", problem))?;
+    // `VIDIOC_S_FMT` does not refuse what it cannot do, but sets the nearest format: what came back is what counts.
     let name = CameraFormat::of_code(found.pixelformat);
     let sides = 1..=CAMERA_SIDE_MAX;
     let Some(name) = name.filter(|_| sides.contains(&found.width) && sides.contains(&found.height)) else {
@@ -217,6 +226,7 @@ fn map_buffers(device: Device) -> Result<Buffers, SourceFailure> {
         Errno::EBUSY => SourceFailure::Failed("another program uses the camera".into()),
         problem => failed("give buffers", problem),
     })?;
+    // 32 is the kernel's `VIDEO_MAX_FRAME`: a driver that names more cannot mean it.
     Buffers::map(device, count.min(32)).map_err(|problem| failed("map a buffer", problem))
 }
 
@@ -258,6 +268,7 @@ pub(crate) fn look_at_camera(device: &Path) -> CameraReport {
             sizes: open.sizes(code),
         });
         let formats = described.collect();
+        // A name that cannot be read is no reason to hide the formats.
         OfferedFormats { name: open.capability().map_or_else(|_| String::new(), |found| found.name()), formats }
     });
     CameraReport { device: device.into(), found }
@@ -272,6 +283,7 @@ pub(crate) fn video_devices() -> Vec<PathBuf> {
             Some((number, entry.path()))
         })
         .collect();
+    // By number: as text, `video10` would come before `video2`.
     numbered.sort();
     numbered.into_iter().map(|(_, path)| path).collect()
 }

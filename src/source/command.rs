@@ -18,7 +18,7 @@ use crate::limits::COMMAND_END_MS;
 /// Longest part of a program's last line that is kept (characters).
 const COMPLAINT_MAX: usize = 300;
 
-/// A running program. It ends with this value, and with the daemon, whatever ends that.
+/// A running program. It ends with this value, and with the daemon, however the daemon ends.
 pub(crate) struct Command {
     child: Child,
     output: Jpegs<ChildStdout>,
@@ -27,13 +27,17 @@ pub(crate) struct Command {
 
 impl Command {
     pub(crate) fn start(words: &[String]) -> Result<Self, SourceFailure> {
+        // Read before the fork: in the child it would be the child's own.
         let daemon = Pid::this();
         let mut process = Process::new(&words[0]);
+        // Nothing on standard input: ffmpeg would take keys from the daemon's terminal.
         process.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: the closure runs between fork and exec, where other threads may have held locks. It takes none and
         // allocates nothing: it makes two system calls, and an error is a number.
         unsafe {
             process.pre_exec(move || {
+                // The kernel sends it when the thread that forked ends, not the process (prctl(2)). That is the
+                // source's thread, which starts the command and drops it before it ends.
                 set_pdeathsig(Signal::SIGKILL)?;
                 // The daemon may have died before that call.
                 if getppid() == daemon { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
@@ -63,6 +67,8 @@ impl Command {
 
     /// Description of its end, with the last line of its standard error.
     fn end(&mut self) -> String {
+        // A program closes its output a moment before it can be waited for, and its status says more than the end of a
+        // stream.
         let how = match self.wait(Duration::from_millis(COMMAND_END_MS)) {
             Some(status) => status.to_string(),
             None => "it closed its output and runs on".into(),
@@ -76,6 +82,7 @@ impl Command {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status),
+                // Polled: the standard library has no wait with a deadline.
                 Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
                 _ => return None,
             }
@@ -91,8 +98,10 @@ fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> bool {
         if buffer.is_empty() {
             return !line.is_empty();
         }
+        // A carriage return ends a line as well: ffmpeg's progress rewrites one line for ever.
         let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let taken = end.map_or(buffer.len(), |end| end + 1);
+        // The rest of a longer line is read and dropped: a full pipe would block the program.
         let room = 4096_usize.saturating_sub(line.len());
         line.extend_from_slice(&buffer[..taken.min(room)]);
         lines.consume(taken);
@@ -115,11 +124,13 @@ impl Drop for Command {
     fn drop(&mut self) {
         // The whole group: a shell's children are not the daemon's.
         let group = Pid::from_raw(self.child.id().cast_signed());
+        // First politely, so that the program can give its camera back.
         let _ = killpg(group, Signal::SIGTERM);
         if self.wait(Duration::from_millis(COMMAND_END_MS)).is_none() {
             let _ = killpg(group, Signal::SIGKILL);
             let _ = self.child.wait();
         }
+        // Children of the program that ignored SIGTERM would keep the camera from the next attempt.
         let _ = killpg(group, Signal::SIGKILL);
     }
 }

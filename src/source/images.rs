@@ -12,7 +12,7 @@ use crate::listing::image_files;
 pub(crate) struct Images {
     root: PathBuf,
     every: Duration,
-    /// Those that are left of this round, the last first.
+    /// Images that are left of this round, the last first.
     left: Vec<PathBuf>,
     due: Option<Instant>,
 }
@@ -39,6 +39,7 @@ impl Images {
 
 impl Source for Images {
     fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
+        // The pause counts from the last image, so the time that this one waited for the encoder is part of it.
         if let Some(left) = self.due.and_then(|due| due.checked_duration_since(Instant::now())) {
             Wait::sleep(wait.stop, left)?;
         }
@@ -47,6 +48,7 @@ impl Source for Images {
             self.list()?;
         }
         let path = self.left.pop().ok_or_else(|| SourceFailure::Failed("there is no image".into()))?;
+        // Before the file is read: a slow disk does not stretch the interval.
         self.due = Some(Instant::now() + self.every);
         let bytes = read_up_to(&path, IMAGE_BYTES_MAX)
             .map_err(|error| SourceFailure::Failed(format!("cannot read {}: {error}", path.display())))?;

@@ -19,7 +19,7 @@ const HUFFMAN_TABLES: u8 = 0xc4;
 #[derive(Debug, Default)]
 pub struct JpegSplitter {
     buffer: Vec<u8>,
-    /// Everything before is known to belong to the JPEG that begins the buffer; 0 while there is none.
+    /// End of what is known to belong to the JPEG that begins the buffer (bytes); 0 while there is none.
     at: usize,
     in_scan: bool,
     /// JPEGs that were dropped because they were cut short, malformed or too long (count).
@@ -46,13 +46,16 @@ impl JpegSplitter {
                     (self.at, self.in_scan) = (0, false);
                     return Some(jpeg);
                 }
+                // The marker stays in the buffer: it begins the next JPEG.
                 Found::Marker(START_OF_IMAGE) => self.drop_before(self.at - 2),
                 Found::Marker(code) => {
+                    // Also behind a scan: a progressive JPEG has tables and further scans after the first.
                     if !self.skip_segment(code) {
                         return None;
                     }
                 }
                 Found::Nonsense => self.drop_before(self.at),
+                // A frame without an end is no MJPEG, and would fill the memory.
                 Found::Nothing if self.buffer.len() > FRAME_BYTES_MAX => self.drop_before(self.buffer.len()),
                 Found::Nothing => return None,
             }
@@ -73,6 +76,8 @@ impl JpegSplitter {
 
     /// Brings the next start marker to the front; passes over everything before it.
     fn find_start(&mut self) -> bool {
+        // The byte after the marker is compared as well: `FF D8` alone occurs by chance in what stands between JPEGs,
+        // and a JPEG always goes on with another marker.
         let start = self.buffer.windows(3).position(|window| window == [0xff, START_OF_IMAGE, 0xff]);
         // The first bytes of a start marker may be the last that came.
         self.buffer.drain(..start.unwrap_or(self.buffer.len().saturating_sub(2)));
@@ -80,10 +85,11 @@ impl JpegSplitter {
         start.is_some()
     }
 
-    /// The marker where one must be: between two segments of a header.
+    /// The marker at the present place, where a header must have one: between two segments.
     fn header_marker(&mut self) -> Found {
         while let Some(&[first, code]) = self.buffer.get(self.at..self.at + 2).and_then(<[u8]>::first_chunk) {
             match (first, code) {
+                // Fill bytes: any number may stand before a marker (ITU T.81, B.1.1.2).
                 (0xff, 0xff) => self.at += 1,
                 (0xff, 1..) => {
                     self.at += 2;
@@ -102,6 +108,8 @@ impl JpegSplitter {
             match self.buffer.get(self.at + 1) {
                 None => return Found::Nothing,
                 Some(0xff) => self.at += 1,
+                // An `FF` in the data is followed by a stuffed zero, and restart markers stand inside a scan (ITU T.81,
+                // B.1.1.5).
                 Some(0 | 0xd0..=0xd7) => self.at += 2,
                 Some(&code) => {
                     self.at += 2;
@@ -115,15 +123,18 @@ impl JpegSplitter {
 
     /// Moves behind the segment of a marker; false if its length has not come yet.
     fn skip_segment(&mut self, code: u8) -> bool {
+        // `TEM` and restart markers have no length (ITU T.81, table B.1).
         if matches!(code, 0x01 | 0xd0..=0xd7) {
             return true;
         }
         let Some(&field) = self.buffer[self.at..].first_chunk() else {
+            // Back before the marker, which is read again as one of a header when more bytes are there.
             self.at -= 2;
             self.in_scan = false;
             return false;
         };
         let length = usize::from(u16::from_be_bytes(field));
+        // The length counts its own two bytes, so that less than 2 is no segment.
         if length < 2 {
             self.drop_before(self.at);
             return true;
@@ -156,12 +167,14 @@ pub(crate) struct Jpegs<R> {
 
 impl<R: Read + AsFd> Jpegs<R> {
     pub(crate) fn new(input: R) -> Self {
+        // 64 KiB is the capacity of a Linux pipe: one read can empty it.
         Self { input, splitter: JpegSplitter::default(), chunk: vec![0; 64 << 10] }
     }
 }
 
 impl<R: Read + AsFd> Source for Jpegs<R> {
     fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
+        // Bytes without a picture are another fault than silence, and are reported as such.
         let (mut read, dropped) = (0_u64, self.splitter.dropped);
         loop {
             if let Some(jpeg) = self.splitter.next_jpeg() {
@@ -177,6 +190,7 @@ impl<R: Read + AsFd> Source for Jpegs<R> {
                 waited => waited?,
             }
             match self.input.read(&mut self.chunk) {
+                // Up to two bytes are kept in any case, since they may begin a start marker.
                 Ok(0) if self.splitter.pending() > 2 => {
                     return Err(SourceFailure::Ended(format!("{} bytes into a JPEG", self.splitter.pending())));
                 }
@@ -204,6 +218,7 @@ pub(crate) fn with_huffman_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
 
 /// Offset of the first scan, if no table was defined before.
 fn scan_without_tables(jpeg: &[u8]) -> Option<usize> {
+    // Behind the start marker. What is no chain of segments is left as it is, for the decoder to refuse.
     let mut at = 2;
     while let Some(&[0xff, code, high, low]) = jpeg.get(at..at + 4).and_then(<[u8]>::first_chunk) {
         match code {
@@ -222,7 +237,9 @@ fn standard_tables() -> Vec<u8> {
     let chroma_dc = ([0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], (0..12).collect());
     let luma_ac = ([0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7d], LUMA_AC.to_vec());
     let chroma_ac = ([0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77], CHROMA_AC.to_vec());
+    // 0x01a2 = 418 bytes: the length itself, and four tables of 17 bytes with 12, 162, 12 and 162 values.
     let mut segment = vec![0xff, HUFFMAN_TABLES, 0x01, 0xa2];
+    // Class in the high bits (0 DC, 1 AC), destination in the low ones (0 luma, 1 chroma).
     for (class, (counts, values)) in [(0x00, luma_dc), (0x10, luma_ac), (0x01, chroma_dc), (0x11, chroma_ac)] {
         segment.push(class);
         segment.extend(counts);

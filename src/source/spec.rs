@@ -32,7 +32,7 @@ pub(crate) enum SourceSpec {
 #[derive(Debug, thiserror::Error)]
 #[error("the source {spec:?} {problem}")]
 pub(crate) struct SpecError {
-    /// As it was given.
+    /// The specification as it was given.
     spec: String,
     /// Problem found, and what to do.
     problem: String,
@@ -44,7 +44,7 @@ impl ProgramLayer for SpecError {
     }
 }
 
-/// Time from one image of a folder to the next if nothing is said (seconds).
+/// Default time from one image of a folder to the next (seconds).
 const EVERY_S: f64 = 1.0;
 /// Bounds of that time (seconds).
 const EVERY_RANGE_S: (f64, f64) = (0.0, 86_400.0);
@@ -61,6 +61,7 @@ impl SourceSpec {
             return Ok(Self::Input);
         }
         if let Some(command) = spec.strip_prefix("exec:") {
+            // Split like a shell's words, but no shell is run: nothing in the command is expanded.
             return match shlex::split(command) {
                 Some(words) if !words.is_empty() => Ok(Self::Command(words)),
                 Some(_) => Err(refused("names no program after exec:".into())),
@@ -71,6 +72,7 @@ impl SourceSpec {
             let named = !folder.is_empty();
             return named.then(|| Self::Watched(folder.into())).ok_or_else(|| refused("names no folder".into()));
         }
+        // Before the options are cut off: an address may have a `?` of its own.
         if spec.contains("://") {
             let command = format!("exec:ffmpeg -loglevel error -i {spec} -c:v mjpeg -q:v 4 -f mjpeg -");
             return Err(refused(format!("is an address; have a program fetch it, such as {command:?}")));
@@ -83,6 +85,7 @@ impl SourceSpec {
         }
         let scheme = path.split_once(':').map_or("", |(scheme, _)| scheme);
         let is_scheme = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        // A file may have a colon in its name: a path that exists is one whatever it looks like.
         if camera.is_none() && is_scheme && !Path::new(path).exists() {
             let expected = "exec:COMMAND, watch:FOLDER, v4l2:DEVICE, or an image or folder";
             return Err(refused(format!("is of no kind that is known, expected {expected}")));
@@ -95,6 +98,7 @@ impl SourceSpec {
                 let value = option.strip_prefix("every=").and_then(|seconds| seconds.parse().ok());
                 let (least, most) = EVERY_RANGE_S;
                 every = value
+                    // NaN is in no range and thus refused as well; `Duration::from_secs_f64` would panic over it.
                     .filter(|seconds| (least..=most).contains(seconds))
                     .ok_or_else(|| unknown(option, &format!("every=SECONDS, {least} to {most}")))?;
             }
@@ -146,6 +150,8 @@ impl fmt::Display for SourceSpec {
             Self::Images { path, .. } => write!(f, "{}", path.display()),
             Self::Watched(path) => write!(f, "watch:{}", path.display()),
             Self::Input => f.write_str("standard input"),
+            // The program alone: its arguments may hold a camera's password, and this text goes to the log and to
+            // clients.
             Self::Command(words) => write!(f, "exec:{}", words[0]),
             Self::Camera(camera) => write!(f, "{}", camera.device.display()),
         }

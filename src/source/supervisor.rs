@@ -61,9 +61,9 @@ impl Default for SourceStatus {
 pub(crate) struct SourceHealth {
     /// State.
     pub state: SourceState,
-    /// Since when.
+    /// Time at which the state began.
     pub since: SystemTime,
-    /// Frames it gave (count).
+    /// Frames that it gave (count).
     pub frames: u64,
     /// Times it was opened again (count).
     pub reopens: u64,
@@ -73,6 +73,7 @@ impl SourceStatus {
     /// State and counters at this moment.
     pub(crate) fn health(&self) -> SourceHealth {
         let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // `Relaxed` throughout: the counters are for display, and no other memory is read on the strength of them.
         let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
         SourceHealth { state, since, frames, reopens }
     }
@@ -88,13 +89,14 @@ impl SourceStatus {
 
     fn enter(&self, state: SourceState) {
         let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Entered with every frame, mostly as it was: the time says since when, so it must not move on.
         if current.0 != state {
             *current = (state, SystemTime::now());
         }
     }
 }
 
-/// Until it is stopped.
+/// A wait that only a stop ends.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Opens the source and hands its pictures to `deliver`, until `stop` is set; the source may fail as it likes.
@@ -109,6 +111,7 @@ pub(crate) fn supervise(
     let mut reported = None;
     loop {
         status.enter(SourceState::Opening);
+        // Undecodable frames of the last opening must not count against this one.
         status.judge(true);
         let began = Instant::now();
         let failure = run(settings, status, stop, &mut deliver);
@@ -116,12 +119,15 @@ pub(crate) fn supervise(
             break;
         }
         let settled = began.elapsed() >= Duration::from_millis(SETTLED_MS);
+        // A source that gave frames for a while was in order: its next failure is a new one.
         failures = if settled { 0 } else { failures + 1 };
         let pause = reopen_after(failures, &jitter_seed());
         status.enter(SourceState::Reopening(failure.to_string()));
+        // Standard input cannot be opened again. The daemon goes on all the same, since requests need no source.
         let over = settings.spec == SourceSpec::Input && matches!(failure, SourceFailure::Ended(_));
         if over {
             log::warn!("the source {} is at its end, and cannot come again", settings.spec);
+        // Said again after a settled time: the source was well in between.
         } else if settled || reported.as_ref() != Some(&failure) {
             log::warn!("the source {} is lost: {failure}; it is opened again, now and then", settings.spec);
             reported = Some(failure);
@@ -147,6 +153,7 @@ fn run(
     };
     let live = settings.spec.is_live();
     loop {
+        // Of a folder silence is no fault: there may be nothing new for days.
         let until = live.then(|| Instant::now() + settings.timeout);
         match source.next(&Wait { until, stop }) {
             Ok(picture) => {
@@ -157,6 +164,7 @@ fn run(
             Err(failure) => return failure,
         }
         let bad = status.bad_in_a_row.load(Ordering::Relaxed);
+        // A folder may have any number of bad files, and opening it again would begin with the same ones.
         if live && bad >= BAD_FRAMES_MAX {
             return SourceFailure::Undecodable(format!("{bad} frames in a row could not be decoded"));
         }
@@ -183,7 +191,9 @@ fn standard_input() -> Result<File, SourceFailure> {
 /// so that devices which lost the same server do not come back at once.
 fn reopen_after(failures: u32, jitter: &[u8]) -> Duration {
     let (first, longest) = REOPEN_MS;
+    // The exponent is bounded so that the shift cannot overflow; the longest wait is reached long before.
     let full = first.saturating_mul(1 << failures.min(20)).min(longest);
+    // A hash of clock and process instead of a random number generator, which `views/sampler.rs` alone may use.
     let draw = u64::from_le_bytes(*blake3::hash(jitter).as_bytes().first_chunk().expect("a digest is longer"));
     Duration::from_millis(full / 2 + draw % (full / 2 + 1))
 }

@@ -24,6 +24,7 @@ pub(crate) struct Device(File);
 
 impl Device {
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        // Not blocking: a thread that waits in `VIDIOC_DQBUF` could not be stopped. The wait is `poll`'s.
         OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map(Self)
     }
 
@@ -38,8 +39,9 @@ impl Device {
         Ok(found)
     }
 
-    /// The codes of the pixel formats it offers.
+    /// Codes of the pixel formats that the device offers.
     pub(crate) fn formats(&self) -> Vec<u32> {
+        // A list ends with an error (EINVAL); the bound is for a driver that never gives one.
         let described = (0..64).map_while(|index| {
             let mut found = FormatDescription { index, type_: CAPTURE, ..FormatDescription::default() };
             // SAFETY: the kernel reads and writes one format description.
@@ -49,7 +51,7 @@ impl Device {
         described.collect()
     }
 
-    /// The sizes it offers in a format, columns and rows (pixels); of a range the largest.
+    /// Sizes that the device offers in a format, columns and rows (pixels); of a range the largest.
     pub(crate) fn sizes(&self, format: u32) -> Vec<(u32, u32)> {
         let mut sizes = Vec::new();
         for index in 0..64 {
@@ -68,7 +70,7 @@ impl Device {
         sizes
     }
 
-    /// The format it is set to.
+    /// The format that the device is set to.
     pub(crate) fn format(&self) -> nix::Result<PixelFormat> {
         let mut format = Format { type_: CAPTURE, union: FormatUnion { raw: [0; 200] } };
         // SAFETY: the kernel reads and writes one format.
@@ -141,6 +143,7 @@ impl Device {
 impl Capability {
     /// Capabilities of this device file, which may be fewer than those of the whole camera.
     pub(crate) fn own(&self) -> u32 {
+        // Old drivers do not fill `device_caps`; the flag says whether it counts.
         if self.capabilities & DEVICE_CAPABILITIES != 0 { self.device_caps } else { self.capabilities }
     }
 
@@ -158,6 +161,7 @@ impl Capability {
 
 /// A format's code as its four characters.
 pub(crate) fn code_name(code: u32) -> String {
+    // Short codes are filled up with spaces, such as `Y16 `.
     String::from_utf8_lossy(&code.to_le_bytes()).trim().to_string()
 }
 
@@ -185,7 +189,7 @@ impl Buffers {
         Ok(Self { mappings, device })
     }
 
-    /// To wait for frames.
+    /// Device file, to wait for frames on.
     pub(crate) fn file(&self) -> &File {
         &self.device.0
     }
@@ -195,7 +199,7 @@ impl Buffers {
         (0..self.mappings.len()).try_for_each(|index| self.device.queue(index as u32))
     }
 
-    /// Has the camera begin.
+    /// Starts streaming.
     pub(crate) fn start(&mut self) -> nix::Result<()> {
         self.device.start()
     }
@@ -209,6 +213,7 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        // The camera has to be done with the buffers before they are unmapped.
         let _ = self.device.stop();
     }
 }
@@ -224,6 +229,7 @@ impl FilledBuffer<'_> {
     pub(crate) fn frame(&self) -> Option<&[u8]> {
         let mapping = self.buffers.mappings.get(self.buffer.index as usize)?;
         let used = self.buffer.bytesused as usize;
+        // The numbers come from a driver, and a slice is made of them: what is larger than the mapping must not pass.
         if used == 0 || used > mapping.length || self.buffer.flags & FLAG_ERROR != 0 {
             return None;
         }
@@ -256,6 +262,8 @@ struct Mapping {
 
 impl Mapping {
     fn new(device: &File, length: usize, offset: u32) -> nix::Result<Self> {
+        // `FRAME_BYTES_MAX` bounds JPEGs. A raw frame of 4096×4096 pixels takes 32 MiB, and a driver may reserve more
+        // than it uses.
         let bounded = std::num::NonZeroUsize::new(length).filter(|length| length.get() <= 4 * FRAME_BYTES_MAX);
         let size = bounded.ok_or(Errno::EFBIG)?;
         // SAFETY: without a wished address the kernel chooses one where nothing of this program is.

@@ -30,8 +30,10 @@ impl Wait<'_> {
         loop {
             self.check()?;
             let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            // In slices, because nothing wakes `poll` when the stop is set.
             match poll(&mut polled, PollTimeout::from(SLICE_MS)) {
                 Ok(0) | Err(Errno::EINTR) => {}
+                // POLLHUP and POLLERR count as readable: the read that follows says what happened.
                 Ok(_) => return Ok(()),
                 Err(problem) => return Err(SourceFailure::Failed(format!("cannot wait for it: {}", problem.desc()))),
             }
@@ -44,6 +46,7 @@ impl Wait<'_> {
     /// It was stopped.
     pub(crate) fn sleep(stop: &AtomicBool, time: Duration) -> Result<(), SourceFailure> {
         let until = Instant::now() + time;
+        // `Relaxed`: the flag guards no data, and whoever sets it joins the thread afterwards.
         while !stop.load(Ordering::Relaxed) {
             match until.checked_duration_since(Instant::now()) {
                 Some(left) if !left.is_zero() => thread::sleep(left.min(Duration::from_millis(SLICE_MS.into()))),

@@ -22,6 +22,7 @@ impl Watched {
     pub(crate) fn open(folder: &Path) -> Result<Self, SourceFailure> {
         let failed =
             |problem: Errno| SourceFailure::Failed(format!("cannot watch {}: {}", folder.display(), problem.desc()));
+        // Not blocking, because `poll` may wake without an event; closed on exec, so that no command inherits it.
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(failed)?;
         let events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_TO
@@ -32,24 +33,28 @@ impl Watched {
         Ok(Self { folder: folder.into(), inotify, ready: VecDeque::new() })
     }
 
-    /// Takes in what the kernel has noticed.
+    /// Queues the files that the kernel has reported.
     fn collect(&mut self) -> Result<(), SourceFailure> {
         let events = match self.inotify.read_events() {
             Ok(events) => events,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
             Err(problem) => return Err(SourceFailure::Failed(format!("cannot read what changed: {}", problem.desc()))),
         };
+        // A watch follows the folder, not its name: after a rename it would see files come into a folder that is not
+        // meant any more.
         let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
         for event in events {
             if event.mask.intersects(gone) {
                 return Err(SourceFailure::Ended("the folder is gone".into()));
             }
+            // Listing the folder would not help: which of its files are new is what was lost.
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                 log::warn!(
                     "files came into {} faster than they could be noted; some are missed",
                     self.folder.display()
                 );
             }
+            // Events about the folder itself have no name.
             let Some(name) = event.name else { continue };
             let path = self.folder.join(name);
             if is_image_name(&path) {
@@ -65,6 +70,7 @@ impl Source for Watched {
         loop {
             while let Some(path) = self.ready.pop_front() {
                 match read_up_to(&path, IMAGE_BYTES_MAX) {
+                    // One byte more than the limit is read at most, by which the decoder knows to refuse the file.
                     Ok(bytes) => {
                         let name = Some(path.to_string_lossy().into_owned());
                         return Ok(Picture { name, content: Content::File(bytes) });

@@ -9,9 +9,9 @@ use super::Frame;
 /// Inbox that requests and frames are put in, and taken from by one worker.
 pub(crate) struct Inbox<J> {
     inner: Mutex<Inner<J>>,
-    /// Something came.
+    /// Signalled when something came.
     came: Condvar,
-    /// The frame was taken.
+    /// Signalled when the frame was taken.
     taken: Condvar,
 }
 
@@ -53,6 +53,7 @@ impl<J> Inbox<J> {
     pub(crate) fn push(&self, job: J, left: usize) -> Result<(), J> {
         let mut inner = self.lock();
         if inner.closed || inner.jobs.len() + left >= inner.capacity {
+            // Refused at once and not waited for: the caller is an HTTP handler, which answers 503 with `Retry-After`.
             return Err(job);
         }
         inner.jobs.push_back(job);
@@ -60,11 +61,12 @@ impl<J> Inbox<J> {
         Ok(())
     }
 
-    /// Puts a request past the capacity: for the daemon's own, such as other labels.
+    /// Puts a request of the daemon itself, such as other labels, at the end of the queue, even past its capacity.
     ///
     /// # Errors
     /// The request, if the inbox is closed.
     pub(crate) fn push_own(&self, job: J) -> Result<(), J> {
+        // Without a bound: whoever has such a request waits until the engine has taken it, so there are never many.
         let mut inner = self.lock();
         if inner.closed {
             return Err(job);
@@ -86,13 +88,14 @@ impl<J> Inbox<J> {
         self.came.notify_one();
     }
 
-    /// Puts a frame where none waits, as soon as none does; false if `patience` ran out or the inbox is closed.
+    /// Puts a frame into the slot once it is empty, within `patience`.
     ///
     /// # Errors
-    /// The frame.
+    /// The frame, if `patience` ran out or the inbox is closed.
     pub(crate) fn offer_in_turn(&self, frame: Frame, patience: Duration) -> Result<(), Box<Frame>> {
         let inner = self.lock();
         let waited = self.taken.wait_timeout_while(inner, patience, |inner| inner.frame.is_some() && !inner.closed);
+        // Whether the time ran out is read off the state itself: a slot that was freed at the last moment still counts.
         let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if inner.frame.is_some() || inner.closed {
             return Err(Box::new(frame));
@@ -108,6 +111,7 @@ impl<J> Inbox<J> {
         let empty = |inner: &mut Inner<J>| inner.jobs.is_empty() && inner.frame.is_none() && !inner.closed;
         let (mut inner, _) =
             self.came.wait_timeout_while(inner, patience, empty).unwrap_or_else(PoisonError::into_inner);
+        // Without a frame the flag stays set, and the next frame that comes goes before the requests that wait.
         if (inner.frame_next || inner.jobs.is_empty())
             && let Some(frame) = inner.frame.take()
         {
@@ -125,10 +129,11 @@ impl<J> Inbox<J> {
         }
     }
 
-    /// Takes nothing more; what is in the queue is still given out, the frame is not.
+    /// Closes the inbox to everything new. What is in the queue is still given out, the frame is not.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
+        // A request has a client that waits for its answer; nobody waits for a frame.
         inner.frame = None;
         self.came.notify_all();
         self.taken.notify_all();
@@ -155,6 +160,7 @@ impl<J> Inbox<J> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<J>> {
+        // Nothing under this lock can panic half-way, so the state behind a poisoned one is whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn unix_ms() -> u64 {
 /// The frame cannot be decoded, or the encoder fails.
 pub(crate) fn decide(frame: Frame, classifier: &Classifier, token: &CancellationToken) -> Result<Decision> {
     let Frame { sequence, unix_ms, live, picture } = frame;
+    // Raw pixels become a JPEG here and not where they are read: a frame that is dropped costs no encoding.
     let cut_short = || ImageError::Corrupt { source: "the camera's buffer is shorter than its rows".into() };
     let file = picture.content.into_file().ok_or_else(cut_short)?;
     let cache = if live { CacheUse::Bypass } else { CacheUse::LookUp };

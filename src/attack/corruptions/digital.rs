@@ -32,6 +32,7 @@ pub(crate) fn elastic(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> 
     let strength = 250.0 * [0.05, 0.065, 0.085, 0.1, 0.12][level];
     let (height, width, _) = canvas.dim();
     let deviations = (height as f64 * 0.01, width as f64 * 0.01);
+    // Of the height in both directions, as in the package.
     let reach = height as f64 * 0.005;
     let mut field = || {
         let noise = Array2::from_shape_simple_fn((height, width), || draws.uniform(-reach, reach));
@@ -49,6 +50,7 @@ pub(crate) fn elastic(canvas: &Canvas, level: usize, draws: &mut impl Draws) -> 
 pub(crate) fn pixelate(image: &Pixels, level: usize) -> Pixels {
     let share = [0.6, 0.5, 0.4, 0.3, 0.25][level];
     let (width, height) = (image.width(), image.height());
+    // Cut and not rounded, as Python's `int` does; at least a pixel is left.
     let fewer = |side: usize| ((side as f64 * share) as usize).max(1);
     let small = resize(image, image.whole(), fewer(width), fewer(height), Filter::Box);
     let (columns, rows) = (nearest(small.width(), width), nearest(small.height(), height));

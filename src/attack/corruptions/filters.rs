@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
-/// Values beyond the border.
+/// Rule for the values beyond the border.
 #[derive(Clone, Copy)]
 pub(crate) enum Border {
     /// The nearest pixel.
@@ -37,6 +37,7 @@ impl Border {
 /// `truncate` deviations.
 pub(crate) fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: Border, truncate: f64) -> Array2<f64> {
     let along = |plane: &Array2<f64>, axis: usize, deviation: f64| {
+        // As SciPy cuts its kernel.
         let radius = (truncate * deviation + 0.5) as isize;
         let weight = |offset: isize| (-0.5 * (offset as f64 / deviation).powi(2)).exp();
         let total: f64 = (-radius..=radius).map(weight).sum();
@@ -53,7 +54,7 @@ pub(crate) fn gaussian(plane: ArrayView2<f64>, deviations: (f64, f64), border: B
     along(&along(&plane.to_owned(), 0, deviations.0), 1, deviations.1)
 }
 
-/// The same for each channel of an image `[H, W, 3]`.
+/// [`gaussian`] of each channel of an image `[H, W, 3]`.
 pub(crate) fn gaussian_channels(image: &Array3<f64>, deviation: f64) -> Array3<f64> {
     each_channel(image, |plane| gaussian(plane, (deviation, deviation), Border::Nearest, 4.0))
 }
@@ -64,11 +65,13 @@ pub(crate) fn convolve(plane: ArrayView2<f64>, kernel: ArrayView2<f64>) -> Array
     let radius = kernel.nrows() as isize / 2;
     let taps: Vec<(isize, isize, f64)> = kernel
         .indexed_iter()
+        // A small disk on its grid has many zeros, which would take as long as the others.
         .filter(|&(_, &weight)| weight != 0.0)
         .map(|((y, x), &weight)| (y as isize - radius, x as isize - radius, weight))
         .collect();
     Array2::from_shape_fn((height, width), |(y, x)| {
         let at = |dy: isize, dx: isize| {
+            // OpenCV's default border. Its filter correlates, which is the same for a kernel that is symmetric.
             plane[[Border::Mirror.inside(y as isize + dy, height), Border::Mirror.inside(x as isize + dx, width)]]
         };
         taps.iter().map(|&(dy, dx, weight)| weight * at(dy, dx)).sum()
@@ -90,6 +93,7 @@ pub(crate) fn zoomed(plane: ArrayView2<f64>, factor: f64) -> Array2<f64> {
     let part = |side: usize| (side as f64 / factor).ceil() as usize;
     let (part_height, part_width) = (part(height), part(width));
     let (top, left) = ((height - part_height) / 2, (width - part_width) / 2);
+    // SciPy's `zoom` rounds ties to even, and has the corners of both grids coincide.
     let enlarged = |side: usize| (side as f64 * factor).round_ties_even() as usize;
     let (new_height, new_width) = (enlarged(part_height), enlarged(part_width));
     let step = |from: usize, to: usize| if to > 1 { (from - 1) as f64 / (to - 1) as f64 } else { 0.0 };
@@ -112,7 +116,7 @@ pub(crate) fn interpolated(plane: ArrayView2<f64>, y: f64, x: f64, border: Borde
     upper * (1.0 - below) + lower * below
 }
 
-/// A plane that moved in one direction, `angle` (degrees), and was seen ever more faintly.
+/// A plane blurred along one direction, `angle` (degrees), with weights that fall off.
 pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angle: f64) -> Array2<f64> {
     let (height, width) = plane.dim();
     let steps = 2 * radius + 1;
@@ -121,9 +125,11 @@ pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angl
     let (down, right) = angle.to_radians().sin_cos();
     let mut blurred = Array2::zeros((height, width));
     for step in 0..steps {
+        // The package's rounding, in which a half goes down before the sign is turned.
         let dy = -(step as f64 * down - 0.5).ceil() as isize;
         let dx = -(step as f64 * right - 0.5).ceil() as isize;
         if dy.unsigned_abs() >= height || dx.unsigned_abs() >= width {
+            // As in the package: what is left of the weights is missing, so that the picture gets darker.
             break;
         }
         let share = weight(step) / total;
@@ -136,15 +142,18 @@ pub(crate) fn motion(plane: ArrayView2<f64>, radius: usize, deviation: f64, angl
     blurred
 }
 
-/// A square of `side` (a power of two) of clouds, 0–1, by the diamond-square method: the rougher the smaller `decay` is.
+/// Clouds (0–1) on a square of `side` (a power of two), by the diamond-square method; a smaller `decay` is rougher.
 pub(crate) fn clouds(side: usize, decay: f64, uniform: &mut impl FnMut(f64, f64) -> f64) -> Array2<f64> {
     let mut map = Array2::<f64>::zeros((side, side));
     let (mut step, mut wobble) = (side, 100.0);
     while step >= 2 {
         let (half, count) = (step / 2, side / step);
+        // The map closes over its edges, as the package's does by `np.roll`.
         let around = |place: usize| place % count;
         let corner = |map: &Array2<f64>, i: usize, j: usize| map[[around(i) * step, around(j) * step]];
         let center = |map: &Array2<f64>, i: usize, j: usize| map[[half + around(i) * step, half + around(j) * step]];
+        // The draw and its factor both have `wobble`, so that its square decides. It reads like a slip, but the goldens
+        // have it.
         let mut place = |sum: f64| sum / 4.0 + wobble * uniform(-wobble, wobble);
         for i in 0..count {
             for j in 0..count {

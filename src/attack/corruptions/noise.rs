@@ -17,6 +17,7 @@ pub(crate) fn shot(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> 
 
 pub(crate) fn impulse(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let share = [0.03, 0.06, 0.09, 0.17, 0.27][level];
+    // All hits are drawn before all colours, as scikit-image does it.
     let hit: Vec<bool> = canvas.iter().map(|_| draws.uniform(0.0, 1.0) <= share).collect();
     for (value, hit) in canvas.iter_mut().zip(hit) {
         let white = draws.uniform(0.0, 1.0) <= 0.5;

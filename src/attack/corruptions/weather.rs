@@ -19,16 +19,19 @@ pub(crate) fn snow(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> 
     let flakes = zoomed(flakes.view(), zoom);
     let flakes = flakes.mapv(|value| if value < least { 0.0 } else { value.clamp(0.0, 1.0) });
     let flakes = motion(flakes.view(), radius, blur, draws.uniform(-135.0, -45.0));
+    // The package keeps the flakes in whole levels; NumPy rounds ties to even.
     let flakes = flakes.mapv(|value| (value * 255.0).round_ties_even() / 255.0);
     // What falls on the lower right of a small layer is missing, as in the package.
     let (rows, columns) = (flakes.nrows().min(height), flakes.ncols().min(width));
     let flakes = flakes.slice(s![..rows, ..columns]);
     for mut pixel in canvas.lanes_mut(Axis(2)) {
+        // OpenCV's weights of gray (BT.601).
         let gray = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
         let bright = gray * 1.5 + 0.5;
         pixel.mapv_inplace(|value| keep * value + (1.0 - keep) * value.max(bright));
     }
     for ((y, x), flake) in flakes.indexed_iter() {
+        // The layer turned by 180 degrees is added as well, as in the package.
         let opposite = flakes[[rows - 1 - y, columns - 1 - x]];
         canvas.slice_mut(s![y, x, ..]).mapv_inplace(|value| value + flake + opposite);
     }
@@ -39,6 +42,7 @@ pub(crate) fn snow(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> 
 pub(crate) fn frost(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> Canvas {
     let (keep, ice) = [(1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)][level];
     let (height, width, _) = canvas.dim();
+    // A side of 1 would get no clouds, and 0/0 from their normalisation.
     let side = height.max(width).next_power_of_two().max(2);
     let mut map = || clouds(side, 1.7, &mut |low, high| draws.uniform(low, high));
     let (coarse, fine) = (map(), map());
@@ -60,6 +64,7 @@ pub(crate) fn fog(mut canvas: Canvas, level: usize, draws: &mut impl Draws) -> C
     let side = height.max(width).max(3).next_power_of_two();
     let map = clouds(side, decay, &mut |low, high| draws.uniform(low, high));
     for ((y, x, _), value) in canvas.indexed_iter_mut() {
+        // Scaled back to the brightest value that the image had, so that fog does not clip.
         *value = (*value + density * map[[y, x]]) * brightest / (brightest + density);
     }
     canvas

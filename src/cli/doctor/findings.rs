@@ -43,9 +43,9 @@ pub(crate) enum Verdict {
 use Verdict::{Ok as Fine, Problem, Warning};
 
 const NOTHING: &str = "nothing to do";
-/// Above this the boards of the Raspberry Pi slow down at 80 to 85 °C, and Jetsons at 95 to 100 °C: time for cooling.
+/// Temperature that calls for cooling (°C): Raspberry Pis slow down at 80 to 85, Jetsons at 95 to 100.
 const HOT_C: f64 = 75.0;
-/// Free room on the disk that the cache and a recording can do with (bytes).
+/// Least free room on the disk for the cache and a recording (bytes).
 const DISK_LOW: u64 = 256 << 20;
 /// Frames a second that make a camera feel live.
 const LIVE: f64 = 1.0;
@@ -66,6 +66,7 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
     let found = format!("{model}{board}, {cores}, {architecture}; has {}; lacks {}", those(true), those(false));
     let has = |name: &str| processor.features.contains(&(name, true));
     let lacks = |name: &str| processor.features.contains(&(name, false));
+    // The worst first; one verdict is given.
     if lacks("neon") {
         let advice = "every kernel runs without vector instructions; use a board whose processor has NEON";
         finding("processor", Problem, found, advice)
@@ -85,6 +86,7 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
 
 pub(crate) fn kernels(kernels: &[String]) -> Finding {
     let found = if kernels.is_empty() { "no matrix product in this encoder".into() } else { kernels.join(", ") };
+    // The engine's portable kernels, which use no vector instructions, have names that begin so.
     if kernels.iter().any(|name| name.starts_with("generic")) {
         let advice =
             "the engine knows no fast kernel for this processor; use few --views, and report the processor's model";
@@ -120,7 +122,7 @@ pub(crate) fn temperature(celsius: Option<f64>) -> Finding {
     }
 }
 
-/// `silent` says that this is a board whose firmware would know, and does not tell the kernel.
+/// Finding about throttling; `silent` is true of a board whose firmware would know and does not tell the kernel.
 pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     if reasons.is_empty() && silent {
         let advice = "ask it: vcgencmd get_throttled; throttled=0x0 is well, anything else is voltage or heat";
@@ -202,6 +204,7 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
         speed.batch,
         forecast.join(", ")
     );
+    // The most views that keep up: more are steadier.
     let fast = speed.forecast.iter().rev().find(|forecast| forecast.frames_per_second >= LIVE);
     match fast {
         Some(best) => {
@@ -280,6 +283,7 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     let free = nix::sys::statvfs::statvfs(there).ok();
     // The types differ from system to system.
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    // In fragments, as POSIX counts the blocks of `statvfs`.
     let free = free.map(|room| room.blocks_available() as u64 * room.fragment_size() as u64);
     let room = free.map_or_else(String::new, |bytes| format!(", {} free", mebibytes(bytes)));
     if let Some(free) = free.filter(|&free| free < DISK_LOW) {
@@ -318,7 +322,7 @@ fn without_answer(socket: &str, error: &Error) -> Finding {
     }
 }
 
-/// `named` says that the user named the socket.
+/// Finding about the daemon; `named` is true if the user named the socket.
 #[cfg(feature = "daemon")]
 pub(crate) fn daemon(client: &super::super::client::Client, named: bool) -> Finding {
     let shown = client.socket().display().to_string();

@@ -83,7 +83,7 @@ struct ProcessorRecord {
 struct MemoryRecord {
     total_bytes: u64,
     available_bytes: u64,
-    /// The most that the doctor took.
+    /// Peak of the doctor's own memory.
     peak_bytes: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ struct BundleRecord {
 #[derive(Serialize)]
 struct DriftRecord {
     stage: &'static str,
-    /// JSON has no NaN: then there is nothing here.
+    /// Largest difference; `None` for NaN, which JSON does not have.
     difference: Option<f32>,
     tolerance: f32,
     passes: bool,
@@ -130,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut goldens = Vec::new();
     let mut speed = None;
     let opened = arguments.bundle.open();
+    // Kept until the report is printed: whatever fails, the other findings are still worth reading.
     let mut broken = match &opened {
         Ok(bundle) => examine(bundle, arguments, &mut goldens, &mut speed, &mut findings).err(),
         Err(error) => {
@@ -178,6 +179,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     } else {
         print(&mut out, &report)?;
     }
+    // The exit code is that of the first thing that fails, a bundle's before a finding's.
     if broken.is_none() {
         broken = require_goldens(&goldens).err();
     }

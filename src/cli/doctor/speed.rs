@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use super::super::settings::cache_folder;
 
-/// Views that are timed; a line through the two tells of other numbers.
+/// Numbers of views that are timed; a line through the two gives the forecast.
 const TIMED: [usize; 2] = [8, 16];
-/// Views that are forecast.
+/// Numbers of views that are forecast.
 const FORECAST: [usize; 4] = [8, 16, 32, 64];
-/// Runs of each.
+/// Runs with each number of views (count).
 const RUNS: usize = 9;
-/// After how long no further one is begun.
+/// Time after which no further run is begun.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Size of the picture that is timed (pixels), as a camera gives it.
 const FRAME: (usize, usize) = (640, 480);
@@ -71,19 +71,22 @@ pub(crate) fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> 
     })
 }
 
-/// The medians over a few runs, after one that is not counted. The numbers of views take turns, so that what else the
-/// device does slows them alike.
+/// Medians over a few runs, after one that is not counted. The numbers of views take turns, so that other work of the
+/// device slows them alike.
 fn timed(classifier: &Classifier, file: &[u8], views: ViewSettings) -> Result<Vec<Timed>> {
     let mut runs = TIMED.map(|_| Vec::new());
     let mut began = Instant::now();
     for run in 0..=RUNS {
         for (count, runs) in TIMED.into_iter().zip(&mut runs) {
             let views = ViewSettings { count, ..views };
+            // Past the cache, from which the second run would come without any work.
             let answer = classifier.classify_in(file, views, CacheUse::Bypass, &CancellationToken::default())?;
             if run > 0 {
                 runs.push((answer.timings().total, answer.timings().encode));
             }
         }
+        // The patience is for counted runs. At least one of them is made before it is looked at, so that there is a
+        // median.
         if run == 0 {
             began = Instant::now();
         } else if began.elapsed() > PATIENCE {
@@ -106,6 +109,7 @@ fn rate(times: [f64; 2], views: usize) -> f64 {
         slope if slope > 0.0 => slope,
         _ => times[1] / many,
     };
+    // Never below zero: a slope that noise made too steep would promise frames for nothing.
     let fixed = (times[0] - a_view * few).max(0.0);
     1e3 / (fixed + a_view * views as f64)
 }

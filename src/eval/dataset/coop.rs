@@ -17,6 +17,7 @@ type Entry = (String, usize, String);
 
 pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problems) -> Result<DataSet> {
     #[derive(Deserialize)]
+    // Raw values are parts of the text, from whose place the line of a wrong entry follows.
     struct Split<'a>(#[serde(borrow)] BTreeMap<String, Vec<&'a RawValue>>);
     let text = read_text(path)?;
     let empty = DataSet { path: path.into(), items: Vec::new(), classes: None };
@@ -37,6 +38,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
     let mut classes: BTreeMap<usize, (String, usize)> = BTreeMap::new();
     let mut entries = Vec::new();
     let mut lines = Lines::new(&text);
+    // All splits, though images come from one: its images need not show every class.
     for (split, values) in &splits {
         for value in values {
             let line = lines.of(value.get());
@@ -61,6 +63,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
             }
         }
     }
+    // A number is the class's place in the list of labels that the set makes.
     if let Some((place, &number)) = classes.keys().enumerate().find(|&(place, &number)| place != number) {
         problems.add(
             path,
@@ -77,7 +80,7 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
     Ok(DataSet { items, classes: Some(classes), ..empty })
 }
 
-/// The folder of the images: as told, or where the first of them is found below the file's own folder.
+/// Folder of the images: the one named, or the one below the file's own folder in which the first image is found.
 fn images_folder(path: &Path, options: &DataSetOptions, first: Option<&str>) -> PathBuf {
     if let Some(folder) = &options.images {
         return folder.clone();
@@ -86,6 +89,7 @@ fn images_folder(path: &Path, options: &DataSetOptions, first: Option<&str>) -> 
     let Some(first) = first.filter(|first| !own.join(first).is_file()) else { return own };
     let mut below: Vec<PathBuf> =
         fs::read_dir(&own).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    // Where two folders have it, the same one is taken everywhere: `read_dir` has no order.
     below.sort();
     below.into_iter().find(|folder| folder.join(first).is_file()).unwrap_or(own)
 }
@@ -104,6 +108,8 @@ impl<'a> Lines<'a> {
 
     /// The line, from 1, on which `part`, which is a part of the text, begins.
     fn of(&mut self, part: &str) -> usize {
+        // The parser borrowed `part` from the text, so that its address is its place. The bounds hold for any other
+        // part, too.
         let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize).min(self.text.len());
         if offset < self.offset {
             (self.offset, self.line) = (0, 1);

@@ -41,7 +41,9 @@ fn listed(folder: &Path, problems: &mut Problems) -> Vec<PathBuf> {
     match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
         Ok(entries) => {
             let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+            // Among them what file managers leave behind, such as `.DS_Store`.
             paths.retain(|path| !name_of(path).starts_with('.'));
+            // An image's place names it in results, and `read_dir` has no order.
             paths.sort();
             paths
         }

@@ -41,9 +41,9 @@ pub(crate) struct Item {
 /// Options for reading a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSetOptions {
-    /// The folder that paths in a file are below; where the file lies if nothing is said.
+    /// Folder of the paths in a file; `None` for the file's own.
     pub images: Option<PathBuf>,
-    /// Which part of a CoOp split: `train`, `val` or `test`.
+    /// Part of a CoOp split: `train`, `val` or `test`.
     pub split: String,
 }
 
@@ -92,6 +92,7 @@ impl DataSet {
         let mut problems = Problems::default();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let set = match extension.to_ascii_lowercase().as_str() {
+            // Looked at first: a folder may be called `photos.csv`.
             _ if path.is_dir() => folders::read(path, &mut problems)?,
             "json" => coop::read(path, options, &mut problems)?,
             "csv" => table::read_csv(path, options, &mut problems)?,
@@ -104,6 +105,7 @@ impl DataSet {
             }
         };
         set.check_files(&mut problems);
+        // Only without another problem: an entry that was refused explains an empty set better.
         if set.items.is_empty() && problems.count == 0 {
             problems.add(path, None, "it lists no image");
         }
@@ -123,29 +125,33 @@ impl DataSet {
         }
     }
 
-    /// Which of `labels` each image shows.
+    /// Index in `labels` of the class that each image shows.
     ///
-    /// A class is looked up in `renamed` first. What it is called there, or in the data set, is a label's identifier or
-    /// the label itself, in whatever case and with underscores for spaces; or, where all classes are numbers, the
-    /// label's place in the list, from 0 (ImageNet-V2).
+    /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the
+    /// label itself, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's
+    /// place in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
     /// [`EvalError::DataSet`]: a class that is none of the labels.
     pub(crate) fn truths(&self, labels: &Labels, renamed: &ClassNames) -> Result<Vec<usize>> {
         let names = labels.names();
         let mut places: HashMap<String, usize> = HashMap::new();
+        // From the end, so that of labels spelled alike the first stays.
         for (place, name) in names.iter().enumerate().rev() {
             places.insert(spelled(name), place);
         }
         let ids: HashMap<&str, usize> =
             (0..names.len()).filter_map(|place| labels.id(place).map(|id| (id, place))).collect();
+        // Only if all are numbers: among words, a class `7` is a word as well.
         let numbered = self.items.iter().all(|item| item.class.parse::<usize>().is_ok());
         let mut problems = Problems::default();
+        // Once a class: it is looked up once and complained of once.
         let mut known: HashMap<&str, Option<usize>> = HashMap::new();
         let mut truths = Vec::with_capacity(self.items.len());
         for item in &self.items {
             let place = *known.entry(&item.class).or_insert_with(|| {
                 let class = renamed.get(&item.class);
+                // Identifiers first: where labels have them, folders are called by them, as those of ImageNet.
                 let by_name = ids.get(class).or_else(|| places.get(&spelled(class))).copied();
                 let by_place = || class.parse().ok().filter(|&place| numbered && place < names.len());
                 let place = by_name.or_else(by_place);
@@ -158,6 +164,7 @@ impl DataSet {
                 }
                 place
             });
+            // A stand-in that nobody sees: a missing place is a problem, and problems are an error below.
             truths.push(place.unwrap_or(0));
         }
         problems.none_or_error(&self.path)?;
@@ -169,7 +176,7 @@ impl DataSet {
         self.truths(labels, renamed).is_ok()
     }
 
-    /// The classes as labels: all the set lists, or those its images have, in order of name.
+    /// The classes as labels: all that the set lists, or those of its images in order of name.
     ///
     /// # Errors
     /// There are fewer than two, or two are called the same.
@@ -189,8 +196,10 @@ impl DataSet {
 
     /// BLAKE3 over the images' names and truths, in order: what two parts of one evaluation must have in common.
     pub(crate) fn digest(&self, truths: &[usize]) -> blake3::Hash {
+        // Not the paths: shards may be measured on machines that keep the images elsewhere.
         let mut hasher = blake3::Hasher::new();
         for (item, &truth) in self.items.iter().zip(truths) {
+            // The length first: without it, names that run into one another could have one digest.
             hasher.update(&(item.name.len() as u64).to_le_bytes());
             hasher.update(item.name.as_bytes());
             hasher.update(&(truth as u64).to_le_bytes());
@@ -290,6 +299,7 @@ fn read_text(path: &Path) -> Result<String> {
             problems.add(path, None, format!("it is larger than {DATA_SET_FILE_BYTES_MAX} bytes"));
         }
         Ok(bytes) => match String::from_utf8(bytes) {
+            // Spreadsheets begin a text with a byte order mark.
             Ok(text) => return Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), String::from)),
             Err(error) => problems.add(path, None, format!("it is no UTF-8: {error}")),
         },
@@ -299,6 +309,7 @@ fn read_text(path: &Path) -> Result<String> {
 
 /// Adds an image unless there are too many.
 fn push(items: &mut Vec<Item>, item: Item, path: &Path, problems: &mut Problems) {
+    // One past the bound is kept, by which the next ones know that it was complained of.
     if items.len() == FILES_MAX {
         problems.add(path, item.line, format!("there are more than {FILES_MAX} images; split the set"));
     }
@@ -307,7 +318,7 @@ fn push(items: &mut Vec<Item>, item: Item, path: &Path, problems: &mut Problems)
     }
 }
 
-/// The folder that a file's paths are below, if nothing is said: the file's own.
+/// Default folder of a file's paths: the folder of the file.
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).into()
 }

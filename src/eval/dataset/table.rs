@@ -34,12 +34,14 @@ pub(crate) fn read_csv(path: &Path, options: &DataSetOptions, problems: &mut Pro
         match reader.read_record(&mut record) {
             Ok(false) => break,
             Ok(true) => {}
+            // The reader goes on with the next line, so that all problems are named at once.
             Err(error) => {
                 problems.add(path, line(error.position()), &error);
                 continue;
             }
         }
         let place = line(record.position());
+        // By the header, so that the columns may stand in any order.
         match record.deserialize::<Row>(Some(&header)) {
             Ok(row) if row.path.is_empty() || row.label.is_empty() => {
                 problems.add(path, place, "expected a path and a label, found one of them empty");
@@ -63,6 +65,7 @@ pub(crate) fn read_variants(path: &Path, options: &DataSetOptions, problems: &mu
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = Some(number + 1);
         match line.trim().split_once(' ') {
+            // The number stays a text, since file names have its leading zeros; a variant may have spaces.
             Some((image, variant)) if image.bytes().all(|byte| byte.is_ascii_digit()) => {
                 let name = format!("{image}.jpg");
                 let item = Item { path: folder.join(&name), name, class: variant.trim().into(), line: place };

@@ -70,7 +70,7 @@ pub(super) struct Format {
 pub(super) union FormatUnion {
     pub(super) pixels: PixelFormat,
     pub(super) raw: [u8; 200],
-    /// Another member, `struct v4l2_window`, has pointers.
+    /// Here for its alignment: another member, `struct v4l2_window`, has pointers.
     pub(super) pointer: *const u8,
 }
 
@@ -128,6 +128,7 @@ pub(super) union Place {
     pub(super) pointer: *const u8,
 }
 
+// The size of the structure is part of a call's number: with a field too many or too few the kernel answers ENOTTY.
 nix::ioctl_read!(vidioc_querycap, b'V', 0, Capability);
 nix::ioctl_readwrite!(vidioc_enum_fmt, b'V', 2, FormatDescription);
 nix::ioctl_readwrite!(vidioc_g_fmt, b'V', 4, Format);
