@@ -10,7 +10,7 @@ EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench cross-aarch64 cross-armv7 cross-minimal \
+.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench fuzz cross-aarch64 cross-armv7 cross-minimal \
     test-aarch64 test-aarch64-smoke test-armv7 test-cross package-arm64 package-armhf packages test-packages sbom-tool bench-instructions
 
 help: ## List the targets
@@ -51,6 +51,10 @@ clippy: needs ## Lint, warnings are errors; also without the features that a min
 
 docs: needs ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+SECONDS ?= 60
+fuzz: needs ## Fuzz every reader of foreign bytes, each for SECONDS; needs a C++ compiler, the first build takes ten minutes
+	fuzz/run.sh $(SECONDS)
 
 bench: needs ## Run the benchmarks (minutes); results of earlier runs are in benches/results
 	$(CARGO) bench --locked
