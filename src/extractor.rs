@@ -17,9 +17,7 @@ use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
-use crate::views::{
-    DamagedImages, Decoded, ImageError, Pixels, Preprocessing, ViewSettings, decode_damaged, make_views,
-};
+use crate::views::{DamagedImages, Decoded, Pixels, Preprocessing, ViewSettings, decode_as, make_views};
 
 /// Settings of the extraction of features that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -197,10 +195,7 @@ impl Extractor {
             let bundle = Arc::clone(&self.bundle_id);
             return Ok(Features { digest, views: *views, matrix, cached: true, damage: None, bundle, timings });
         }
-        let Decoded { pixels, damage } = decode_damaged(bytes)?;
-        if let (Some(problem), DamagedImages::Refuse) = (damage, self.settings.damaged) {
-            return Err(ImageError::Damaged { problem }.into());
-        }
+        let Decoded { pixels, damage } = decode_as(bytes, self.settings.damaged)?;
         let decode = milliseconds_since(began);
         let mut features = self.features_of_pixels(&pixels, digest, views, token)?;
         features.damage = damage;

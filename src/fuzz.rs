@@ -28,7 +28,7 @@ use crate::limits::{HEAD_HARD_MAX, IMAGE_PIXELS_MAX};
 use crate::recording::Recording;
 use crate::source::{CameraFormat, JpegSplitter, Layout, SourceSpec};
 use crate::text::{Tokenizer, WeightsFile, template_tokens};
-use crate::views::{Augment, Decoded, ViewSettings, decode_damaged};
+use crate::views::{Augment, DamagedImages, Decoded, ViewSettings, decode_as};
 
 /// A reader of foreign bytes.
 pub struct Target {
@@ -86,7 +86,7 @@ fn data_set(bytes: &[u8], folder: &Path) {
 }
 
 fn decode_image(bytes: &[u8], _: &Path) {
-    let Ok(Decoded { pixels, .. }) = decode_damaged(bytes) else { return };
+    let Ok(Decoded { pixels, .. }) = decode_as(bytes, DamagedImages::Answer) else { return };
     let area = pixels.width() as u64 * pixels.height() as u64;
     assert!(area > 0 && area <= IMAGE_PIXELS_MAX, "{area} pixels");
     assert_eq!(pixels.bytes().len() as u64, area * 3);
@@ -213,9 +213,8 @@ fn manifest(bytes: &[u8], _: &Path) {
 
 fn npy(bytes: &[u8], folder: &Path) {
     let path = written(folder, "classes.npy", bytes);
-    let Ok((names, table)) = read_classes(Path::new(&path)) else { return };
+    let Ok((_, table)) = read_classes(Path::new(&path)) else { return };
     assert!(table.iter().all(|value| value.is_finite()));
-    drop(names);
 }
 
 fn onnx_load(bytes: &[u8], folder: &Path) {
@@ -275,7 +274,7 @@ fn v4l2_frame(bytes: &[u8], _: &Path) {
     for format in [CameraFormat::Mjpg, CameraFormat::Yuyv] {
         let layout = Layout { format, width: width.into(), height: height.into(), stride: stride.into() };
         let Some(file) = layout.copy(frame).into_file() else { continue };
-        let _ = decode_damaged(&file);
+        let _ = decode_as(&file, DamagedImages::Answer);
     }
 }
 

@@ -4,7 +4,6 @@
 //! programs may use one folder at once. Nothing waits for the disk, since after a power cut the checksum tells what came
 //! to it whole.
 
-use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
@@ -41,8 +40,6 @@ pub(crate) struct DiskCache {
     bytes: u64,
     bytes_max: u64,
     pending: Vec<(CacheKey, Arc<Array2<f32>>)>,
-    /// Damaged entries that were said to be.
-    damaged: HashSet<CacheKey>,
 }
 
 /// Size of a cache on disk.
@@ -74,25 +71,29 @@ impl DiskCache {
         // Features can be made anew; a file that nothing reads any more would stay for ever.
         let _ = fs::remove_file(folder.join(EARLIER));
         let bytes = entries(&own)?.iter().map(|entry| entry.bytes).sum();
-        Ok(Self { folder: own, bytes, bytes_max, pending: Vec::new(), damaged: HashSet::new() })
+        Ok(Self { folder: own, bytes, bytes_max, pending: Vec::new() })
     }
 
-    /// The features under `key`; `None` if there are none or they are damaged.
-    pub(crate) fn get(&mut self, key: &CacheKey) -> io::Result<Option<Array2<f32>>> {
+    /// The features under `key`; `None` if there are none, or they are damaged or cannot be read.
+    pub(crate) fn get(&self, key: &CacheKey) -> Option<Array2<f32>> {
         if let Some((_, features)) = self.pending.iter().find(|(pending, _)| pending == key) {
-            return Ok(Some(Array2::clone(features)));
+            return Some(Array2::clone(features));
         }
         let path = self.file(key);
-        let bytes = match read_up_to(&path, FILE_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let features = decode(key, &bytes);
-        if features.is_none() && self.damaged.insert(*key) {
-            log::warn!("the features in {} are damaged and made anew", path.display());
+        match read_up_to(&path, FILE_BYTES_MAX) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                log::warn!("the features in {} cannot be read ({error}) and are made anew", path.display());
+                None
+            }
+            Ok(bytes) => {
+                let features = decode(key, &bytes);
+                if features.is_none() {
+                    log::warn!("the features in {} are damaged and made anew", path.display());
+                }
+                features
+            }
         }
-        Ok(features)
     }
 
     /// Keeps features until the next flush.
@@ -123,8 +124,12 @@ impl DiskCache {
         let mut entries = entries(&self.folder)?;
         entries.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
         self.bytes = entries.iter().map(|entry| entry.bytes).sum();
+        // Another process may have made room already.
+        if self.bytes <= self.bytes_max {
+            return Ok(());
+        }
         let (part, whole) = FILLED_AGAIN;
-        let wanted = if self.bytes > self.bytes_max { self.bytes_max / whole * part } else { self.bytes_max };
+        let wanted = self.bytes_max / whole * part;
         for entry in entries {
             if self.bytes <= wanted {
                 break;
@@ -258,13 +263,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = filled(folder.path(), 5, 1 << 20);
         cache.put(key(9), &features(f32::MIN_POSITIVE));
-        assert_eq!(cache.get(&key(9)).unwrap().unwrap(), *features(f32::MIN_POSITIVE), "pending ones are found too");
+        assert_eq!(cache.get(&key(9)).unwrap(), *features(f32::MIN_POSITIVE), "pending ones are found too");
         drop(cache);
-        let mut cache = DiskCache::open(folder.path(), 1 << 20).unwrap();
+        let cache = DiskCache::open(folder.path(), 1 << 20).unwrap();
         for number in 0..5 {
-            assert_eq!(cache.get(&key(number)).unwrap().unwrap(), *features(number as f32));
+            assert_eq!(cache.get(&key(number)).unwrap(), *features(number as f32));
         }
-        assert!(cache.get(&key(9)).unwrap().is_none(), "it was not flushed");
+        assert!(cache.get(&key(9)).is_none(), "it was not flushed");
         assert_eq!(usage(folder.path()).unwrap(), Some(DiskUsage { entries: 5, bytes: 5 * SIZE }));
         assert_eq!(clear(folder.path()).unwrap(), 5 * SIZE);
         assert_eq!((usage(folder.path()).unwrap(), clear(folder.path()).unwrap()), (None, 0));
@@ -274,7 +279,7 @@ mod tests {
     fn the_oldest_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = filled(folder.path(), 12, 10 * SIZE);
-        let found: Vec<u32> = (0..12).filter(|&number| cache.get(&key(number)).unwrap().is_some()).collect();
+        let found: Vec<u32> = (0..12).filter(|&number| cache.get(&key(number)).is_some()).collect();
         assert_eq!(found, (2..12).collect::<Vec<u32>>(), "two went when the eleventh came");
         assert_eq!(cache.bytes, 10 * SIZE);
         cache.put(key(11), &features(11.0));
@@ -285,11 +290,11 @@ mod tests {
     #[test]
     fn programs_may_share_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let mut one = filled(folder.path(), 1, 1 << 20);
+        let one = filled(folder.path(), 1, 1 << 20);
         let mut other = DiskCache::open(folder.path(), 1 << 20).unwrap();
         other.put(key(7), &features(7.0));
         other.flush().unwrap();
-        assert_eq!(one.get(&key(7)).unwrap().unwrap(), *features(7.0));
+        assert_eq!(one.get(&key(7)).unwrap(), *features(7.0));
     }
 
     /// Wherever a byte of an entry flips and wherever it is cut, reading ends with the right features or none.
@@ -303,15 +308,18 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[place] ^= 0x55;
             fs::write(&path, &damaged).unwrap();
-            assert!(cache.get(&key(0)).unwrap().is_none(), "byte {place}");
+            assert!(cache.get(&key(0)).is_none(), "byte {place}");
             fs::write(&path, &whole[..place]).unwrap();
-            assert!(cache.get(&key(0)).unwrap().is_none(), "cut at {place}");
+            assert!(cache.get(&key(0)).is_none(), "cut at {place}");
         }
         fs::copy(cache.file(&key(1)), &path).unwrap();
-        assert!(cache.get(&key(0)).unwrap().is_none(), "another key's features");
+        assert!(cache.get(&key(0)).is_none(), "another key's features");
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(cache.get(&key(0)).is_none(), "a FIFO is not waited for");
         cache.put(key(0), &features(0.0));
         cache.flush().unwrap();
-        assert!(cache.get(&key(0)).unwrap().is_some());
+        assert!(cache.get(&key(0)).is_some());
     }
 
     #[test]

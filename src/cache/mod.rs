@@ -82,22 +82,10 @@ impl FeatureCache {
         if let Some(found) = self.memory().get(key) {
             return Some(found);
         }
-        let mut slot = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let disk = slot.as_mut()?;
-        match disk.get(key) {
-            Ok(found) => {
-                let found = Arc::new(found?);
-                // The disk's lock is held here, then the memory's. Nowhere is it the other way round, so that no two
-                // threads wait for each other.
-                self.memory().put(*key, Arc::clone(&found));
-                Some(found)
-            }
-            Err(problem) => {
-                warn(disk.folder(), &problem);
-                *slot = None;
-                None
-            }
-        }
+        let slot = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = Arc::new(slot.as_ref()?.get(key)?);
+        self.memory().put(*key, Arc::clone(&found));
+        Some(found)
     }
 
     /// Remembers features under `key`.

@@ -11,7 +11,7 @@ use crate::files::write_file;
 use crate::limits::TOP_MAX;
 use crate::report::{ImageRecord, explain, png_bytes};
 use crate::setting::SettingError;
-use crate::views::{Pixels, decode_damaged};
+use crate::views::{DamagedImages, Pixels, decode_as};
 use crate::wording::counted;
 use clap::Args;
 
@@ -96,7 +96,8 @@ fn classify_one(classifier: &Classifier, input: &mut Input, arguments: &Argument
 
 /// The picture that explains an answer about the image file `bytes`.
 pub(crate) fn explained(name: &str, bytes: &[u8], classifier: &Classifier, answer: &Answer) -> Result<Pixels> {
-    let (image, extractor, features) = (decode_damaged(bytes)?.pixels, classifier.extractor(), answer.features());
+    let (image, extractor, features) =
+        (decode_as(bytes, DamagedImages::Answer)?.pixels, classifier.extractor(), answer.features());
     // No answer keeps its views. They follow from digest and settings, so that these are the same bits.
     let views = extractor.views_of(&image, &features.digest, &features.views);
     Ok(explain(name, &image, views.view(), extractor.preprocessing(), answer))

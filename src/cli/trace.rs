@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::files::write_file;
 use crate::report::trace_bytes;
-use crate::views::decode_damaged;
+use crate::views::{DamagedImages, decode_as};
 use clap::Args;
 
 use super::settings::SettingsArguments;
@@ -28,7 +28,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let bytes = inputs::Input::file(&arguments.image).read()?;
     let answer = classifier.classify(&bytes)?;
     let features = answer.features();
-    let views = classifier.extractor().views_of(&decode_damaged(&bytes)?.pixels, &features.digest, &features.views);
+    let views = classifier.extractor().views_of(
+        &decode_as(&bytes, DamagedImages::Answer)?.pixels,
+        &features.digest,
+        &features.views,
+    );
     let trace = trace_bytes(&classifier, &answer, views.view());
     write_file(&arguments.output, &trace)?;
     writeln!(io::stdout(), "{}: {} bytes", arguments.output.display(), trace.len())?;

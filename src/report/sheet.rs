@@ -4,7 +4,7 @@ use ndarray::{Array4, Axis};
 
 use super::canvas::Canvas;
 use crate::error::Result;
-use crate::views::{Preprocessing, ViewSettings, decode_damaged, encode_jpeg, make_views, view_pixels};
+use crate::views::{DamagedImages, Preprocessing, ViewSettings, decode_as, encode_jpeg, make_views, view_pixels};
 
 /// Side of a view in a sheet (pixels).
 const TILE: usize = 96;
@@ -25,7 +25,7 @@ pub(crate) fn view_sheet(
     preprocessing: &Preprocessing,
     settings: &ViewSettings,
 ) -> Result<Vec<u8>> {
-    let image = decode_damaged(file)?.pixels;
+    let image = decode_as(file, DamagedImages::Answer)?.pixels;
     let side = preprocessing.resolution;
     let mut views = Array4::zeros((settings.count, 3, side, side));
     make_views(&image, digest.as_bytes(), preprocessing, settings, views.view_mut());

@@ -51,6 +51,10 @@ impl JpegSplitter {
                 Found::Marker(code) => {
                     // Also behind a scan: a progressive JPEG has tables and further scans after the first.
                     if !self.skip_segment(code) {
+                        // Segments without end are no JPEG either.
+                        if self.buffer.len() > FRAME_BYTES_MAX {
+                            self.drop_before(self.buffer.len());
+                        }
                         return None;
                     }
                 }
@@ -345,6 +349,22 @@ mod tests {
         }
         splitter.push(&jpeg(3));
         assert_eq!(splitter.next_jpeg(), Some(jpeg(3)), "and the next frame is found");
+    }
+
+    #[test]
+    fn segments_without_end_take_no_memory() {
+        let segment = [&[0xff, 0xe1, 0xff, 0xff][..], &[0; 0xfffd]].concat();
+        let mut splitter = JpegSplitter::default();
+        splitter.push(&[0xff, 0xd8]);
+        // One byte short of a whole segment each time, so that the splitter always waits within one.
+        splitter.push(&segment[..segment.len() - 1]);
+        for _ in 0..2 * FRAME_BYTES_MAX / segment.len() {
+            splitter.push(&segment[segment.len() - 1..]);
+            splitter.push(&segment[..segment.len() - 1]);
+            assert!(splitter.next_jpeg().is_none());
+            assert!(splitter.pending() <= FRAME_BYTES_MAX + 2 * segment.len(), "{}", splitter.pending());
+        }
+        assert!(splitter.dropped > 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::error::{ImageError, Result};
-use super::jpeg_scans::check_jpeg;
+use super::jpeg_scans::{Damage, check_jpeg};
 use super::pixels::Pixels;
 use super::png::check_png;
 use crate::limits::{DECODER_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX};
@@ -40,18 +40,14 @@ pub(crate) struct Decoded {
 /// The file is empty, of no known format, damaged or truncated, or past a limit of `limits.rs`; the size is
 /// checked before pixels are allocated.
 pub fn decode(bytes: &[u8]) -> Result<Pixels> {
-    let Decoded { pixels, damage } = decode_damaged(bytes)?;
-    match damage {
-        None => Ok(pixels),
-        Some(problem) => Err(ImageError::Damaged { problem }),
-    }
+    Ok(decode_as(bytes, DamagedImages::Refuse)?.pixels)
 }
 
-/// As [`decode`], but damage that the decoder passes over is no error.
+/// As [`decode`]; `damaged` says whether damage that the decoder passes over is an error.
 ///
 /// # Errors
-/// As [`decode`], for damage only where the decoder gives no pixels.
-pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
+/// As [`decode`].
+pub(crate) fn decode_as(bytes: &[u8], damaged: DamagedImages) -> Result<Decoded> {
     // Asked first: the guess of the format would call an empty file one of no known kind.
     if bytes.is_empty() {
         return Err(ImageError::Empty);
@@ -72,10 +68,16 @@ pub(crate) fn decode_damaged(bytes: &[u8]) -> Result<Decoded> {
     let mut decoder = reader.into_decoder().map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    let damage = match format {
-        Some(ImageFormat::Jpeg) => check_jpeg(bytes).err(),
-        Some(ImageFormat::Png) => check_png(bytes).err(),
-        _ => None,
+    // Before the pixels: a file that is refused, or was made to keep decoders busy, is not decoded first.
+    let checked = match format {
+        Some(ImageFormat::Jpeg) => check_jpeg(bytes),
+        Some(ImageFormat::Png) => check_png(bytes).map_err(Damage::Broken),
+        _ => Ok(()),
+    };
+    let damage = match checked {
+        Ok(()) => None,
+        Err(Damage::Broken(problem)) if damaged == DamagedImages::Answer => Some(problem),
+        Err(damage) => return Err(ImageError::Damaged { problem: damage.problem() }),
     };
     let orientation = decoder.orientation().map_err(corrupt)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;

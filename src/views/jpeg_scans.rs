@@ -53,12 +53,37 @@ struct Table {
     symbols: Vec<u8>,
 }
 
-/// Damage of a file, as the end of a sentence.
-pub(super) type Damage = &'static str;
+/// Problem of a file, as the end of a sentence.
+pub(super) type Problem = &'static str;
 
-const TOO_MANY: Damage = "a block has more coefficients than 64";
-const TOO_LARGE: Damage = "a level is larger than any picture has";
-const NO_TABLE: Damage = "a scan names a Huffman table that there is not";
+/// Damage of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// Some of the pixels are not in the file, and a decoder makes them up.
+    Broken(Problem),
+    /// The file has more scans than any picture needs: it was made to keep decoders busy.
+    TooManyScans,
+}
+
+impl Damage {
+    /// The problem.
+    pub(super) fn problem(self) -> Problem {
+        match self {
+            Self::Broken(problem) => problem,
+            Self::TooManyScans => "it has more scans than any picture needs",
+        }
+    }
+}
+
+impl From<Problem> for Damage {
+    fn from(problem: Problem) -> Self {
+        Self::Broken(problem)
+    }
+}
+
+const TOO_MANY: Problem = "a block has more coefficients than 64";
+const TOO_LARGE: Problem = "a level is larger than any picture has";
+const NO_TABLE: Problem = "a scan names a Huffman table that there is not";
 
 /// Damage of a JPEG, if it has any. Kinds of JPEG that the decoder does not read are left to it.
 ///
@@ -73,7 +98,7 @@ pub(super) fn check_jpeg(bytes: &[u8]) -> Result<(), Damage> {
     while let Some(segment) = segments.next() {
         let content = segment.content;
         match segment.marker {
-            0xc0..=0xc2 if frame.is_some() => return Err("it has two pictures in one"),
+            0xc0..=0xc2 if frame.is_some() => return Err("it has two pictures in one".into()),
             0xc0..=0xc2 => match Frame::parse(segment.marker == 0xc2, content) {
                 Some(parsed) => frame = Some(parsed),
                 None => return Ok(()),
@@ -93,12 +118,12 @@ pub(super) fn check_jpeg(bytes: &[u8]) -> Result<(), Damage> {
         }
     }
     if !segments.is_complete() {
-        return Err("its end is missing");
+        return Err("its end is missing".into());
     }
     match frame {
-        None => Err("it has no picture"),
+        None => Err("it has no picture".into()),
         Some(frame) if frame.components.iter().all(|component| component.missing == [0; 64]) => Ok(()),
-        Some(_) => Err("a part of its picture has no data"),
+        Some(_) => Err("a part of its picture has no data".into()),
     }
 }
 
@@ -185,7 +210,7 @@ fn scan(
         || band.first > band.last
         || (frame.progressive && band.first == 0 && !is_dc_alone)
     {
-        return Err(malformed);
+        return Err(malformed.into());
     }
     let mut parts = Vec::with_capacity(count);
     for field in fields.chunks_exact(2) {
@@ -194,12 +219,12 @@ fn scan(
         let (dc, ac) = (table(0, field[1] >> 4), table(1, field[1] & 15));
         let needs_dc = band.first == 0 && !band.refines;
         if (needs_dc && dc.is_none()) || (band.last > 0 && ac.is_none()) {
-            return Err(NO_TABLE);
+            return Err(NO_TABLE.into());
         }
         parts.push((place, dc, ac));
     }
     if count > 1 && frame.progressive && !is_dc_alone {
-        return Err(malformed);
+        return Err(malformed.into());
     }
     let (across, down) = match parts[..] {
         [(only, ..)] => frame.components[only].blocks,
@@ -213,8 +238,7 @@ fn scan(
                 * parts.iter().map(|part| frame.components[part.0].sampling).map(|(h, v)| h * v).sum::<usize>()
         }
     };
-    frame.visits_left =
-        frame.visits_left.checked_sub(visits as u64).ok_or("it has more scans than any picture needs")?;
+    frame.visits_left = frame.visits_left.checked_sub(visits as u64).ok_or(Damage::TooManyScans)?;
     frame.components.iter_mut().for_each(|part| part.predicted = 0);
     let mut run = 0;
     for unit in 0..across * down {
@@ -239,7 +263,7 @@ fn scan(
         }
     }
     parts.iter().for_each(|part| frame.components[part.0].missing[band.first..=band.last].fill(band.shift));
-    bits.finish()
+    Ok(bits.finish()?)
 }
 
 fn sequential_block(
@@ -248,7 +272,7 @@ fn sequential_block(
     dc: Option<&Table>,
     ac: Option<&Table>,
     bits: &mut Bits,
-) -> Result<(), Damage> {
+) -> Result<(), Problem> {
     let Some(ac) = ac else { return Err(NO_TABLE) };
     dc_difference(part, steps[0], dc, bits)?;
     let mut place = 1;
@@ -270,7 +294,7 @@ fn sequential_block(
 }
 
 /// The DC coefficient of a block, as its difference from the block before; `step` is the step of its lowest bit.
-fn dc_difference(part: &mut Component, step: i32, dc: Option<&Table>, bits: &mut Bits) -> Result<(), Damage> {
+fn dc_difference(part: &mut Component, step: i32, dc: Option<&Table>, bits: &mut Bits) -> Result<(), Problem> {
     let Some(table) = dc else { return Err(NO_TABLE) };
     let size = bits.symbol(table)?;
     if size > 11 {
@@ -288,7 +312,7 @@ fn signed(value: u32, size: u8) -> i32 {
 
 /// Checks a coefficient against the largest there is. Samples of ±128 have a DC coefficient of at most 1024, and AC
 /// coefficients of at most 928; the encoder may have rounded up by one step.
-fn check_level(value: i32, step: i32) -> Result<(), Damage> {
+fn check_level(value: i32, step: i32) -> Result<(), Problem> {
     let level = i64::from(value.abs()) * i64::from(step);
     if level > 1024 + i64::from(step) { Err(TOO_LARGE) } else { Ok(()) }
 }
@@ -300,7 +324,7 @@ fn progressive_ac(
     band: Band,
     run: &mut u32,
     bits: &mut Bits,
-) -> Result<(), Damage> {
+) -> Result<(), Problem> {
     let Some(ac) = ac else { return Err(NO_TABLE) };
     let mut place = band.first;
     while *run == 0 && place <= band.last {
@@ -427,7 +451,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    fn take(&mut self, count: u8) -> Result<u32, Damage> {
+    fn take(&mut self, count: u8) -> Result<u32, Problem> {
         if count == 0 {
             return Ok(0);
         }
@@ -443,7 +467,7 @@ impl<'a> Bits<'a> {
         Ok(value)
     }
 
-    fn symbol(&mut self, table: &Table) -> Result<u8, Damage> {
+    fn symbol(&mut self, table: &Table) -> Result<u8, Problem> {
         if self.count < 16 {
             self.fill();
         }
@@ -463,7 +487,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Moves behind the restart marker that must follow.
-    fn restart(&mut self, number: usize) -> Result<(), Damage> {
+    fn restart(&mut self, number: usize) -> Result<(), Problem> {
         self.finish()?;
         // Any number of fill bytes may come before a marker.
         while self.bytes.get(self.position + 1) == Some(&0xff) {
@@ -477,7 +501,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Drops the rest of the last byte, and moves to the marker that must follow.
-    fn finish(&mut self) -> Result<(), Damage> {
+    fn finish(&mut self) -> Result<(), Problem> {
         let spare = usize::from(self.count / 8);
         (self.buffer, self.count) = (0, 0);
         let rest = &self.bytes[self.position.min(self.bytes.len())..];
@@ -543,14 +567,14 @@ mod tests {
                 assert!(check_jpeg(&doubled).is_err(), "200 bytes twice at {at}");
             }
             let empty = [&bytes[..scan], b"\xff\xd9"].concat();
-            assert_eq!(check_jpeg(&empty), Err("its data ends before the last block"));
+            assert_eq!(check_jpeg(&empty), Err(Damage::Broken("its data ends before the last block")));
         }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let (bytes, scan) = photos().remove(0);
-        let found = |bytes: &[u8]| check_jpeg(bytes).unwrap_err();
+        let found = |bytes: &[u8]| check_jpeg(bytes).unwrap_err().problem();
         assert_eq!(found(&bytes[..bytes.len() - 2]), "its end is missing");
         assert_eq!(found(b"\xff\xd8\xff\xd9"), "it has no picture");
         let header = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
@@ -569,7 +593,30 @@ mod tests {
         let scan_header = scan - 12;
         let many =
             [&bytes[..bytes.len() - 2], &bytes[scan_header - 2..bytes.len() - 2].repeat(50), b"\xff\xd9"].concat();
-        assert_eq!(found(&many), "it has more scans than any picture needs");
+        assert_eq!(check_jpeg(&many), Err(Damage::TooManyScans));
+        let answered = super::super::decode::decode_as(&many, crate::views::DamagedImages::Answer);
+        assert!(answered.is_err(), "what is made to keep decoders busy is not decoded for anybody");
+    }
+
+    /// The other figure of docs/limits.md, for the JPEGs in the folder RTPT_PHOTOS and in those below:
+    /// `RTPT_PHOTOS=DIR cargo test --release --lib whole_photos -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "prints figures"]
+    fn whole_photos_are_not_refused() {
+        let mut left = vec![std::path::PathBuf::from(std::env::var_os("RTPT_PHOTOS").unwrap())];
+        let mut count = 0;
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let bytes = fs::read(&path).unwrap();
+            if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+                count += 1;
+                assert_eq!(check_jpeg(&bytes), Ok(()), "{}", path.display());
+            }
+        }
+        println!("{count} JPEGs, none refused");
     }
 
     /// The shares that docs/limits.md states: `cargo test --lib detection_rates -- --ignored --nocapture`.

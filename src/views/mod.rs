@@ -28,7 +28,7 @@ use crate::setting::SettingError;
 pub(crate) use augment::random_resized_crop;
 pub(crate) use decode::EXTENSIONS;
 pub use decode::{DamagedImages, decode};
-pub(crate) use decode::{Decoded, decode_damaged};
+pub(crate) use decode::{Decoded, decode_as};
 pub use encode::{encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use geometry::{affine, rotate};

@@ -2,7 +2,7 @@
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use super::jpeg_scans::Damage;
+use super::jpeg_scans::Problem;
 use crate::limits::DECODER_BYTES_MAX;
 
 /// Length of the signature (bytes).
@@ -12,7 +12,7 @@ const SIGNATURE: usize = 8;
 ///
 /// # Errors
 /// The damage.
-pub(super) fn check_png(bytes: &[u8]) -> Result<(), Damage> {
+pub(super) fn check_png(bytes: &[u8]) -> Result<(), Problem> {
     let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
     let mut pixels = Pixels { stream: Decompress::new(true), out: vec![0; 32 << 10], ended: false };
     loop {
@@ -45,7 +45,7 @@ struct Pixels {
 }
 
 impl Pixels {
-    fn inflate(&mut self, mut data: &[u8]) -> Result<(), Damage> {
+    fn inflate(&mut self, mut data: &[u8]) -> Result<(), Problem> {
         while !self.ended && !data.is_empty() {
             let read = self.step(data)?;
             data = &data[read..];
@@ -54,7 +54,7 @@ impl Pixels {
     }
 
     /// Inflates what is left once all data was read: the last of it may have filled the output several times.
-    fn finish(&mut self) -> Result<(), Damage> {
+    fn finish(&mut self) -> Result<(), Problem> {
         while !self.ended {
             self.step(&[])?;
         }
@@ -62,7 +62,7 @@ impl Pixels {
     }
 
     /// Takes some of the data, and gives the number of bytes taken.
-    fn step(&mut self, data: &[u8]) -> Result<usize, Damage> {
+    fn step(&mut self, data: &[u8]) -> Result<usize, Problem> {
         let (read, written) = (self.stream.total_in(), self.stream.total_out());
         let status = self.stream.decompress(data, &mut self.out, FlushDecompress::None);
         let status = status.map_err(|_| "its pixels have the wrong checksum or cannot be inflated")?;

@@ -51,20 +51,13 @@ fn an_empty_file() {
 
 #[test]
 fn truncated_images() {
-    for name in ["rgb.png", "rgb.bmp", "lossless.webp"] {
+    for name in ["rgb.jpg", "progressive.jpg", "rgb.png", "rgb.bmp", "lossless.webp"] {
         let bytes = image_bytes(name);
-        for length in [bytes.len() / 2, bytes.len() * 9 / 10, 20] {
-            assert_refused(&format!("cut-{name}"), &bytes[..length], "image_corrupt", "damaged or cut short");
-        }
-    }
-    for name in ["rgb.jpg", "progressive.jpg"] {
-        let bytes = image_bytes(name);
-        for length in [bytes.len() * 8 / 10, bytes.len() * 9 / 10, bytes.len() - 10] {
-            // Cut in its header it cannot be decoded; cut in its data the decoder would make up the rest.
+        for length in [bytes.len() / 2, bytes.len() * 9 / 10, bytes.len() - 10] {
+            // Cut in its header it cannot be decoded; cut in its data a decoder might make up the rest.
             let bench = Bench::new();
-            let error = refused(&bench, &bench.write("cut.jpg", &bytes[..length]));
-            let kinds = ["image_corrupt", "image_damaged"];
-            assert!(kinds.iter().any(|kind| error["kind"] == *kind), "{error}");
+            let error = refused(&bench, &bench.write(&format!("cut-{name}"), &bytes[..length]));
+            assert!(["image_corrupt", "image_damaged"].iter().any(|kind| error["kind"] == *kind), "{error}");
         }
         assert_refused(&format!("cut-{name}"), &bytes[..20], "image_corrupt", "damaged or cut short");
     }
@@ -109,7 +102,7 @@ fn a_png_with_a_wrong_checksum() {
     let length = u32::from_be_bytes(whole[data - 4..data].try_into().unwrap()) as usize;
     let mut bytes = whole.clone();
     bytes[data + 4 + length / 2] ^= 1;
-    assert_refused("crc.png", &bytes, "image_corrupt", "CRC");
+    assert_refused("crc.png", &bytes, "image_damaged", "a part of it has the wrong checksum");
     // The last four bytes of the pixels are their Adler-32, which no decoder here looks at.
     let mut bytes = whole.clone();
     bytes[data + 4 + length - 1] ^= 1;

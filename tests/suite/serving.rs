@@ -516,23 +516,23 @@ fn sockets_may_come_from_systemd() {
 fn an_address_from_systemd_needs_a_token_as_any_other() {
     let bench = Bench::new();
     let shell = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve \"$@\"";
-    let serve = |address: &str, more: &[&str]| {
+    let serve = |address: &str, state: &str, more: &[&str]| {
         let listener = std::net::TcpListener::bind(address).unwrap();
         let mut command = std::process::Command::new("sh");
         command.args(["-c", shell, env!("CARGO_BIN_EXE_rtpt")]).args(more).stdin(OwnedFd::from(listener));
         command.env("RTPT_BUNDLE", crate::program::tiny()).env("XDG_CACHE_HOME", bench.path("memory"));
-        command.env("XDG_STATE_HOME", bench.path("state")).stderr(std::process::Stdio::piped());
+        command.env("XDG_STATE_HOME", bench.path(state)).stderr(std::process::Stdio::piped());
         command.spawn().unwrap()
     };
-    let refused = serve("0.0.0.0:0", &[]).wait_with_output().unwrap();
+    let refused = serve("0.0.0.0:0", "refused", &[]).wait_with_output().unwrap();
     let message = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{message}");
     assert!(message.contains("0.0.0.0:") && message.contains("--token-file"), "{message}");
     let token = bench.write("token", b"0123456789abcdef");
     for (address, more) in [("0.0.0.0:0", &["--token-file", &token][..]), ("127.0.0.1:0", &[])] {
-        let mut child = serve(address, more);
-        let socket = bench.path("state/rtpt/daemon.lock");
-        until("it serves", || socket.exists().then_some(()));
+        let mut child = serve(address, address, more);
+        let lock = bench.path(address).join("rtpt/daemon.lock");
+        until("it serves", || lock.exists().then_some(()));
         std::thread::sleep(Duration::from_millis(300));
         assert!(child.try_wait().unwrap().is_none(), "{address}");
         nix::sys::signal::kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
