@@ -42,7 +42,7 @@ fn images_that_are_none_are_refused_each_with_its_reason() {
     let image = image_bytes("rgb.png");
     daemon.classify(b"", "").refused(422, "image_empty");
     daemon.classify(b"no image at all", "").refused(415, "image_format_unknown");
-    daemon.classify(&image[..image.len() / 2], "").refused(422, "image_corrupt");
+    daemon.classify(&image[..image.len() / 2], "").refused(422, "image_damaged");
     daemon.classify(&bomb(), "").refused(422, "image_size");
     for kind in ["text/plain", "application/json", "multipart/form-data; boundary=x", "video/mp4"] {
         let reply = daemon.send("POST", "/v1/classify", &[&format!("content-type: {kind}")], &image);
