@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from blake3 import blake3
 from safetensors.numpy import save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +152,16 @@ def recording() -> None:
     frame = {"sequence": 1, "unix_ms": 1, "offset": 0, "length": len(pixels), "digest": "0" * 64, "answer": answer,
              "zero_shot": answer, "tamper": 0.1, "bits": "0" * 64}
     lines = "".join(json.dumps(line) + "\n" for line in [settings, frame, frame])
-    seed("recording", "short", lines.encode() + b"\0" + pixels)
+    seed("recording", "unchained", lines.encode() + b"\0\0" + pixels)
+    # src/recording/chain.rs: BLAKE3 of the chain before and of the line without its chain.
+    link, sealed = bytes(32), []
+    continues = {"part": 7, "head": {"lines": 2, "chain": "0" * 64}}
+    for line in [settings | {"format": 2, "continues": continues}, frame, frame]:
+        text = json.dumps(line)
+        link = blake3(link + text.encode()).digest()
+        sealed.append(f'{text[:-1]},"chain":"{link.hex()}"}}\n')
+    heads = "".join(json.dumps({"lines": lines, "chain": link.hex()}) + "\n" for lines in [1, 3])
+    seed("recording", "chained", "".join(sealed).encode() + b"\0" + heads.encode() + b"\0" + pixels)
 
 
 def main() -> None:

@@ -232,13 +232,14 @@ fn open_clip_config(bytes: &[u8], folder: &Path) {
     let _ = read_configs(&source);
 }
 
-/// Lines and images of one part, with a zero byte between them.
+/// Lines, heads and images of one part, with zero bytes between them.
 fn recording(bytes: &[u8], folder: &Path) {
     let part = folder.join("part-00000001");
     fs::create_dir_all(&part).expect("the folder is the target's own");
-    let mut halves = bytes.splitn(2, |&byte| byte == 0);
-    written(&part, "decisions.jsonl", halves.next().unwrap_or_default());
-    written(&part, "frames.bin", halves.next().unwrap_or_default());
+    let mut files = bytes.splitn(3, |&byte| byte == 0);
+    for name in ["decisions.jsonl", "heads.jsonl", "frames.bin"] {
+        written(&part, name, files.next().unwrap_or_default());
+    }
     let Ok(recording) = Recording::open(folder) else { return };
     for part in &recording.parts {
         for frame in &part.frames {

@@ -85,6 +85,8 @@ mod import;
 mod listing;
 #[cfg(feature = "cli")]
 mod report;
+#[cfg(feature = "cli")]
+mod signing;
 
 #[cfg(feature = "eval")]
 mod attack;

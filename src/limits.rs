@@ -18,6 +18,13 @@ pub(crate) const THREADS_MAX: usize = 256;
 /// Views the encoder takes at once (count).
 pub(crate) const BATCH_MAX: usize = 64;
 
+/// Largest tensor of an encoder (bytes a view of its batch): a feature map of 1024 channels of 360×360 pixels.
+pub(crate) const ENCODER_TENSOR_BYTES_MAX: u64 = 512 << 20;
+/// Most that a run of an encoder holds at once, weights apart (bytes a view of its batch).
+pub(crate) const ENCODER_RUN_BYTES_MAX: u64 = 1 << 30;
+/// Passes over a model in which the shapes of its tensors must become known (count).
+pub(crate) const INFERENCE_PASSES_MAX: usize = 64;
+
 /// Smallest and largest input resolution of an encoder (pixels).
 pub(crate) const RESOLUTION_RANGE: (usize, usize) = (8, 1024);
 /// Largest embedding width (floats).
@@ -51,6 +58,18 @@ pub(crate) const CONTEXT_LENGTH_MAX: usize = 1024;
 /// Most rows of a token embedding (count).
 pub(crate) const VOCABULARY_MAX: usize = 1_000_000;
 
+/// Most that the files of an archive of a bundle may take (bytes).
+pub(crate) const ARCHIVE_BYTES_MAX: u64 = 4 << 30;
+/// Entries of an archive of a bundle (count).
+pub(crate) const ARCHIVE_ENTRIES_MAX: usize = 256;
+/// Names in a path of an archive of a bundle (count).
+pub(crate) const ARCHIVE_DEPTH_MAX: usize = 4;
+/// Starts of a daemon during the trial of a bundle that may end badly (count): past that it is given up.
+pub(crate) const TRIAL_STARTS_MAX: u32 = 3;
+/// Largest signature or key (bytes).
+pub(crate) const SIGNATURE_BYTES_MAX: u64 = 4096;
+/// Most trusted keys (count).
+pub(crate) const TRUSTED_KEYS_MAX: usize = 64;
 /// Largest `manifest.json` (bytes).
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Largest configuration or tokenizer file of a model that is imported (bytes).
@@ -87,6 +106,8 @@ pub(crate) const DATA_SET_PROBLEMS_SHOWN: usize = 20;
 /// Parts that an evaluation may be split into (count).
 pub(crate) const SHARDS_MAX: usize = 10_000;
 
+/// Files of a watched folder that are remembered until their turn (count).
+pub(crate) const WATCHED_FILES_MAX: usize = 100_000;
 /// Largest frame of a camera (bytes); a stream with a longer one is not made of JPEGs.
 pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Largest frame of a camera that sends raw pixels (pixels a side).
@@ -125,6 +146,8 @@ pub(crate) const HEAD_HARD_MAX: (usize, usize) = (512, 64 << 10);
 pub(crate) const BODIES_BYTES_MAX: (usize, usize) = (96 << 20, 96 << 20);
 /// Share of the queue that requests over TCP leave to the Unix socket's (one part in so many).
 pub(crate) const QUEUE_RESERVED_PART: usize = 4;
+/// Most labels sent over HTTP (count): they are embedded while the daemon answers, about half a millisecond each on a PC.
+pub(crate) const HTTP_LABELS_MAX: usize = 10_000;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
 /// Longest time that a client may take over the head of a request (milliseconds).
@@ -136,7 +159,13 @@ pub(crate) const WRITE_STALL_MS: u64 = 30_000;
 /// Time that a request waits for its answer, by default and at most (milliseconds).
 pub(crate) const DEADLINE_MS: (u64, u64) = (60_000, 600_000);
 /// Longest time that running requests may take after SIGTERM (milliseconds).
-pub(crate) const SHUTDOWN_MS: u64 = 10_000;
+pub(crate) const REQUESTS_END_MS: u64 = 2_500;
+/// Longest time that a frame may take after that (milliseconds).
+pub(crate) const FRAME_END_MS: u64 = 500;
+/// Longest time that engine, source and recording may take together after the requests (milliseconds).
+pub(crate) const PARTS_END_MS: u64 = 1_700;
+/// Longest time from SIGTERM to the end of the process, whatever blocks (milliseconds).
+pub(crate) const SHUTDOWN_MS: u64 = 4_700;
 /// Views that a request may ask for (count), unless the daemon itself uses more.
 pub(crate) const REQUEST_VIEWS_MAX: usize = 256;
 /// Points of the history that the live page plots (count), and the least time between two (milliseconds).

@@ -19,6 +19,8 @@ pub(crate) enum Resource {
     State,
     /// Folder of a recording.
     Recording,
+    /// Folder of bundle slots, while they are changed.
+    Slots,
 }
 
 impl Resource {
@@ -27,6 +29,7 @@ impl Resource {
             Self::Socket => "socket",
             Self::State => "folder",
             Self::Recording => "recording",
+            Self::Slots => "folder of bundle slots",
         }
     }
 }

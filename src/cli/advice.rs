@@ -63,7 +63,7 @@ fn of_program(error: &Error) -> Option<&'static str> {
             return of_client(error);
         }
         if let Some(InUse { resource, .. }) = error.of_program() {
-            return Some(of_resource(*resource));
+            return of_resource(*resource);
         }
         if let Some(RecordingError::OtherBundle { .. }) = error.of_program() {
             return Some("name the right one with --bundle DIR");
@@ -91,10 +91,11 @@ fn of_client(error: &ClientError) -> Option<&'static str> {
 }
 
 #[cfg(feature = "daemon")]
-fn of_resource(resource: Resource) -> &'static str {
+fn of_resource(resource: Resource) -> Option<&'static str> {
     match resource {
-        Resource::Socket => "name one with --socket FILE",
-        Resource::State => "name one with --state DIR",
-        Resource::Recording => "name one with --record DIR",
+        Resource::Socket => Some("name one with --socket FILE"),
+        Resource::State => Some("name one with --state DIR"),
+        Resource::Recording => Some("name one with --record DIR"),
+        Resource::Slots => None,
     }
 }

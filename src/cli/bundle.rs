@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use crate::bundle::{Bundle, locate_bundle};
 use crate::check::{Deviation, check_goldens, require_goldens};
+use crate::setting::SettingError;
+use crate::signing::{Opened, SignedFacts, make_keys, open_bundle, sign_bundle};
 use crate::wording::counted;
 use clap::{Args, Subcommand};
+use jiff::civil::Date;
 
 use super::settings::BundleArgument;
 use super::{Completion, Outcome, import};
@@ -21,6 +24,11 @@ pub(crate) struct Arguments {
 enum Command {
     /// Verify every file and run the bundle's own goldens on this device
     Check(Folder),
+    /// Make a pair of keys to sign bundles with: NAME.key, the secret one, and NAME.pub
+    Keygen(KeygenArguments),
+    /// Sign a bundle, so that devices can tell whose it is and which version
+    #[command(after_help = SIGN_EXAMPLES)]
+    Sign(SignArguments),
     /// Make a bundle of a published CLIP model
     #[command(after_help = import::EXAMPLES)]
     Import(Box<import::Arguments>),
@@ -34,6 +42,38 @@ enum Command {
     },
 }
 
+const SIGN_EXAMPLES: &str = "\
+Examples:
+  rtpt bundle keygen maker
+  rtpt bundle sign --key maker.key --bundle-version 3 my-bundle
+  minisign -Sm my-bundle/manifest.json -t 'rtpt name=my-bundle version=3'";
+
+#[derive(Args)]
+struct KeygenArguments {
+    /// Do not encrypt the secret key: whoever has the file can sign
+    #[arg(long)]
+    no_password: bool,
+    /// Path of the two files without their endings
+    #[arg(value_name = "NAME")]
+    name: PathBuf,
+}
+
+#[derive(Args)]
+struct SignArguments {
+    /// Secret key, as `rtpt bundle keygen` or minisign makes it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Version of the bundle; a device opens none that is lower than the highest it has had under this name
+    #[arg(long, value_name = "N")]
+    bundle_version: u64,
+    /// Last day on which devices may open the bundle, as 2027-12-31; also after a restart
+    #[arg(long, value_name = "DATE")]
+    expires: Option<Date>,
+    /// Folder of the bundle
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
 #[derive(Args)]
 struct Folder {
     /// The bundle's folder, as --bundle names it too [default: the demo bundle]
@@ -44,25 +84,32 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(&self) -> crate::error::Result<Bundle> {
+    fn open(&self) -> crate::error::Result<Opened> {
         // What stands on the command line is meant before what stands in the environment.
-        Ok(Bundle::open(&locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?)?)
+        let folder = locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?;
+        open_bundle(&folder, self.bundle.trust.keys()?.as_ref())
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Check(folder) => check(&folder.open()?),
+        Command::Keygen(arguments) => keygen(arguments),
+        Command::Sign(arguments) => sign(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Info { folder, classes: false } => info(&folder.open()?),
-        Command::Info { folder, classes: true } => list_classes(&folder.open()?),
+        Command::Info { folder, classes: true } => list_classes(&folder.open()?.bundle),
     }
 }
 
-fn check(bundle: &Bundle) -> Outcome {
+fn check(opened: &Opened) -> Outcome {
+    let bundle = &opened.bundle;
     let mut out = io::stdout().lock();
     let files = counted(bundle.manifest.files.len(), "file");
     writeln!(out, "{}: {files}, sizes and digests as recorded", bundle.id())?;
+    if let Some(signed) = &opened.signed {
+        writeln!(out, "signed: {}", in_words(signed))?;
+    }
     let deviations = check_goldens(bundle)?;
     print_deviations(&mut out, &deviations)?;
     require_goldens(&deviations)?;
@@ -84,9 +131,53 @@ pub(crate) fn print_deviations(out: &mut impl Write, deviations: &[Deviation]) -
     Ok(())
 }
 
-fn info(bundle: &Bundle) -> Outcome {
+fn info(opened: &Opened) -> Outcome {
     let mut out = io::stdout().lock();
-    print_info(&mut out, bundle)?;
+    print_info(&mut out, &opened.bundle)?;
+    if let Some(signed) = &opened.signed {
+        writeln!(out, "{:14} {}", "signed", in_words(signed))?;
+    }
+    Ok(Completion::All)
+}
+
+/// What a signature says, in words.
+fn in_words(signed: &SignedFacts) -> String {
+    let expires = signed.expires.map_or(String::new(), |date| format!(", valid to {date}"));
+    format!("version {}, by the key {}{expires}", signed.version, signed.key)
+}
+
+fn keygen(arguments: &KeygenArguments) -> Outcome {
+    let password = if arguments.no_password {
+        None
+    } else {
+        let failed = |error| SettingError {
+            what: "the password",
+            expected: "one that is typed twice, or --no-password".into(),
+            found: format!("none ({error})"),
+        };
+        let password = rpassword::prompt_password("Password for the secret key: ").map_err(failed)?;
+        let again = rpassword::prompt_password("Password again: ").map_err(failed)?;
+        if password != again || password.is_empty() {
+            let found = if password.is_empty() { "an empty one" } else { "two that differ" };
+            let expected = "the same password twice, or --no-password".into();
+            return Err(SettingError { what: "the password", expected, found: found.into() }.into());
+        }
+        Some(password)
+    };
+    let files = make_keys(&arguments.name, password)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}: the secret key. Keep it to yourself, and keep a copy", files.secret.display())?;
+    writeln!(out, "{}: the public key. Copy it into the trusted keys of the devices", files.public.display())?;
+    Ok(Completion::All)
+}
+
+fn sign(arguments: &SignArguments) -> Outcome {
+    let SignArguments { key, bundle_version, expires, folder } = arguments;
+    let password = || rpassword::prompt_password("Password of the secret key: ");
+    let signed = sign_bundle(folder, key, *bundle_version, *expires, password)?;
+    let expires = signed.expires.map_or(String::new(), |date| format!(", valid to {date}"));
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} is signed as version {} of {:?}{expires}", folder.display(), signed.version, signed.name)?;
     Ok(Completion::All)
 }
 

@@ -260,6 +260,16 @@ fn execute(program: &Cli) -> ExitCode {
     })
 }
 
+/// The exit code that says whose fault it is.
+fn exit_code(category: Category) -> u8 {
+    match category {
+        Category::Input | Category::Output => 1,
+        Category::Usage => 2,
+        Category::Bundle => 3,
+        Category::Daemon => 4,
+    }
+}
+
 fn finish(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(Completion::All) => ExitCode::SUCCESS,
@@ -269,12 +279,7 @@ fn finish(outcome: Outcome) -> ExitCode {
                 Some(advice) => eprintln!("rtpt: {error}; {advice}"),
                 None => eprintln!("rtpt: {error}"),
             }
-            ExitCode::from(match error.category() {
-                Category::Input | Category::Output => 1,
-                Category::Usage => 2,
-                Category::Bundle => 3,
-                Category::Daemon => 4,
-            })
+            ExitCode::from(exit_code(error.category()))
         }
         // Whoever reads our output has seen enough: `rtpt … | head` is no failure.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -73,6 +73,9 @@ struct Summary {
     same_label: usize,
     failed: usize,
     left_out: Vec<String>,
+    altered: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
     other_device: bool,
 }
 
@@ -80,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let what_if =
         WhatIf { method: arguments.method, labels: arguments.labels.as_deref().map(read_labels).transpose()? };
     let recording = Recording::open(&arguments.recording)?;
-    let mut summary = Summary { schema: 1, left_out: recording.left_out.clone(), ..Summary::default() };
+    let (left_out, altered, head) = (recording.left_out, recording.altered, recording.head);
+    let mut summary = Summary { schema: 1, left_out, altered, head, ..Summary::default() };
     let bar = progress_bar(recording.parts.iter().map(|part| part.frames.len()).sum());
     // A part without frames needs no model, and loading one takes seconds.
     for part in recording.parts.iter().filter(|part| !part.frames.is_empty()) {
@@ -99,7 +103,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     conclude(arguments.json, &summary, as_it_was)?;
     // The same bits can be expected of the recorded settings alone.
     let differs = as_it_was && summary.same_bits < summary.frames;
-    Ok(if differs || summary.failed > 0 { Completion::SomeFailed } else { Completion::All })
+    let failed = differs || summary.failed > 0 || !summary.altered.is_empty();
+    Ok(if failed { Completion::SomeFailed } else { Completion::All })
 }
 
 /// The bundle that was named, or the one that was recorded with.
@@ -171,6 +176,9 @@ fn print(arguments: &Arguments, frame: &RecordedFrame, result: &Result<Replayed>
 fn conclude(json: bool, summary: &Summary, as_it_was: bool) -> io::Result<()> {
     for what in &summary.left_out {
         eprintln!("rtpt: left out: {what}");
+    }
+    for what in &summary.altered {
+        eprintln!("rtpt: changed since it was recorded: {what}");
     }
     if summary.other_device {
         eprintln!("rtpt: recorded on another kind of device, where the last bits may differ");

@@ -5,10 +5,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::daemon::{DaemonSettings, Loaded, Token, serve};
-use crate::error::Result;
+use crate::daemon::{Abrupt, DaemonSettings, Loaded, Token, serve};
+use crate::error::{Category, Result};
 use crate::files::read_up_to;
 use crate::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
 use crate::recording::RecorderSettings;
@@ -18,7 +18,7 @@ use clap::Args;
 
 use super::client::default_socket;
 use super::settings::{CacheArguments, SettingsArguments, cache_folder};
-use super::{Cli, Command, Completion, Outcome, config};
+use super::{Cli, Command, Completion, Outcome, config, exit_code};
 
 /// Default room for a recording (MiB).
 const RECORD_MAX_MB: u64 = 256;
@@ -55,6 +55,9 @@ pub(crate) struct Arguments {
     /// Time without a frame after which a camera or command is opened again
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = RECORDING)]
     source_timeout: f64,
+    /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = RECORDING)]
+    bundle_wait: u64,
     /// Number of requests that may wait; further ones are refused with 503
     #[arg(long, value_name = "N", default_value_t = QUEUE.0, help_heading = LISTENING)]
     queue: usize,
@@ -98,9 +101,26 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         queue: arguments.queue,
         cache: arguments.cache.open_or_memory(),
         cache_folder: cache_folder(),
+        bundle_wait: Duration::from_secs(arguments.bundle_wait),
+        give_up,
     };
     serve(settings, Box::new(load))?;
     Ok(Completion::All)
+}
+
+/// Ends the process at once. Neither locks nor the log may be waited for: they may be what blocks.
+fn give_up(why: Abrupt) {
+    let (message, code) = match why {
+        Abrupt::Overdue => ("something blocks; ended without it", exit_code(Category::Daemon).into()),
+        // As a shell reports a process that a signal ended.
+        Abrupt::Again(signal) => ("ended at once, by a second signal", 128 + signal),
+    };
+    let said = std::thread::spawn(move || log::error!("{message}"));
+    let until = Instant::now() + Duration::from_millis(100);
+    while !said.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::process::exit(code)
 }
 
 /// An address to listen on; `localhost` is this device's.

@@ -14,6 +14,7 @@ use crate::labels::{Labels, read_labels};
 use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
 use crate::method::{Method, MethodSettings};
 use crate::setting::SettingError;
+use crate::signing::{TrustedKeys, open_bundle};
 use crate::text::Prompt;
 use crate::views::{Augment, DamagedImages};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -24,6 +25,7 @@ pub(crate) mod headings {
     pub(crate) const PROMPTS: &str = "Words around the labels";
     pub(crate) const VIEWS: &str = "Views and encoder";
     pub(crate) const CACHE: &str = "Cache";
+    pub(crate) const TRUST: &str = "Signed bundles";
     pub(crate) const TUNING: &str = "Tuning (for experiments)";
     #[cfg(feature = "eval")]
     pub(crate) const DATA: &str = "Reading data sets";
@@ -35,12 +37,29 @@ pub(crate) struct BundleArgument {
     /// Model bundle [default: the demo bundle that comes with rtpt]
     #[arg(long, env = "RTPT_BUNDLE", value_name = "DIR")]
     pub bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustArgument,
+}
+
+/// Whose bundles are opened.
+#[derive(Args)]
+pub(crate) struct TrustArgument {
+    /// Folder of public keys NAME.pub: with it, only bundles that one of them has signed are opened
+    #[arg(long, env = "RTPT_TRUSTED_KEYS", value_name = "DIR", help_heading = headings::TRUST)]
+    trusted_keys: Option<PathBuf>,
+}
+
+impl TrustArgument {
+    /// The trusted keys, if there are any.
+    pub(crate) fn keys(&self) -> Result<Option<TrustedKeys>> {
+        Ok(self.trusted_keys.as_deref().map(TrustedKeys::in_folder).transpose()?)
+    }
 }
 
 impl BundleArgument {
     /// Finds and opens the bundle.
     pub(crate) fn open(&self) -> Result<Bundle> {
-        Ok(Bundle::open(&locate_bundle(self.bundle.as_deref())?)?)
+        Ok(open_bundle(&locate_bundle(self.bundle.as_deref())?, self.trust.keys()?.as_ref())?.bundle)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::daemon::protocol::{InfoRecord, RecordingRecord, SourceRecord};
+use crate::daemon::protocol::{ChangeRecord, InfoRecord, RecordingRecord, SourceRecord};
 use crate::wording::counted;
 use clap::Args;
 
@@ -48,7 +48,8 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
             model.batch
         )?;
     }
-    let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, .. } = &status.source;
+    let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, waiting, .. } =
+        &status.source;
     let name = name.as_deref().unwrap_or("none");
     let problem = problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
     writeln!(out, "source     {name}, {state}{problem}")?;
@@ -56,11 +57,19 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
         out,
         "frames     {frames} received, {classified} classified, {failed} failed, {dropped} dropped, {reopens} times reopened"
     )?;
+    if *waiting > 0 {
+        writeln!(out, "backlog    {} of the watched folder", counted(*waiting as usize, "file"))?;
+    }
+    if let Some(ChangeRecord { what, labels, since_unix_ms }) = &status.changing {
+        let labels = labels.map_or(String::new(), |labels| format!(", {labels} of them"));
+        let seconds = status.unix_ms.saturating_sub(*since_unix_ms) / 1000;
+        writeln!(out, "changing   {what}{labels}, for {seconds} s")?;
+    }
     writeln!(out, "requests   {} wait, room for {}", status.queue, status.queue_max)?;
     let memory = status.rss_bytes.map_or("unknown".into(), |bytes| format!("{:.1} MiB", mebibytes(bytes)));
     let temperature = status.temperature_c.map_or("no sensor".into(), |celsius| format!("{celsius:.1} °C"));
     writeln!(out, "device     memory {memory}, temperature {temperature}")?;
-    if let Some(RecordingRecord { folder, bytes, bytes_max, committed, missed, problem }) = &status.recording {
+    if let Some(RecordingRecord { folder, bytes, bytes_max, committed, missed, problem, .. }) = &status.recording {
         let (used, most) = (mebibytes(*bytes), mebibytes(*bytes_max));
         let problem = problem.as_ref().map_or(String::new(), |problem| format!("; {problem}"));
         writeln!(

@@ -58,6 +58,7 @@ impl Archive {
             committed: status.committed.load(Ordering::Relaxed),
             missed: status.missed.load(Ordering::Relaxed),
             problem: status.problem(),
+            head: status.head(),
         })
     }
 }

@@ -28,7 +28,7 @@ use super::listen::Listener;
 use super::metrics::Metrics;
 use super::refusal::final_answer;
 use crate::limits::{
-    HEAD_HARD_MAX, HEAD_MS, LOCAL_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, SHUTDOWN_MS,
+    HEAD_HARD_MAX, HEAD_MS, LOCAL_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, REMOTE_CONNECTIONS_MAX, REQUESTS_END_MS,
     TURNED_AWAY_MAX,
 };
 
@@ -185,8 +185,8 @@ pub(crate) async fn serve(
     accepting.shutdown().await;
     // `shutdown` has waited for the tasks that shared it, so nobody else has it.
     let Some(graceful) = Arc::into_inner(graceful) else { return Ok(()) };
-    if timeout(Duration::from_millis(SHUTDOWN_MS), graceful.shutdown()).await.is_err() {
-        log::warn!("some requests did not end within {} s and were cut off", SHUTDOWN_MS / 1000);
+    if timeout(Duration::from_millis(REQUESTS_END_MS), graceful.shutdown()).await.is_err() {
+        log::warn!("some requests did not end within {REQUESTS_END_MS} ms and were cut off");
     }
     Ok(())
 }

@@ -196,7 +196,9 @@ impl Engine {
         let zero_shot = listed.into_iter().map(|class| plain[class]).collect();
         let dropped = self.queue.inbox.dropped();
         let record = DecisionRecord { schema: SCHEMA, sequence, unix_ms, dropped, image, zero_shot, views };
-        self.events.publish(Latest::new(&record, file, answer.features.digest, answer.features.views));
+        let preprocessing = *model.own().extractor().preprocessing();
+        let features = &answer.features;
+        self.events.publish(Latest::new(&record, file, features.digest, features.views, preprocessing));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::broadcast;
 
 use super::protocol::DecisionRecord;
-use crate::views::ViewSettings;
+use crate::views::{Preprocessing, ViewSettings};
 
 /// Events that wait for a slow watcher (count).
 const PENDING: usize = 16;
@@ -29,6 +29,8 @@ pub(crate) struct Latest {
     pub digest: blake3::Hash,
     /// Views that were made of the image.
     pub views: ViewSettings,
+    /// The preprocessing with which they were made.
+    pub preprocessing: Preprocessing,
 }
 
 /// The channel from the daemon to its watchers.
@@ -39,9 +41,15 @@ pub(crate) struct Events {
 
 impl Latest {
     /// A decision about an image file.
-    pub(crate) fn new(record: &DecisionRecord, file: Arc<Vec<u8>>, digest: blake3::Hash, views: ViewSettings) -> Self {
+    pub(crate) fn new(
+        record: &DecisionRecord,
+        file: Arc<Vec<u8>>,
+        digest: blake3::Hash,
+        views: ViewSettings,
+        preprocessing: Preprocessing,
+    ) -> Self {
         let json = serde_json::to_string(record).expect("a record is always JSON").into();
-        Self { json, file, digest, views }
+        Self { json, file, digest, views, preprocessing }
     }
 }
 

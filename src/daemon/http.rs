@@ -31,8 +31,8 @@ use super::queue::Queue;
 use super::refusal::Refused;
 use super::reporter::Reporter;
 use super::update::Updater;
+use super::view_sheets::ViewSheets;
 use crate::limits::WATCHERS_MAX;
-use crate::report::view_sheet;
 
 /// The parts of the daemon that handlers use. Each handler takes those it needs.
 #[derive(Clone)]
@@ -57,6 +57,8 @@ pub(crate) struct Context {
     pub access: Arc<Access>,
     /// Memory for bodies.
     pub bodies: Arc<BodyBudget>,
+    /// The picture of the latest frame's views.
+    pub sheets: Arc<ViewSheets>,
     /// Becomes true when the daemon stops: endless answers end then.
     pub stopping: watch::Receiver<bool>,
 }
@@ -76,9 +78,9 @@ impl FromRef<Context> for Arc<History> {
     }
 }
 
-impl FromRef<Context> for Arc<ModelInForce> {
+impl FromRef<Context> for Arc<ViewSheets> {
     fn from_ref(context: &Context) -> Self {
-        Arc::clone(&context.model)
+        Arc::clone(&context.sheets)
     }
 }
 
@@ -250,17 +252,10 @@ async fn frame(State(events): State<Arc<Events>>) -> Answer {
 
 /// The views of the latest frame as one picture, made anew: they follow from the frame's digest and the settings. The tag
 /// is the digest, which says whose views they are when the latest frame has become another meanwhile.
-async fn views(State(events): State<Arc<Events>>, State(model): State<Arc<ModelInForce>>) -> Answer {
+async fn views(State(events): State<Arc<Events>>, State(sheets): State<Arc<ViewSheets>>) -> Answer {
     let latest = events.latest().ok_or_else(no_frame)?;
-    let model = model.info().ok_or_else(no_frame)?;
     let tag = format!("\"{}\"", latest.digest);
-    // Drawing takes the processor for a while, and this thread answers all clients.
-    let drawn = tokio::task::spawn_blocking(move || {
-        view_sheet(&latest.file, &latest.digest, &model.preprocessing, &latest.views)
-    });
-    let sheet = drawn
-        .await
-        .map_err(|_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "views", "the views cannot be drawn"))??;
+    let sheet = sheets.sheet(latest).await?;
     Ok(([(CONTENT_TYPE, "image/jpeg".to_string()), (ETAG, tag)], sheet).into_response())
 }
 

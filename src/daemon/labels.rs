@@ -13,7 +13,7 @@ use super::model_in_force::ModelInForce;
 use super::protocol::{LabelsRecord, LabelsRequest, SCHEMA};
 use super::refusal::Refused;
 use crate::labels::{Labels, parse_labels};
-use crate::limits::HTTP_LABELS_BYTES_MAX;
+use crate::limits::{HTTP_LABELS_BYTES_MAX, HTTP_LABELS_MAX};
 
 /// `GET /v1/labels`.
 pub(crate) async fn labels(State(context): State<Context>) -> Answer {
@@ -62,6 +62,13 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     } else {
         parse_labels(&body.bytes, "of the request".as_ref())?
     };
+    if list.names().len() > HTTP_LABELS_MAX {
+        let found = list.names().len();
+        let message = format!(
+            "{found} labels are too many over HTTP, expected at most {HTTP_LABELS_MAX}; write them into the labels file of the daemon's configuration, and reload"
+        );
+        return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_labels", message));
+    }
     // Embedding may take seconds, in which other bodies can have the memory.
     drop(body);
     context.updater.edit_labels(Some(list), tag).await?;

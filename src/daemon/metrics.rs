@@ -59,6 +59,7 @@ struct Sampled {
     frames_dropped: Counter,
     frames_received: Counter,
     reopens: Counter,
+    waiting: Gauge<f64, AtomicU64>,
     source_up: Gauge<f64, AtomicU64>,
     queue: Gauge<f64, AtomicU64>,
     rss: Gauge<f64, AtomicU64>,
@@ -78,6 +79,8 @@ pub(crate) struct Sample {
     pub frames_received: u64,
     /// Times the source was opened again (count).
     pub reopens: u64,
+    /// Files of a watched folder that wait for their turn (count).
+    pub waiting: u64,
     /// True while frames come.
     pub source_up: bool,
     /// Requests that wait (count).
@@ -130,6 +133,7 @@ impl Metrics {
         }
         let gauges = [
             ("source_up", "Whether frames come (1) or not (0)", &sampled.source_up),
+            ("source_backlog", "Files of a watched folder that wait for their turn", &sampled.waiting),
             ("queue_length", "Requests that wait for the encoder", &sampled.queue),
             ("resident_memory_bytes", "Resident memory; NaN where the kernel does not tell", &sampled.rss),
             ("temperature_celsius", "The hottest sensor; NaN without one", &sampled.temperature),
@@ -190,6 +194,7 @@ impl Metrics {
             counter.inner().store(value, Ordering::Relaxed);
         }
         sampled.source_up.set(f64::from(u8::from(sample.source_up)));
+        sampled.waiting.set(sample.waiting as f64);
         sampled.queue.set(sample.queue as f64);
         sampled.rss.set(sample.rss_bytes.map_or(f64::NAN, |bytes| bytes as f64));
         sampled.temperature.set(sample.temperature_c.unwrap_or(f64::NAN));

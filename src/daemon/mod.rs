@@ -11,6 +11,7 @@ mod classify;
 mod client_stream;
 mod connections;
 mod edited_labels;
+mod ending;
 mod engine;
 mod events;
 mod feed;
@@ -29,7 +30,9 @@ mod queue;
 mod refusal;
 mod reporter;
 mod service;
+mod signals;
 mod update;
+mod view_sheets;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -39,7 +42,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub(crate) use classify::query_of as classify_query;
@@ -50,24 +52,26 @@ pub(crate) use update::{Loaded, Loader};
 use crate::cache::FeatureCache;
 use crate::encoder::EncoderError;
 use crate::error::{Error, Result};
-use crate::limits::{QUEUE, SHUTDOWN_MS};
+use crate::limits::QUEUE;
 use crate::lock::{Lock, Resource};
 use crate::setting::SettingError;
 use archive::Archive;
-use body::BodyBudget;
 use edited_labels::EditedLabels;
+use ending::Ending;
 use engine::Engine;
 use events::Events;
 use feed::Feed;
 use history::History;
 use http::{Context, router};
-use listen::{ListenError, Listener, Listeners};
+use listen::{Listener, Listeners};
 use metrics::Metrics;
 use model_in_force::ModelInForce;
 use progress::Progress;
 use queue::Queue;
 use reporter::Reporter;
 use service::{Liveness, notify, notify_reloading};
+pub(crate) use signals::Abrupt;
+use signals::Asked;
 use update::{Changeable, Updater};
 
 /// Settings that stay the same as long as a daemon runs.
@@ -86,6 +90,10 @@ pub(crate) struct DaemonSettings {
     pub cache: Option<Arc<FeatureCache>>,
     /// Folder of this device's choices and label embeddings.
     pub cache_folder: Option<PathBuf>,
+    /// Longest wait for a bundle that is not there when the daemon starts.
+    pub bundle_wait: Duration,
+    /// Ends the process, where the daemon does not end by itself.
+    pub give_up: fn(Abrupt),
 }
 
 /// The token that is asked for over TCP.
@@ -110,7 +118,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// be loaded at the start. Later nothing ends it.
 pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
-    let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder } = settings;
+    let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder, bundle_wait, give_up } = settings;
+    // Before anything that could block, and before the model is loaded, so that a signal ends that as well.
+    let asked = signals::hear(give_up).map_err(|source| Error::Thread { what: "the signals' thread", source })?;
     // The socket before the folder: daemons with the same flags share both, and the message names the socket.
     let mut listeners = Listeners::open(&socket, listen)?;
     // Those that were handed over are known only now, and no flag names their addresses.
@@ -122,7 +132,7 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     })?;
     let _one = Lock::take(&state.join("daemon.lock"), &state, Resource::State)?;
     let parts = Parts::new(queue, cache, listeners.places());
-    let engine = parts.engine();
+    let (engine, archive) = (parts.engine(), Arc::clone(&parts.archive));
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());
     let engine = engine.map_err(|source| Error::Thread { what: "the engine's thread", source })?;
     let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder);
@@ -134,20 +144,14 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let runtime = runtime.map_err(|source| Error::Thread { what: "the threads that answer clients", source })?;
     // Moved out, so that the sockets' lock and file are given up last, when this function ends.
     let taken = std::mem::take(&mut listeners.all);
-    let outcome = runtime.block_on(run_until_stopped(&context, taken, stop, &engine));
+    let outcome = runtime.block_on(run_until_stopped(&context, taken, stop, &engine, Start { asked, bundle_wait }));
     // Also where an error came before the loop, which closes it otherwise: the engine ends by it.
     context.queue.inbox.close();
-    context.updater.finish();
     // Clients that are still there lose their connection, and their work is cancelled.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    // A frame has no client whose hang-up would cancel it: it may run to its end within the bound.
-    let until = Instant::now() + Duration::from_millis(SHUTDOWN_MS);
-    while !engine.is_finished() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(5));
-    }
-    context.progress.cancel_frame();
-    let panicked = engine.join().is_err();
-    if panicked { outcome.and(Err(engine_gone())) } else { outcome }
+    let (progress, updater) = (Arc::clone(&context.progress), Arc::clone(&context.updater));
+    let intact = Ending { engine, progress, updater, archive }.wait();
+    if intact { outcome } else { outcome.and(Err(engine_gone())) }
 }
 
 /// Every part of a daemon, from which each thread and handler gets those it needs.
@@ -210,8 +214,22 @@ impl Parts {
 
     fn context(self, updater: Updater, access: Access, stopping: watch::Receiver<bool>) -> Context {
         let Self { queue, progress, model, events, metrics, history, reporter, .. } = self;
-        let (updater, access, bodies) = (Arc::new(updater), Arc::new(access), Arc::new(BodyBudget::default()));
-        Context { queue, progress, model, events, history, metrics, reporter, updater, access, bodies, stopping }
+        let (updater, access) = (Arc::new(updater), Arc::new(access));
+        let (bodies, sheets) = (Arc::default(), Arc::default());
+        Context {
+            queue,
+            progress,
+            model,
+            events,
+            history,
+            metrics,
+            reporter,
+            updater,
+            access,
+            bodies,
+            sheets,
+            stopping,
+        }
     }
 }
 
@@ -242,25 +260,28 @@ fn check_address(address: SocketAddr, has_token: bool) -> Result<()> {
     .into())
 }
 
+/// What a daemon begins with.
+struct Start {
+    asked: watch::Receiver<Asked>,
+    bundle_wait: Duration,
+}
+
 /// Serves until a signal, or until the daemon cannot go on.
 async fn run_until_stopped(
     context: &Context,
     listeners: Vec<Listener>,
     stop: watch::Sender<bool>,
     engine: &thread::JoinHandle<()>,
+    Start { mut asked, bundle_wait }: Start,
 ) -> Result<()> {
     let Context { reporter, events, updater, .. } = context;
-    let failed = |source| Error::from(ListenError { address: "the daemon's signals and sockets".into(), source });
-    // Before the model is loaded, so that a signal ends that as well.
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    let (mut end, mut reloads) = (asked.clone(), 0);
     let (app, metrics) = (router(context.clone()), Arc::clone(&context.metrics));
     // Served from the start: while the model loads, `/healthz` answers and the rest is told to wait.
     let mut connections = tokio::spawn(connections::serve(listeners, app, metrics, context.stopping.clone()));
     let mut loading = {
         let updater = Arc::clone(updater);
-        tokio::task::spawn_blocking(move || updater.load_all())
+        tokio::task::spawn_blocking(move || updater.load_first(bundle_wait))
     };
     tokio::spawn(feed_watchdog(Arc::clone(&context.progress)));
     let mut status = tokio::time::interval(STATUS_EVERY);
@@ -277,10 +298,11 @@ async fn run_until_stopped(
                 // The thread panicked, and the log says where.
                 Err(_) => break Err(engine_gone()),
             },
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            // One that comes while the model loads is kept by the stream until then.
-            _ = hang_up.recv(), if loaded => {
+            _ = end.wait_for(|asked| asked.end) => break Ok(()),
+            // One that comes while the model loads is counted, and seen then.
+            Ok(seen) = asked.wait_for(|asked| asked.reloads > reloads), if loaded => {
+                reloads = seen.reloads;
+                drop(seen);
                 let updater = Arc::clone(updater);
                 // On a task of its own: the loop must see signals while the model loads.
                 tokio::spawn(async move {

@@ -1,19 +1,29 @@
 //! The model that answers, and the labels it answers with.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::protocol::{LabelsOrigin, ModelRecord};
+use super::protocol::{ChangeRecord, LabelsOrigin, ModelRecord};
 use crate::bundle::BundleContents;
 use crate::calibration::labels_digest;
 use crate::classifier::Classifier;
 use crate::label_set::LabelSet;
 use crate::method::MethodSettings;
-use crate::views::Preprocessing;
+use crate::stream::unix_ms;
 
 /// The model in force, which the engine sets and everybody reads.
 pub(crate) struct ModelInForce {
     info: RwLock<Option<Arc<ModelInfo>>>,
     labels_origin: RwLock<LabelsOrigin>,
+    change: Mutex<Option<ChangeRecord>>,
+}
+
+/// A change that is being made, until it is dropped.
+pub(crate) struct Changing<'a>(&'a ModelInForce);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        *self.0.change.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Description of a model that the engine works with.
@@ -24,15 +34,13 @@ pub(crate) struct ModelInfo {
     pub labels: Arc<LabelSet>,
     /// The method and its parameters.
     pub method: MethodSettings,
-    /// Preprocessing of the encoder's input.
-    pub preprocessing: Preprocessing,
     /// The record for clients.
     pub record: ModelRecord,
 }
 
 impl Default for ModelInForce {
     fn default() -> Self {
-        Self { info: RwLock::default(), labels_origin: RwLock::new(LabelsOrigin::Configured) }
+        Self { info: RwLock::default(), labels_origin: RwLock::new(LabelsOrigin::Configured), change: Mutex::default() }
     }
 }
 
@@ -45,6 +53,18 @@ impl ModelInForce {
     /// Puts a model in force.
     pub(crate) fn set(&self, info: &Arc<ModelInfo>) {
         *self.info.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(info));
+    }
+
+    /// Notes that a change begins, one at a time: `model`, or so many `labels`.
+    pub(crate) fn begin_change(&self, what: &str, labels: Option<usize>) -> Changing<'_> {
+        let record = ChangeRecord { what: what.into(), labels, since_unix_ms: unix_ms() };
+        *self.change.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        Changing(self)
+    }
+
+    /// The change that is being made.
+    pub(crate) fn change(&self) -> Option<ChangeRecord> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Origin of the labels.
@@ -81,12 +101,6 @@ impl ModelInfo {
             threads: extractor.pool().current_num_threads(),
             resolution: extractor.preprocessing().resolution,
         };
-        Self {
-            labels: Arc::clone(classifier.predictor().labels()),
-            method: *classifier.method(),
-            preprocessing: *extractor.preprocessing(),
-            bundle,
-            record,
-        }
+        Self { labels: Arc::clone(classifier.predictor().labels()), method: *classifier.method(), bundle, record }
     }
 }

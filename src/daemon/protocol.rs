@@ -62,8 +62,23 @@ pub(crate) struct StatusRecord {
     pub rss_bytes: Option<u64>,
     /// The hottest sensor (°C), where there is one.
     pub temperature_c: Option<f64>,
+    /// The change that is being made: `model` or `labels`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changing: Option<ChangeRecord>,
     /// The recording, if there is one.
     pub recording: Option<RecordingRecord>,
+}
+
+/// A change that is being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangeRecord {
+    /// `model` or `labels`.
+    pub what: String,
+    /// Labels that are embedded (count), if it is labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<usize>,
+    /// Time at which it began (milliseconds since 1970).
+    pub since_unix_ms: u64,
 }
 
 /// State of the source.
@@ -90,6 +105,9 @@ pub(crate) struct SourceRecord {
     pub dropped: u64,
     /// Times it was opened again (count).
     pub reopens: u64,
+    /// Files of a watched folder that wait for their turn (count).
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// State of the recording.
@@ -107,6 +125,9 @@ pub(crate) struct RecordingRecord {
     pub missed: u64,
     /// Problem that keeps it from going on.
     pub problem: Option<String>,
+    /// The link of the last line that is on the disk, 64 hex digits: kept elsewhere, it shows later that nobody wrote the recording anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
 }
 
 /// The daemon, its model and its state.

@@ -50,6 +50,7 @@ impl Reporter {
             queue_max: self.queue.inbox.capacity(),
             rss_bytes: rss_now(),
             temperature_c: temperature(),
+            changing: self.model.change(),
             recording: self.archive.report(),
         }
     }
@@ -74,6 +75,7 @@ impl Reporter {
             damaged: self.metrics.frames_damaged.get(),
             dropped: self.queue.inbox.dropped(),
             reopens: health.reopens,
+            waiting: health.waiting,
         }
     }
 
@@ -112,6 +114,7 @@ impl Reporter {
             frames_dropped: status.source.dropped,
             frames_received: status.source.frames,
             reopens: status.source.reopens,
+            waiting: status.source.waiting,
             source_up: status.source.state == "streaming",
             queue: status.queue,
             rss_bytes: status.rss_bytes,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
@@ -21,7 +21,7 @@ use super::model_in_force::ModelInForce;
 use super::protocol::LabelsOrigin;
 use super::queue::Queue;
 use super::refusal::Refused;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, BundleError};
 use crate::cache::FeatureCache;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::classifier::{Classifier, ClassifierSettings};
@@ -56,6 +56,8 @@ pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
 /// Interval at which a source that waits for the encoder checks for a stop.
 const TURN: Duration = Duration::from_millis(100);
+/// Pause before a bundle that is not there is looked for again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Changes to a running daemon, one at a time.
 pub(crate) struct Updater {
@@ -148,11 +150,36 @@ impl Updater {
         }
     }
 
+    /// Loads everything for the first time; a bundle that is not there yet is waited for, up to `patience`. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub(crate) fn load_first(&self, patience: Duration) -> Result<()> {
+        let began = Instant::now();
+        let mut said = false;
+        loop {
+            match self.load_all() {
+                // A disk may be mounted after the daemon has started: then there is no folder, or an empty one.
+                Err(Error::Bundle(error @ (BundleError::NotFolder { .. } | BundleError::NotFound { .. })))
+                    if began.elapsed() < patience =>
+                {
+                    if !said {
+                        log::warn!("{error}; waiting for it, {} s at most", patience.as_secs());
+                        said = true;
+                    }
+                    thread::sleep(RETRY.min(patience));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Loads everything and puts it in force; blocks.
     ///
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
+        let _changing = self.parts.model.begin_change("model", None);
         let Loaded { bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
@@ -200,6 +227,7 @@ impl Updater {
     }
 
     fn relabel(&self, list: Option<Labels>) -> Result<()> {
+        let _changing = self.parts.model.begin_change("labels", list.as_ref().map(|list| list.names().len()));
         let Some(model) = self.parts.model.info() else { return Err(Cancelled.into()) };
         let (prompt, cache_folder) = (model.labels.prompt.clone(), self.cache_folder.as_deref());
         let origin = if list.is_some() { LabelsOrigin::Edited } else { LabelsOrigin::Configured };
@@ -280,10 +308,19 @@ impl Updater {
         }
     }
 
-    /// Ends the source and finishes the recording.
-    pub(crate) fn finish(&self) {
+    /// Tells the source to stop, and does not wait for it.
+    pub(super) fn ask_source_to_stop(&self) {
+        // A reload that is under way has the lock while it waits for the source that it replaces.
+        if let Ok(source) = self.source.try_lock()
+            && let Some(source) = source.as_ref()
+        {
+            source.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the source.
+    pub(super) fn stop_source(&self) {
         stop(self.source.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.parts.archive.replace(None);
     }
 }
 

@@ -28,6 +28,16 @@ pub enum EncoderError {
         /// Shape of the model.
         found: String,
     },
+    /// The encoder would take more memory than it may.
+    #[error("the image encoder asks for {} MiB at {node:?}, expected at most {} MiB; export it for a smaller input, or with other operators", found >> 20, limit >> 20)]
+    Memory {
+        /// Name of the node.
+        node: String,
+        /// Memory that it asks for (bytes).
+        found: u64,
+        /// The bound (bytes).
+        limit: u64,
+    },
     /// The encoder failed while running.
     #[error("the image encoder failed: {source}; check the bundle on this device")]
     Run {

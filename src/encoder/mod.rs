@@ -6,6 +6,7 @@
 
 mod batch;
 mod error;
+mod memory;
 #[cfg(feature = "cli")]
 mod onnx;
 
@@ -27,6 +28,7 @@ use crate::cancellation::CancellationToken;
 use crate::cause::contained;
 use crate::rows::{dot, length};
 use error::Result;
+use memory::{check_model, infer_within_bounds};
 
 /// Input and output sizes of an encoder; from the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl Encoder {
     ///
     /// # Errors
     /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
-    /// `[N, 3, R, R]` or its output not of the width expected, in f32.
+    /// `[N, 3, R, R]` or its output not of the width expected, in f32; or it would take more memory than an encoder may.
     pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
         contained(|| Self::load_uncontained(model, shape, batch))
             .unwrap_or_else(|source| Err(EncoderError::Load { stage: "loaded", source }))
@@ -88,13 +90,16 @@ impl Encoder {
             Some(name) => parsed.with_outputs_by_name([name]).map_err(failed("asked for its output"))?,
             None => parsed,
         };
-        let typed = parsed
-            .with_input_fact(0, f32::fact(input).into())
-            .and_then(|model| model.into_typed())
-            .map_err(failed("given its input shape"))?;
+        let mut shaped = parsed.with_input_fact(0, f32::fact(input).into()).map_err(failed("given its input shape"))?;
+        infer_within_bounds(&mut shaped, batch)?;
+        let typed = shaped.into_typed().map_err(failed("given its input shape"))?;
+        // Before it is optimised, in which constants are computed.
+        check_model(&typed, batch)?;
         let width = model.projection.as_ref().map_or(shape.embedding, Array2::ncols);
         check_output(&typed, batch, width)?;
-        let plan = typed.into_optimized().and_then(|model| model.into_runnable()).map_err(failed("optimised"))?;
+        let optimised = typed.into_optimized().map_err(failed("optimised"))?;
+        check_model(&optimised, batch)?;
+        let plan = optimised.into_runnable().map_err(failed("optimised"))?;
         Ok(Self { plan, projection: model.projection.clone(), shape, batch, idle: Mutex::default() })
     }
 

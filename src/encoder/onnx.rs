@@ -59,10 +59,11 @@ impl OnnxFile {
     /// Brings weights that are stored beside the file, in `folder`, into it.
     ///
     /// # Errors
-    /// A name leads out of the folder, or the data is not there.
+    /// A name leads out of the folder, the data is not there, or all of it is more than a bundle's file may hold.
     pub(crate) fn bring_in(&mut self, folder: &Path) -> Result<()> {
         let graph = self.model.graph.as_mut().expect("parse has seen a graph");
-        self.changed |= bring_in_graph(graph, folder)?;
+        let mut room = BUNDLE_FILE_BYTES_MAX;
+        self.changed |= bring_in_graph(graph, folder, &mut room)?;
         Ok(())
     }
 
@@ -89,25 +90,25 @@ fn value_of(info: &ValueInfoProto) -> OnnxValue {
 }
 
 /// True if anything was brought in.
-fn bring_in_graph(graph: &mut GraphProto, folder: &Path) -> Result<bool> {
+fn bring_in_graph(graph: &mut GraphProto, folder: &Path, room: &mut u64) -> Result<bool> {
     let mut changed = false;
     for tensor in &mut graph.initializer {
-        changed |= bring_in_tensor(tensor, folder)?;
+        changed |= bring_in_tensor(tensor, folder, room)?;
     }
     // Constants hold tensors and `If` and `Loop` hold graphs. The depth is bounded: prost reads no message that is
     // nested more than 100 deep.
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
-            changed |= bring_in_tensor(tensor, folder)?;
+            changed |= bring_in_tensor(tensor, folder, room)?;
         }
         for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
-            changed |= bring_in_graph(graph, folder)?;
+            changed |= bring_in_graph(graph, folder, room)?;
         }
     }
     Ok(changed)
 }
 
-fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
+fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path, room: &mut u64) -> Result<bool> {
     if tensor.data_location != Some(DataLocation::External as i32) {
         return Ok(false);
     }
@@ -124,8 +125,10 @@ fn bring_in_tensor(tensor: &mut TensorProto, folder: &Path) -> Result<bool> {
     };
     let path = inside(folder, entry("location").unwrap_or_default())?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
-    let data = read_range(&path, offset, length, BUNDLE_FILE_BYTES_MAX)
+    // Many tensors may name one file, and each would hold its data.
+    let data = read_range(&path, offset, length, *room)
         .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
+    *room -= data.len() as u64;
     tensor.raw_data = data;
     tensor.data_location = None;
     tensor.external_data.clear();

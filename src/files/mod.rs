@@ -165,6 +165,10 @@ pub(crate) fn read_up_to(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Error of the system; the file ends before, or there is more than `limit`.
 pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u64) -> io::Result<Vec<u8>> {
+    let more = || io::Error::other(format!("there are more than {limit} bytes from offset {offset} on"));
+    if length.is_some_and(|length| length > limit) {
+        return Err(more());
+    }
     let mut file = open_regular(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
@@ -174,7 +178,7 @@ pub(crate) fn read_range(path: &Path, offset: u64, length: Option<u64>, limit: u
         return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("it ends {found} bytes after offset {offset}")));
     }
     if found > limit {
-        return Err(io::Error::other(format!("there are more than {limit} bytes from offset {offset} on")));
+        return Err(more());
     }
     Ok(bytes)
 }

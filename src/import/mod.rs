@@ -23,7 +23,7 @@ use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
 use crate::files::{FileError, read_range};
 use crate::labels::{Labels, read_labels};
-use crate::limits::BUNDLE_FILE_BYTES_MAX;
+use crate::limits::{BUNDLE_FILE_BYTES_MAX, RESOLUTION_RANGE};
 use crate::method::{Method, MethodSettings};
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Augment, Pixels, ViewSettings};
@@ -202,10 +202,20 @@ fn import_encoder(
         let bytes: Vec<u8> = projection.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.add(PROJECTION, &tensor_file("projection", projection.shape(), &bytes, None))?;
     }
+    // Where files contradict one another, loading the encoder says so.
+    let resolution = request.resolution.or(config.resolution).or(declared).unwrap_or(CLIP_RESOLUTION);
+    let (least, most) = RESOLUTION_RANGE;
+    if !(least..=most).contains(&resolution) {
+        return Err(wrong(
+            source.folder(),
+            "the side of its images (pixels)",
+            &format!("{least} to {most}"),
+            resolution,
+        ));
+    }
     let section = ImageSection {
         file: ENCODER.into(),
-        // Where files contradict one another, loading the encoder says so.
-        resolution: request.resolution.or(config.resolution).or(declared).unwrap_or(CLIP_RESOLUTION),
+        resolution,
         mean: config.mean,
         std: config.std,
         interpolation: Interpolation::Bicubic,

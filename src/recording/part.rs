@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::chain::Continued;
 use crate::answer::Prediction;
 use crate::classifier::Classifier;
 use crate::device::device_key;
@@ -13,11 +14,15 @@ use crate::text::Prompt;
 use crate::views::ViewSettings;
 
 /// Version of the format.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The version before, without a chain: changes of it cannot be seen.
+pub(crate) const FORMAT_UNCHAINED: u32 = 1;
 /// The images of a part.
 pub(crate) const FRAMES: &str = "frames.bin";
 /// The decisions of a part.
 pub(crate) const DECISIONS: &str = "decisions.jsonl";
+/// What of a part was on the disk, whenever it was forced there.
+pub(crate) const HEADS: &str = "heads.jsonl";
 
 /// The folder of a part.
 pub(crate) fn part_folder(recording: &Path, number: u64) -> PathBuf {
@@ -96,6 +101,17 @@ impl RecordedSettings {
             None => Prompt::Templates(self.templates.clone()),
         }
     }
+}
+
+/// The first line of a part.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Opening<S> {
+    /// Everything the decisions depend on.
+    #[serde(flatten)]
+    pub settings: S,
+    /// The part before it, if the recorder knew of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Continued>,
 }
 
 /// The decision about a frame, before its image has a place in a part.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::part::{DECISIONS, FRAMES, RecordedDecision, RecordedSettings, part_folder, part_number};
+use super::chain::{Continued, Head, Link, seal};
+use super::part::{DECISIONS, FRAMES, HEADS, Opening, RecordedDecision, RecordedSettings, part_folder, part_number};
+use super::reader::last_head;
 use crate::error::{Error, Result};
 use crate::files::{FileError, sync_folder};
 use crate::limits::{RECORD_MB, RECORD_PARTS, RECORD_PENDING_MAX, RECORD_RETRY_MS, RECORD_SYNC_MS};
@@ -37,12 +39,19 @@ pub(crate) struct RecorderStatus {
     pub bytes: AtomicU64,
     /// Problem that keeps it from going on, in words.
     pub problem: Mutex<Option<String>>,
+    /// The link of the last line that is on the disk.
+    pub head: Mutex<Option<Link>>,
 }
 
 impl RecorderStatus {
     /// Problem that keeps it from going on, in words.
     pub(crate) fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The link of the last line that is on the disk, 64 hex digits.
+    pub(crate) fn head(&self) -> Option<String> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).map(|link| link.to_hex().to_string())
     }
 }
 
@@ -58,8 +67,6 @@ pub(crate) struct Recorder {
     entries: Option<SyncSender<Box<Entry>>>,
     thread: Option<JoinHandle<()>>,
     status: Arc<RecorderStatus>,
-    // Given up after `drop` has joined the thread, which writes until then.
-    _lock: Lock,
 }
 
 impl RecorderSettings {
@@ -84,13 +91,8 @@ impl Recorder {
     /// The room is out of range, the folder cannot be made or listed, or another daemon records there.
     pub(crate) fn start(settings: &RecorderSettings) -> Result<Self> {
         settings.check()?;
-        fs::create_dir_all(&settings.folder)
-            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
-        // Two writers in one folder would remove each other's parts.
-        let lock = Lock::take(&settings.folder.join("recording.lock"), &settings.folder, Resource::Recording)?;
         let status = Arc::<RecorderStatus>::default();
-        let ring = Ring::open(&settings.folder, settings.max_mb << 20)
-            .map_err(|source| FileError::Unwritable { path: settings.folder.clone(), source })?;
+        let ring = Ring::open(&settings.folder, settings.max_mb << 20)?;
         status.bytes.store(ring.bytes(), Ordering::Relaxed);
         let (sender, receiver) = sync_channel(RECORD_PENDING_MAX);
         let shared = Arc::clone(&status);
@@ -98,7 +100,7 @@ impl Recorder {
             .name("rtpt-record".into())
             .spawn(move || Writer { ring, status: shared, unsynced: 0, rest_until: None }.run(&receiver))
             .map_err(|source| Error::Thread { what: "the recorder's thread", source })?;
-        Ok(Self { entries: Some(sender), thread: Some(thread), status, _lock: lock })
+        Ok(Self { entries: Some(sender), thread: Some(thread), status })
     }
 
     /// Records a decision about an image; where the disk does not keep up it is missed, and counted.
@@ -175,6 +177,7 @@ impl Writer {
                 // disk.
                 *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.status.committed.fetch_add(self.unsynced, Ordering::Relaxed);
+                *self.status.head.lock().unwrap_or_else(PoisonError::into_inner) = self.ring.head();
             }
             Ok(()) => {}
             Err(error) => self.rest(&error),
@@ -186,9 +189,11 @@ impl Writer {
     /// Leaves the disk alone for a while; what was begun is not added to any more.
     fn rest(&mut self, error: &io::Error) {
         let problem = format!("cannot record in {}: {error}", self.ring.folder.display());
-        log::warn!("{problem}; trying again in {} s", RECORD_RETRY_MS / 1000);
+        // What was removed is made anew at once: a disk that is full or ill needs the pause.
+        let pause = if error.kind() == io::ErrorKind::NotFound { 0 } else { RECORD_RETRY_MS };
+        log::warn!("{problem}; trying again in {} s", pause / 1000);
         *self.status.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
-        self.rest_until = Some(Instant::now() + Duration::from_millis(RECORD_RETRY_MS));
+        self.rest_until = Some(Instant::now() + Duration::from_millis(pause));
         // What was written before may yet reach the disk; if not, it was missed.
         let counter = if self.ring.sync().is_ok() { &self.status.committed } else { &self.status.missed };
         counter.fetch_add(std::mem::take(&mut self.unsynced), Ordering::Relaxed);
@@ -202,10 +207,21 @@ impl Writer {
 struct Ring {
     folder: PathBuf,
     bytes_max: u64,
-    /// Numbers and sizes (bytes) of the parts that are finished, the oldest first.
-    finished: Vec<(u64, u64)>,
+    /// Parts that are finished, the oldest first.
+    finished: Vec<FinishedPart>,
     open: Option<OpenPart>,
     next: u64,
+    /// The end of the last part that is known, which the next one continues.
+    continues: Option<Continued>,
+    /// Lock of the folder: two writers would remove each other's parts.
+    _lock: Lock,
+    /// The folder as it was locked, by device and inode.
+    locked: (u64, u64),
+}
+
+struct FinishedPart {
+    number: u64,
+    bytes: u64,
 }
 
 struct OpenPart {
@@ -213,31 +229,84 @@ struct OpenPart {
     settings: Arc<RecordedSettings>,
     frames: File,
     decisions: File,
+    heads: File,
     frame_bytes: u64,
     line_bytes: u64,
+    head_bytes: u64,
+    /// Lines that were written, and the end of their chain.
+    written: Head,
+    /// The head that is on the disk.
+    synced: Head,
+}
+
+impl OpenPart {
+    fn bytes(&self) -> u64 {
+        self.frame_bytes + self.line_bytes + self.head_bytes
+    }
+
+    /// Adds a line to the chain, and to the file.
+    fn write_line(&mut self, json: &str) -> io::Result<()> {
+        let (line, chain) = seal(json, &self.written.chain);
+        self.decisions.write_all(line.as_bytes())?;
+        self.line_bytes += line.len() as u64;
+        self.written = Head { lines: self.written.lines + 1, chain };
+        Ok(())
+    }
+
+    /// Forces to the disk what was written, then the head that says so.
+    fn sync(&mut self) -> io::Result<()> {
+        self.frames.sync_data()?;
+        self.decisions.sync_data()?;
+        if self.synced != self.written {
+            let mut line = serde_json::to_vec(&self.written)?;
+            line.push(b'\n');
+            self.heads.write_all(&line)?;
+            self.head_bytes += line.len() as u64;
+            self.heads.sync_data()?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
+}
+
+/// What tells a file or a folder from every other.
+fn identity(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 impl Ring {
-    fn open(folder: &Path, bytes_max: u64) -> io::Result<Self> {
+    fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
+        let failed = |source| FileError::Unwritable { path: folder.into(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let lock = Lock::take(&folder.join("recording.lock"), folder, Resource::Recording)?;
+        let locked = identity(&folder.metadata().map_err(failed)?);
         let mut finished = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
             let Some(number) = entry.file_name().to_str().and_then(part_number) else { continue };
             let size = |name: &str| entry.path().join(name).metadata().map_or(0, |found| found.len());
-            finished.push((number, size(FRAMES) + size(DECISIONS)));
+            finished.push(FinishedPart { number, bytes: size(FRAMES) + size(DECISIONS) + size(HEADS) });
         }
-        finished.sort_unstable();
+        finished.sort_unstable_by_key(|part| part.number);
+        let last = finished.last().map(|part| part.number);
+        let continues = last.map(|part| Continued { part, head: last_head(&part_folder(folder, part)) });
         // Past the highest, never in a gap: numbers say which part is older.
-        let next = finished.last().map_or(1, |(number, _)| number + 1);
-        let mut ring = Self { folder: folder.into(), bytes_max, finished, open: None, next };
+        let next = last.map_or(1, |number| number + 1);
+        let (folder, open) = (folder.into(), None);
+        let mut ring = Self { folder, bytes_max, finished, open, next, continues, _lock: lock, locked };
         // The room may be smaller than that of the last run.
         ring.make_room(0);
         Ok(ring)
     }
 
     fn bytes(&self) -> u64 {
-        let open = self.open.as_ref().map_or(0, |part| part.frame_bytes + part.line_bytes);
-        self.finished.iter().map(|(_, bytes)| bytes).sum::<u64>() + open
+        let open = self.open.as_ref().map_or(0, OpenPart::bytes);
+        self.finished.iter().map(|part| part.bytes).sum::<u64>() + open
+    }
+
+    /// The link of the last line that is on the disk.
+    fn head(&self) -> Option<Link> {
+        self.open.as_ref().map(|part| part.synced.chain)
     }
 
     fn add(&mut self, entry: &Entry) -> io::Result<()> {
@@ -261,35 +330,44 @@ impl Ring {
         }
         let part = self.open.as_mut().expect("a part was begun");
         let frame = entry.decision.clone().placed(part.frame_bytes, length);
-        let mut line = serde_json::to_vec(&frame)?;
-        line.push(b'\n');
         // The image goes first: a line says that it is there.
         part.frames.write_all(&entry.file)?;
         part.frame_bytes += length;
-        part.decisions.write_all(&line)?;
-        part.line_bytes += line.len() as u64;
-        Ok(())
+        part.write_line(&serde_json::to_string(&frame)?)
     }
 
     fn begin(&mut self, settings: &Arc<RecordedSettings>) -> io::Result<()> {
         // Once closed, the part is not synced any more.
         self.sync()?;
         self.close();
-        let mut line = serde_json::to_vec(settings.as_ref())?;
-        line.push(b'\n');
-        self.make_room(line.len() as u64);
+        self.make_anew_if_removed()?;
+        let json = serde_json::to_string(&Opening { settings: settings.as_ref(), continues: self.continues })?;
+        self.make_room(json.len() as u64 + LINE_ROOM);
         let number = self.next;
+        // The number is used up also where this fails: the folder may be there.
         self.next += 1;
         let folder = part_folder(&self.folder, number);
         fs::create_dir(&folder)?;
-        let create = |name: &str| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
-        let (frames, mut decisions) = (create(FRAMES)?, create(DECISIONS)?);
-        decisions.write_all(&line)?;
+        let begun = begin_part(&folder, number, settings, &json);
+        if begun.is_err() {
+            // Without a whole first line it is no part, and nobody would count it.
+            let _ = fs::remove_dir_all(&folder);
+        }
+        self.open = Some(begun?);
         // Names outlast a power cut once their folders are synced: the files' in the part, then the part's.
         sync_folder(&folder)?;
-        sync_folder(&self.folder)?;
-        let (settings, line_bytes) = (Arc::clone(settings), line.len() as u64);
-        self.open = Some(OpenPart { number, settings, frames, decisions, frame_bytes: 0, line_bytes });
+        sync_folder(&self.folder)
+    }
+
+    /// Makes the folder anew, and locks it, if it was removed or another took its place.
+    fn make_anew_if_removed(&mut self) -> io::Result<()> {
+        if self.folder.metadata().is_ok_and(|found| identity(&found) == self.locked) {
+            return Ok(());
+        }
+        let anew = Self::open(&self.folder, self.bytes_max).map_err(io::Error::other)?;
+        // Numbers go on, so that a part of the removed folder and a later one are never mistaken for each other.
+        let (next, continues) = (self.next.max(anew.next), anew.continues.or(self.continues));
+        *self = Self { next, continues, ..anew };
         Ok(())
     }
 
@@ -298,32 +376,59 @@ impl Ring {
         if let Some(part) = self.open.take() {
             let size = |file: &File| file.metadata().map_or(0, |found| found.len());
             // As it is on the disk: a write that failed may have got half-way.
-            let written = size(&part.frames) + size(&part.decisions);
-            self.finished.push((part.number, written.max(part.frame_bytes + part.line_bytes)));
+            let written = size(&part.frames) + size(&part.decisions) + size(&part.heads);
+            self.finished.push(FinishedPart { number: part.number, bytes: written.max(part.bytes()) });
+            self.continues = Some(Continued { part: part.number, head: part.synced });
         }
     }
 
     /// Removes the oldest parts until `more` bytes fit; false if they do not with all finished parts gone.
     fn make_room(&mut self, more: u64) -> bool {
-        while !self.finished.is_empty() && self.bytes() + more > self.bytes_max {
-            let (number, _) = self.finished.remove(0);
+        while self.bytes() + more > self.bytes_max {
+            let Some(oldest) = self.finished.first() else { break };
             // The decisions go first: without them the images are no part of a recording.
-            let folder = part_folder(&self.folder, number);
+            let folder = part_folder(&self.folder, oldest.number);
             let _ = fs::remove_file(folder.join(DECISIONS));
-            let removed = fs::remove_dir_all(&folder);
-            if let Err(error) = removed.as_ref().map_err(io::Error::kind) {
-                log::warn!("cannot remove {}: {error}", folder.display());
-            }
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // It still takes its room: nothing is recorded until it can go.
+                    log::warn!("cannot remove {}: {error}", folder.display());
+                    break;
+                }
+                _ => self.finished.remove(0),
+            };
         }
         self.bytes() + more <= self.bytes_max
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let Some(part) = &self.open else { return Ok(()) };
-        part.frames.sync_data()?;
-        part.decisions.sync_data()
+        let Some(part) = &mut self.open else { return Ok(()) };
+        // Writing into a file that was removed, or whose folder was moved away, succeeds, and nobody finds it.
+        let path = part_folder(&self.folder, part.number).join(DECISIONS);
+        let there = path
+            .metadata()
+            .is_ok_and(|found| part.decisions.metadata().is_ok_and(|own| identity(&own) == identity(&found)));
+        if !there {
+            let what = format!("{} was removed while it was written", path.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, what));
+        }
+        part.sync()
     }
 }
 
-/// Room for a line (bytes).
+/// Makes a part's files in its folder, and writes its first line.
+fn begin_part(folder: &Path, number: u64, settings: &Arc<RecordedSettings>, opening: &str) -> io::Result<OpenPart> {
+    let create = |name: &str| OpenOptions::new().append(true).create_new(true).mode(0o600).open(folder.join(name));
+    // The heads before the decisions: a part with a line and without this file had its heads removed.
+    let (heads, frames, decisions) = (create(HEADS)?, create(FRAMES)?, create(DECISIONS)?);
+    let settings = Arc::clone(settings);
+    let (frame_bytes, line_bytes, head_bytes) = (0, 0, 0);
+    let (written, synced) = (Head::NONE, Head::NONE);
+    let mut part =
+        OpenPart { number, settings, frames, decisions, heads, frame_bytes, line_bytes, head_bytes, written, synced };
+    part.write_line(opening)?;
+    Ok(part)
+}
+
+/// Room for a line and its head (bytes).
 const LINE_ROOM: u64 = 4096;

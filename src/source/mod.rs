@@ -100,4 +100,9 @@ pub(crate) trait Source {
     /// # Errors
     /// There is none any more, or none in the time that `wait` allows.
     fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure>;
+
+    /// Pictures that are there already and wait to be taken (count).
+    fn waiting(&self) -> usize {
+        0
+    }
 }

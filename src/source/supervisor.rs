@@ -42,6 +42,7 @@ pub(crate) struct SourceStatus {
     state: Mutex<(SourceState, SystemTime)>,
     frames: AtomicU64,
     reopens: AtomicU64,
+    waiting: AtomicU64,
     bad_in_a_row: AtomicU32,
 }
 
@@ -51,6 +52,7 @@ impl Default for SourceStatus {
             state: Mutex::new((SourceState::Absent, SystemTime::now())),
             frames: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             bad_in_a_row: AtomicU32::new(0),
         }
     }
@@ -67,6 +69,8 @@ pub(crate) struct SourceHealth {
     pub frames: u64,
     /// Times it was opened again (count).
     pub reopens: u64,
+    /// Files of a watched folder that wait for their turn (count).
+    pub waiting: u64,
 }
 
 impl SourceStatus {
@@ -75,7 +79,8 @@ impl SourceStatus {
         let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // `Relaxed` throughout: the counters are for display, and no other memory is read on the strength of them.
         let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
-        SourceHealth { state, since, frames, reopens }
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        SourceHealth { state, since, frames, reopens, waiting }
     }
 
     /// Notes whether the last frame could be decoded: a source that sends only undecodable bytes is opened again.
@@ -137,6 +142,7 @@ pub(crate) fn supervise(
         }
         status.reopens.fetch_add(1, Ordering::Relaxed);
     }
+    status.waiting.store(0, Ordering::Relaxed);
     status.enter(SourceState::Absent);
 }
 
@@ -159,6 +165,7 @@ fn run(
             Ok(picture) => {
                 status.enter(SourceState::Streaming);
                 status.frames.fetch_add(1, Ordering::Relaxed);
+                status.waiting.store(source.waiting() as u64, Ordering::Relaxed);
                 deliver(picture);
             }
             Err(failure) => return failure,

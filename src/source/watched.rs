@@ -8,7 +8,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{Content, Picture, Source, SourceFailure, Wait};
 use crate::files::read_up_to;
-use crate::limits::IMAGE_BYTES_MAX;
+use crate::limits::{IMAGE_BYTES_MAX, WATCHED_FILES_MAX};
 use crate::listing::is_image_name;
 
 /// A watched folder. Only files that were closed after writing, or moved in, are read: they are whole.
@@ -68,6 +68,10 @@ impl Watched {
 impl Source for Watched {
     fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure> {
         loop {
+            // Also while files wait: the kernel notes 16,384 events and forgets the rest.
+            if self.ready.len() < WATCHED_FILES_MAX {
+                self.collect()?;
+            }
             while let Some(path) = self.ready.pop_front() {
                 match read_up_to(&path, IMAGE_BYTES_MAX) {
                     // One byte more than the limit is read at most, by which the decoder knows to refuse the file.
@@ -80,7 +84,10 @@ impl Source for Watched {
                 }
             }
             wait.readable(&self.inotify)?;
-            self.collect()?;
         }
+    }
+
+    fn waiting(&self) -> usize {
+        self.ready.len()
     }
 }

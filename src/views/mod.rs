@@ -102,9 +102,22 @@ pub fn make_views(
     digest: &[u8; 32],
     preprocessing: &Preprocessing,
     settings: &ViewSettings,
+    views: ArrayViewMut4<f32>,
+) {
+    make_views_from(0, image, digest, preprocessing, settings, views);
+}
+
+/// As [`make_views`], for the views from number `first` on.
+pub(crate) fn make_views_from(
+    first: usize,
+    image: &Pixels,
+    digest: &[u8; 32],
+    preprocessing: &Preprocessing,
+    settings: &ViewSettings,
     mut views: ArrayViewMut4<f32>,
 ) {
-    views.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(index, view)| {
+    views.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(place, view)| {
+        let index = first + place;
         if index == 0 {
             clean_view(image, preprocessing, view);
         } else {

@@ -85,7 +85,7 @@ impl Daemon {
         let log = bench.path("daemon.log");
         let mut command = bench.command(&["serve"]);
         command.args(arguments).env("RTPT_BUNDLE", tiny()).env("RTPT_SOCKET", &socket);
-        command.env("XDG_STATE_HOME", bench.path("state")).env("RUST_LOG", "info,rtpt_edge=debug").stdin(Stdio::null());
+        command.env("RUST_LOG", "info,rtpt_edge=debug").stdin(Stdio::null());
         command.stderr(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
         let child = change(&mut command).spawn().unwrap();
         Self { child, socket, log }

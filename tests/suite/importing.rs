@@ -417,6 +417,16 @@ fn configurations_of_other_models() {
 }
 
 #[test]
+fn images_of_an_impossible_size_are_refused_before_they_are_made() {
+    for side in [json!(1_u64 << 40), json!(0), json!(4)] {
+        assert_refused(&["the side of its images (pixels) is", "expected 8 to 1024"], |_, model| {
+            model.config("config.json", |config| config["vision_config"]["image_size"] = side.clone());
+            fs::remove_file(model.path("preprocessor_config.json")).unwrap();
+        });
+    }
+}
+
+#[test]
 fn tokenizers_that_do_not_fit() {
     assert_refused(&["the tokenizer is missing", "tokenizer.json, or vocab.json and merges.txt"], |_, model| {
         fs::remove_file(model.path("vocab.json")).unwrap();

@@ -2,6 +2,7 @@
 
 mod browser;
 mod daemon;
+mod faults;
 mod fuzzing;
 mod goldens;
 mod program;
@@ -22,6 +23,7 @@ mod doctor;
 mod documents;
 mod elsewhere;
 mod encoding;
+mod ending;
 mod episodes;
 mod evaluating;
 mod explaining;

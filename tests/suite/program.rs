@@ -88,6 +88,8 @@ impl Bench {
             .args(arguments)
             .current_dir(self.folder.path())
             .env("XDG_CACHE_HOME", self.path("memory"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env_remove("RTPT_TRUSTED_KEYS")
             .env_remove("RTPT_BUNDLE")
             .env_remove("RUST_LOG");
         command

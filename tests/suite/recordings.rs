@@ -120,9 +120,10 @@ fn labels_that_change_begin_a_new_part_and_are_replayed_each_with_its_own() {
     assert_eq!((run.code, &summary["same_bits"]), (0, &summary["frames"]), "{summary}");
 }
 
-/// Copies a part's files, each cut to a length.
+/// Copies a part's files, each cut to a length, with what it says of itself.
 fn cut(from: &Path, to: &Path, frames: usize, decisions: usize) {
     fs::create_dir_all(to).unwrap();
+    fs::copy(from.join("heads.jsonl"), to.join("heads.jsonl")).unwrap();
     for (name, length) in [("frames.bin", frames), ("decisions.jsonl", decisions)] {
         fs::write(to.join(name), &fs::read(from.join(name)).unwrap()[..length]).unwrap();
     }
@@ -183,7 +184,7 @@ fn a_recording_cut_off_anywhere_is_readable_up_to_there() {
     assert_eq!((opened.parts[0].frames.len(), opened.left_out.len()), (whole.frames.len() - 1, 1));
     fs::write(
         target.join("decisions.jsonl"),
-        lines.iter().map(|&byte| if byte == b'1' { b'7' } else { byte }).collect::<Vec<_>>(),
+        String::from_utf8(lines).unwrap().replacen("\"format\":2", "\"format\":7", 1),
     )
     .unwrap();
     assert!(Recording::open(target.parent().unwrap()).unwrap_err().to_string().contains("format 7"));
@@ -193,7 +194,8 @@ fn size(folder: &Path) -> u64 {
     let parts = fs::read_dir(folder).unwrap().map(|part| part.unwrap().path());
     parts
         .flat_map(|part| fs::read_dir(part).into_iter().flatten())
-        .map(|file| file.unwrap().metadata().unwrap().len())
+        // A file that goes meanwhile takes no room any more.
+        .map(|file| file.and_then(|file| file.metadata()).map_or(0, |found| found.len()))
         .sum()
 }
 
@@ -276,4 +278,151 @@ fn a_disk_that_cannot_be_written_costs_the_recording_alone() {
     let recording = Recording::open(&folder).unwrap();
     assert!(recording.parts[0].frames.iter().all(|frame| recording.parts[0].image(frame).is_ok()));
     assert!(!recording.parts[0].frames.is_empty());
+}
+
+/// The lines of a part's file.
+fn lines_of(part: &Path, name: &str) -> Vec<String> {
+    fs::read_to_string(part.join(name)).unwrap().lines().map(String::from).collect()
+}
+
+fn write_lines(part: &Path, name: &str, lines: &[String]) {
+    fs::write(part.join(name), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_replay_finds_lines_that_were_changed_left_out_moved_or_added() {
+    let bench = Bench::new();
+    let folder = record(&bench, 6, &[]);
+    let part = folder.join("part-00000001");
+    let (lines, heads) = (lines_of(&part, "decisions.jsonl"), lines_of(&part, "heads.jsonl"));
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert_eq!((run.code, &summary["altered"]), (0, &serde_json::json!([])), "{}", run.stderr);
+    let last: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert_eq!(summary["head"], last["chain"], "what a keeper of heads compares");
+    assert_eq!(serde_json::from_str::<Value>(heads.last().unwrap()).unwrap()["chain"], last["chain"]);
+
+    let frame: Value = serde_json::from_str(&lines[2]).unwrap();
+    let label = format!("\"label\":\"{}\"", frame["answer"]["label"].as_str().unwrap());
+    let edited = lines[2].replacen(&label, "\"label\":\"nobody\"", 1);
+    assert_ne!(edited, lines[2]);
+    let with = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut lines = lines.clone();
+        change(&mut lines);
+        lines
+    };
+    let cases: [(&str, Vec<String>, &str); 7] = [
+        ("edited", with(&|lines| lines[2] = edited.clone()), "at line 3"),
+        ("left out", with(&|lines| drop(lines.remove(2))), "at line 3"),
+        ("moved", with(&|lines| lines.swap(2, 3)), "first at line 3"),
+        ("twice", with(&|lines| lines.insert(3, lines[2].clone())), "at line 4"),
+        ("unsealed", with(&|lines| lines[2] = format!("{}}}", lines[2].split(",\"chain\"").next().unwrap())), "1 of"),
+        ("cut at the end", with(&|lines| drop(lines.pop())), "1 of"),
+        ("settings edited", with(&|lines| lines[0] = lines[0].replacen("\"views\":", "\"views\": ", 1)), "at line 1"),
+    ];
+    for (what, changed, message) in cases {
+        assert_ne!(changed, lines, "{what}");
+        write_lines(&part, "decisions.jsonl", &changed);
+        let (run, summary) = replay(&bench, &folder, &[]);
+        let told = summary["altered"][0].as_str().unwrap_or_else(|| panic!("{what}: {summary}"));
+        assert!(run.code == 1 && told.contains(message), "{what}: {told}");
+        assert!(run.stderr.contains("changed since it was recorded"), "{what}: {}", run.stderr);
+    }
+    write_lines(&part, "decisions.jsonl", &lines);
+    // What a part had on the disk is not forgotten with the file that says so.
+    fs::remove_file(part.join("heads.jsonl")).unwrap();
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert!(run.code == 1 && summary["altered"][0].as_str().unwrap().contains("heads.jsonl"), "{summary}");
+    // A power cut costs what was not forced to the disk, and that is no change.
+    write_lines(&part, "heads.jsonl", &heads[..1]);
+    let kept: Value = serde_json::from_str(&heads[0]).unwrap();
+    let mut cut = lines[..kept["lines"].as_u64().unwrap() as usize].join("\n") + "\n";
+    cut.push_str(&lines.last().unwrap()[..20]);
+    fs::write(part.join("decisions.jsonl"), cut).unwrap();
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert_eq!((run.code, &summary["altered"]), (0, &serde_json::json!([])), "{}", run.stderr);
+    assert_eq!(summary["left_out"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_replay_finds_a_part_that_is_missing_and_one_that_was_cut() {
+    let bench = Bench::new();
+    let (mut daemon, folder) = recorded(&bench, &[]);
+    for labels in ["watch\nred\n", "watch\numbrella\n"] {
+        let before = committed(&daemon);
+        until("frames are on the disk", || (committed(&daemon) >= before + 4).then_some(()));
+        assert_eq!(daemon.send("PUT", "/v1/labels", &[], labels.as_bytes()).status, 200);
+    }
+    let before = committed(&daemon);
+    until("frames are on the disk", || (committed(&daemon) >= before + 4).then_some(()));
+    let head = daemon.status()["recording"]["head"].clone();
+    assert_eq!(head.as_str().unwrap().len(), 64);
+    assert_eq!(daemon.terminate(), Some(0));
+    // The next run of the daemon continues where this one ended.
+    let mut daemon = recorded(&bench, &[]).0;
+    until("frames are on the disk", || (committed(&daemon) >= 1).then_some(()));
+    assert_eq!(daemon.terminate(), Some(0));
+    let parts: Vec<PathBuf> = (1..=4).map(|number| folder.join(format!("part-{number:08}"))).collect();
+    assert!(lines_of(&parts[2], "decisions.jsonl").iter().any(|line| line.contains(head.as_str().unwrap())));
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert_eq!((run.code, &summary["altered"]), (0, &serde_json::json!([])), "{}", run.stderr);
+
+    // Lines and heads are cut alike; the next part knows better.
+    let (lines, heads) = (lines_of(&parts[2], "decisions.jsonl"), lines_of(&parts[2], "heads.jsonl"));
+    write_lines(&parts[2], "decisions.jsonl", &lines[..2]);
+    write_lines(&parts[2], "heads.jsonl", &[]);
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert!(run.code == 1 && summary["altered"][0].as_str().unwrap().contains("continues part 3"), "{summary}");
+    write_lines(&parts[2], "decisions.jsonl", &lines);
+    write_lines(&parts[2], "heads.jsonl", &heads);
+    // The oldest part makes room as days go by.
+    fs::remove_dir_all(&parts[0]).unwrap();
+    assert_eq!(replay(&bench, &folder, &[]).0.code, 0);
+    fs::remove_dir_all(&parts[2]).unwrap();
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert!(run.code == 1 && summary["altered"][0].as_str().unwrap().contains("parts are missing"), "{summary}");
+}
+
+#[test]
+fn a_recording_of_the_version_without_a_chain_is_replayed() {
+    let bench = Bench::new();
+    let folder = record(&bench, 3, &[]);
+    let part = folder.join("part-00000001");
+    let old: Vec<String> = lines_of(&part, "decisions.jsonl")
+        .iter()
+        .map(|line| {
+            format!("{}}}", line.split(",\"chain\"").next().unwrap()).replacen("\"format\":2", "\"format\":1", 1)
+        })
+        .collect();
+    write_lines(&part, "decisions.jsonl", &old);
+    fs::remove_file(part.join("heads.jsonl")).unwrap();
+    let (run, summary) = replay(&bench, &folder, &[]);
+    assert_eq!((run.code, &summary["same_bits"], &summary["head"]), (0, &summary["frames"], &Value::Null), "{summary}");
+}
+
+#[test]
+fn a_folder_that_is_removed_or_moved_away_is_made_anew() {
+    let bench = Bench::new();
+    let (mut daemon, folder) = recorded(&bench, &[]);
+    for step in 0..2 {
+        let before = committed(&daemon);
+        until("frames are on the disk", || (committed(&daemon) >= before + 3).then_some(()));
+        match step {
+            0 => fs::remove_dir_all(&folder).unwrap(),
+            _ => fs::rename(&folder, bench.path("moved")).unwrap(),
+        }
+        let before = committed(&daemon);
+        until("it is recorded again", || {
+            (folder.exists() && committed(&daemon) >= before + 3 && daemon.status()["recording"]["problem"].is_null())
+                .then_some(())
+        });
+    }
+    let missed = daemon.status()["recording"]["missed"].as_u64().unwrap();
+    assert!(missed > 0, "what went with the folder is counted");
+    assert_eq!(daemon.terminate(), Some(0));
+    assert!(daemon.log().contains("was removed while it was written"), "{}", daemon.log());
+    for folder in [&folder, &bench.path("moved")] {
+        let (run, summary) = replay(&bench, folder, &[]);
+        assert_eq!((run.code, &summary["same_bits"]), (0, &summary["frames"]), "{}", run.stderr);
+        assert!(summary["frames"].as_u64().unwrap() >= 3);
+    }
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Events, LONG, exchange, free_port, read_reply, tcp, until};
+use crate::daemon::{Daemon, Events, LONG, Reply, exchange, free_port, read_reply, tcp, until};
 use crate::program::{Bench, demo, image_bytes};
 
 /// A record without what may differ from time to time.
@@ -398,19 +398,6 @@ fn what_runs_is_finished_before_the_end() {
 }
 
 #[test]
-fn a_client_that_never_ends_does_not_keep_the_daemon() {
-    let bench = Bench::new();
-    let mut daemon = Daemon::start(&bench, &[]);
-    let mut stream = UnixStream::connect(&daemon.socket).unwrap();
-    stream.write_all(b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx").unwrap();
-    until("the request has arrived", || (daemon.metric("rtpt_connections") >= 2.0).then_some(()));
-    let began = Instant::now();
-    assert_eq!(daemon.terminate(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert!(daemon.log().contains("cut off"), "{}", daemon.log());
-}
-
-#[test]
 fn a_damaged_bundle_ends_the_start_and_spoils_no_reload() {
     let bench = Bench::new();
     let bundle = bench.bundle();
@@ -628,4 +615,63 @@ fn without_a_frame_there_is_none() {
         daemon.get(path).refused(404, "no_frame");
     }
     assert_eq!(daemon.get("/v1/history").json(), json!([]));
+}
+
+#[test]
+fn a_bundle_whose_disk_is_mounted_later_is_waited_for() {
+    let bench = Bench::new();
+    let late = bench.path("mounted");
+    fs::create_dir(&late).unwrap();
+    let daemon = Daemon::launch(&bench, &["--bundle-wait", "50"], |command| command.env("RTPT_BUNDLE", &late));
+    until("it says that it waits", || daemon.log().contains("waiting for it, 50 s at most").then_some(()));
+    daemon.get("/v1/latest").refused(404, "no_frame");
+    daemon.get("/readyz").refused(503, "not_ready");
+    let whole = bench.bundle();
+    for entry in fs::read_dir(whole.folder()).unwrap() {
+        let path = entry.unwrap().path();
+        // The manifest last, as a mount shows all of its files at once.
+        if !path.ends_with("manifest.json") {
+            fs::copy(&path, late.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    fs::copy(std::path::Path::new(whole.folder()).join("manifest.json"), late.join("manifest.json")).unwrap();
+    daemon.wait_until_ready();
+    assert_eq!(daemon.log().matches("waiting for it").count(), 1, "it says so once: {}", daemon.log());
+    // A wrong name is told at once by whoever does not ask to wait, and after the wait by others.
+    let nowhere = bench.path("nowhere");
+    let socket = bench.path("other.sock");
+    for wait in ["0", "1"] {
+        let flags = ["serve", "--socket", socket.to_str().unwrap(), "--bundle-wait", wait];
+        bench
+            .rtpt(&[&flags[..], &["--bundle", nowhere.to_str().unwrap()]].concat())
+            .fails_with(3, &["is not a bundle"]);
+    }
+}
+
+#[test]
+fn labels_past_the_bound_are_refused_over_http() {
+    let bench = Bench::new();
+    let daemon = Daemon::start(&bench, &[]);
+    let list: String = (0..10_001).map(|number| format!("watch {number}\n")).collect();
+    let reply = daemon.send("PUT", "/v1/labels", &["content-type: text/plain"], list.as_bytes());
+    reply.refused(413, "too_many_labels");
+    assert!(reply.text().contains("10001") && reply.text().contains("at most 10000"), "{}", reply.text());
+}
+
+#[test]
+fn a_picture_of_views_is_drawn_once_for_whoever_asks() {
+    let bench = Bench::new();
+    bench.write("photos/rgb.png", &image_bytes("rgb.png"));
+    let source = format!("{}?every=3600", bench.path("photos").display());
+    let daemon = Daemon::start(&bench, &["--source", &source, "--views", "20"]);
+    until("a frame was classified", || daemon.try_get("/v1/latest").filter(|reply| reply.status == 200));
+    let sheets: Vec<Reply> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..12).map(|_| scope.spawn(|| daemon.get("/v1/views.jpg"))).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    assert!(sheets.iter().all(|sheet| sheet.status == 200 && sheet.body == sheets[0].body));
+    assert_eq!(sheets[0].header("etag"), sheets[11].header("etag"));
+    // Twenty views, eight in a row of 96 pixels each.
+    let picture = image::load_from_memory(&sheets[0].body).unwrap();
+    assert_eq!((picture.width(), picture.height()), (768, 288));
 }

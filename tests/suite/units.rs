@@ -11,7 +11,7 @@ use crate::program::Bench;
 fn the_sample_configuration_has_every_setting_and_is_taken() {
     let sample = fs::read_to_string(root().join("cross/rtpt.toml")).unwrap();
     let setting = |line: &str| {
-        let (key, value) = line.strip_prefix("# ")?.split_once(" = ")?;
+        let (key, value) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
         key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-').then(|| (key.to_string(), value.to_string()))
     };
     let settings: Vec<(String, String)> = sample.lines().filter_map(setting).collect();
@@ -32,8 +32,16 @@ fn the_sample_configuration_has_every_setting_and_is_taken() {
         let (socket, token) = (bench.path("s"), bench.write("token", b"0123456789abcdef"));
         let mut command = bench.command(&["serve", "--config", &config, "--bundle", "/nowhere"]);
         command.args(["--socket", socket.to_str().unwrap(), "--state", bench.path("state").to_str().unwrap()]);
+        // Files that are not here, and a wait that would last.
         if key == "token-file" {
             command.args(["--token-file", &token]);
+        }
+        if key == "trusted-keys" {
+            bench.write("keys/maker.pub", b"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\n");
+            command.arg("--trusted-keys").arg(bench.path("keys"));
+        }
+        if key == "bundle-wait" {
+            command.args(["--bundle-wait", "0"]);
         }
         let output = command.env("RTPT_SOCKET", &socket).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);

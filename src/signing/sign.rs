@@ -1,0 +1,105 @@
+//! Making keys and signatures: what is done on the maker's computer.
+
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use minisign::{KeyPair, SecretKey, SecretKeyBox};
+
+use super::{MANIFEST, SIGNATURE, SignedFacts, SigningError};
+use crate::bundle::Bundle;
+use crate::error::Result;
+use crate::files::{Durability, FileError, Readers, read_up_to, write_file, write_file_as};
+use crate::limits::{MANIFEST_BYTES_MAX, SIGNATURE_BYTES_MAX};
+
+/// The two files of a pair of keys.
+pub(crate) struct KeyPairFiles {
+    /// `NAME.key`, which its owner alone may read.
+    pub secret: PathBuf,
+    /// `NAME.pub`.
+    pub public: PathBuf,
+}
+
+/// Makes a pair of keys in the files `NAME.key` and `NAME.pub`; the secret one is encrypted if a password is given.
+///
+/// # Errors
+/// A file is there already or cannot be written, or the system has no random numbers.
+pub(crate) fn make_keys(name: &Path, password: Option<String>) -> Result<KeyPairFiles> {
+    let with = |end: &str| {
+        let mut path = name.as_os_str().to_owned();
+        path.push(end);
+        PathBuf::from(path)
+    };
+    let files = KeyPairFiles { secret: with(".key"), public: with(".pub") };
+    for path in [&files.secret, &files.public] {
+        // A key that is written over is lost, with all that it has signed.
+        if path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists { path: path.clone() }.into());
+        }
+    }
+    let failed =
+        |error: minisign::PError| SigningError::SecretKey { path: files.secret.clone(), problem: error.to_string() };
+    let pair = match password {
+        Some(password) => KeyPair::generate_encrypted_keypair(Some(password)),
+        None => KeyPair::generate_unencrypted_keypair(),
+    };
+    let KeyPair { pk, sk } = pair.map_err(failed)?;
+    let secret = sk.to_box(Some("secret key for bundles of rtpt; keep it to yourself")).map_err(failed)?.into_string();
+    write_file_as(&files.secret, secret.as_bytes(), Readers::Owner, Durability::Synced)?;
+    write_file(&files.public, pk.to_box().map_err(failed)?.into_string().as_bytes())?;
+    Ok(files)
+}
+
+/// Signs the bundle in a folder, which is verified before; `password` is asked for the password of a key that is encrypted.
+///
+/// # Errors
+/// The bundle cannot be opened, its name cannot stand in a comment, the key cannot be used, or the signature cannot be written.
+pub(crate) fn sign_bundle(
+    folder: &Path,
+    key: &Path,
+    version: u64,
+    expires: Option<Date>,
+    password: impl FnOnce() -> io::Result<String>,
+) -> Result<SignedFacts> {
+    let bundle = Bundle::open(folder)?;
+    let name = bundle.manifest.name.clone();
+    let path = folder.join(MANIFEST);
+    let bytes =
+        read_up_to(&path, MANIFEST_BYTES_MAX).map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
+    if bundle.digest != blake3::hash(&bytes) {
+        return Err(SigningError::Changed { path }.into());
+    }
+    let facts = SignedFacts { name, version, expires, key: String::new() };
+    let comment = facts.comment();
+    // A name with white space would be read as more fields.
+    if SignedFacts::parse(&comment, String::new()).as_ref() != Some(&facts) {
+        return Err(SigningError::Comment { path: folder.join(SIGNATURE), found: comment }.into());
+    }
+    let key = secret_key(key, password)?;
+    let failed = |error: minisign::PError| SigningError::SecretKey { path: folder.into(), problem: error.to_string() };
+    let untrusted = format!("signature of the rtpt bundle {}", facts.name);
+    let signature =
+        minisign::sign(None, &key, Cursor::new(&bytes), Some(&comment), Some(&untrusted)).map_err(failed)?;
+    write_file(&folder.join(SIGNATURE), signature.into_string().as_bytes())?;
+    Ok(facts)
+}
+
+fn secret_key(path: &Path, password: impl FnOnce() -> io::Result<String>) -> Result<SecretKey> {
+    let unreadable = |source| FileError::Unreadable { path: path.into(), source };
+    let text = read_up_to(path, SIGNATURE_BYTES_MAX).map_err(unreadable)?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let problem = |problem: String| SigningError::SecretKey { path: path.into(), problem };
+    let no_key = |error: minisign::PError| {
+        problem(format!("{error}; expected the file NAME.key of a pair of keys, or minisign's"))
+    };
+    let open = || SecretKeyBox::from_string(&text).map_err(no_key);
+    // Which of the two it is, the library says only by an error.
+    match open()?.into_unencrypted_secret_key() {
+        Ok(key) => Ok(key),
+        Err(_) => {
+            let password = password().map_err(|error| problem(format!("no password: {error}")))?;
+            let wrong = |error: minisign::PError| problem(format!("{error}; is the password right?"));
+            Ok(open()?.into_secret_key(Some(password)).map_err(wrong)?)
+        }
+    }
+}
