@@ -1,7 +1,7 @@
 //! The flags that decide how an image is classified; the same for every command that classifies.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, locate_bundle};
@@ -14,7 +14,7 @@ use crate::labels::{Labels, read_labels};
 use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
 use crate::method::{Method, MethodSettings};
 use crate::setting::SettingError;
-use crate::signing::{TrustedKeys, open_bundle};
+use crate::signing::{Opened, TrustedKeys, open_bundle};
 use crate::text::Prompt;
 use crate::views::{Augment, DamagedImages};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -59,7 +59,13 @@ impl TrustArgument {
 impl BundleArgument {
     /// Finds and opens the bundle.
     pub(crate) fn open(&self) -> Result<Bundle> {
-        Ok(open_bundle(&locate_bundle(self.bundle.as_deref())?, self.trust.keys()?.as_ref())?.bundle)
+        Ok(self.open_signed(None)?.bundle)
+    }
+
+    /// Finds and opens the bundle, and what its signature says; the one in `slot`, if that is given.
+    pub(crate) fn open_signed(&self, slot: Option<&Path>) -> Result<Opened> {
+        let folder = slot.map_or_else(|| locate_bundle(self.bundle.as_deref()), |slot| Ok(slot.into()))?;
+        open_bundle(&folder, self.trust.keys()?.as_ref())
     }
 }
 
