@@ -10,8 +10,8 @@ EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench fuzz soak cross-aarch64 cross-armv7 cross-minimal \
-    test-aarch64 test-aarch64-smoke test-armv7 test-cross package-arm64 package-armhf packages test-packages sbom-tool bench-instructions
+.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs deny bench fuzz soak cross-aarch64 cross-armv7 cross-minimal \
+    test-aarch64 test-aarch64-smoke test-armv7 test-cross package-arm64 package-armhf packages test-packages package-tools bench-instructions
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -51,6 +51,9 @@ clippy: needs ## Lint, warnings are errors; also without the features that a min
 
 docs: needs ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: needs ## Hold the dependencies to known sources and licences; installs cargo-deny into target/tools
+	tests/deny.sh
 
 SECONDS ?= 60
 fuzz: needs ## Fuzz every reader of foreign bytes, each for SECONDS; needs a C++ compiler, the first build takes ten minutes
@@ -104,8 +107,9 @@ test-packages: packages ## Install the packages in emulated Debians with glibc 2
 	cross/test-package.sh arm64 $(PACKAGES)/arm64
 	cross/test-package.sh armhf $(PACKAGES)/armhf
 
-sbom-tool: needs ## Install cargo-cyclonedx, which lists the components of a package, into target/tools
+package-tools: needs ## Install cargo-cyclonedx and cargo-auditable, which list a package's components, into target/tools
 	$(CARGO) install --locked --root $(or $(CARGO_TARGET_DIR),target)/tools --version 0.5.9 cargo-cyclonedx
+	$(CARGO) install --locked --root $(or $(CARGO_TARGET_DIR),target)/tools --version 0.7.7 cargo-auditable
 
 bench-instructions: needs ## Count the ARM instructions of one encode, against onnxruntime (results are in benches/results)
 	cross/instructions/measure.sh

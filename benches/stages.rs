@@ -13,7 +13,7 @@ use rtpt_edge::internal::method::{Material, needs_text_tower, prepare};
 use rtpt_edge::internal::reliability::{ReliabilitySettings, reliability_weights};
 use rtpt_edge::internal::report::png_bytes;
 use rtpt_edge::internal::rows::unit_rows;
-use rtpt_edge::internal::views::{Augment, ViewSettings, decode, make_views};
+use rtpt_edge::internal::views::{Augment, ViewSettings, decode, is_whole_jpeg, make_views};
 use rtpt_edge::{Method, MethodSettings};
 
 const VIEWS: usize = 64;
@@ -35,6 +35,10 @@ fn demo_stages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("demo");
     group.sample_size(20);
     group.bench_function("decode", |b| b.iter(|| decode(black_box(&file)).expect("a whole image")));
+    let photo = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo/photos/llama.jpg"))
+        .expect("it is in the repository");
+    group.bench_function("decode/jpeg", |b| b.iter(|| decode(black_box(&photo)).expect("a whole image")));
+    group.bench_function("decode/jpeg, the check alone", |b| b.iter(|| assert!(is_whole_jpeg(black_box(&photo)))));
     for (name, augment) in [("views/crop", Augment::Crop), ("views/augmix", Augment::Augmix)] {
         let settings = ViewSettings { count: VIEWS, augment, seed: 0 };
         group.bench_function(name, |b| {

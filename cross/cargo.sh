@@ -60,4 +60,11 @@ if [ "${command[0]}" = nextest ]; then
     command+=("$1")
     shift
 fi
-exec cargo "${command[@]}" --locked --target "$triple" "${options[@]}" "$@"
+# What is shipped has the list of its dependencies in it, where cargo-auditable is installed (make package-tools).
+auditable=()
+tools=$(realpath -m "$CARGO_TARGET_DIR/../tools/bin")
+if [ "${command[0]}" = build ] && [ -x "$tools/cargo-auditable" ]; then
+    export PATH=$tools:$PATH
+    auditable=(auditable)
+fi
+exec cargo "${auditable[@]}" "${command[@]}" --locked --target "$triple" "${options[@]}" "$@"

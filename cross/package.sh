@@ -80,7 +80,7 @@ if PATH=$tools:$PATH cargo cyclonedx --version >/dev/null 2>&1; then
     sed "s,file://$PWD,file:///rtpt-edge,g" rtpt-sbom.json >"$documents/sbom.cdx.json"
     cp "$documents/sbom.cdx.json" "$out/rtpt-$version-linux-$architecture.cdx.json"
 else
-    echo "package: no list of components, since cargo-cyclonedx is missing; run: make sbom-tool" >&2
+    echo "package: no list of components, since cargo-cyclonedx is missing; run: make package-tools" >&2
 fi
 
 tarball=rtpt-$version-linux-$architecture

@@ -6,6 +6,7 @@ Run with models/.venv: `models/.venv/bin/python fuzz/make_seeds.py`. It writes f
 import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,34 @@ def recording() -> None:
     seed("recording", "chained", "".join(sealed).encode() + b"\0" + heads.encode() + b"\0" + pixels)
 
 
+def updates() -> None:
+    def archive(name: str, size: int = 3, kind: bytes = tarfile.REGTYPE) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = size, kind, "../x"
+            tar.addfile(info, io.BytesIO(b"abc"[:size]))
+        return buffer.getvalue()[:2048]
+
+    seed("archive", "file", archive("bundle/manifest.json"))
+    seed("archive", "escaping", archive("../../x"))
+    seed("archive", "link", archive("x", 0, tarfile.SYMTYPE))
+    # A frame of Zstandard with one raw block (RFC 8878).
+    block = archive("manifest.json")
+    header = (len(block) << 3 | 1).to_bytes(3, "little")
+    seed("archive", "zstd", b"\x28\xb5\x2f\xfd\x60" + (len(block) - 256).to_bytes(2, "little") + header + block)
+    # The example of minisign's documentation, of the key in the target, over another text.
+    signed = ("untrusted comment: signature from minisign secret key\n"
+              "RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/"
+              "z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n"
+              "trusted comment: rtpt name=x version=1\n"
+              "y/rUw2y8/hOUYjZU71eHp/Wo1KZ40fGy2VJEDl34XMJM+TX48Ss/17u3IvIfbVR1FkZZSNCisQbuQY+bHwhEBg==\n")
+    seed("signature", "minisign", signed)
+    state = {"format": 1, "active": "b", "trial": {"before": "a", "since_unix_ms": 1, "starts": 3},
+             "given_up": {"slot": "a", "why": "it was slow", "unix_ms": 1}}
+    seed("slots_state", "trial", json.dumps(state))
+
+
 def main() -> None:
     shutil.rmtree(SEEDS, ignore_errors=True)
     images()
@@ -171,6 +200,7 @@ def main() -> None:
     models()
     texts()
     recording()
+    updates()
     print(sum(path.stat().st_size for path in SEEDS.rglob("*") if path.is_file()), "bytes")
 
 

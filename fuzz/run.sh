@@ -23,12 +23,10 @@ readers=$target/$triple/release/readers
 
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=($(ls fuzz/seeds))
-failed=0
-for name in "${names[@]}"; do
-    corpus=$target/corpus/$name found=$target/found/$name log=$target/$name.log
+fuzz() {
+    local name=$1 status=0 scratch corpus=$target/corpus/$1 found=$target/found/$1 log=$target/$1.log
     mkdir -p "$corpus" "$found"
     scratch=$(mktemp -d)
-    status=0
     RTPT_FUZZ_TARGET=$name TMPDIR=$scratch "$readers" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
         -malloc_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$found/" "$corpus" "fuzz/seeds/$name" \
         >"$log" 2>&1 || status=$?
@@ -39,7 +37,21 @@ for name in "${names[@]}"; do
     if [ "$status" -ne 0 ]; then
         tail -25 "$log"
         echo "$name: broken (status $status); the input is in $found, the log is $log" >&2
-        failed=1
+        return 1
     fi
+}
+# As many at once as there are cores.
+failed=0 running=0
+for name in "${names[@]}"; do
+    if [ "$running" -ge "$(nproc)" ]; then
+        wait -n || failed=1
+        running=$((running - 1))
+    fi
+    fuzz "$name" &
+    running=$((running + 1))
+done
+while [ "$running" -gt 0 ]; do
+    wait -n || failed=1
+    running=$((running - 1))
 done
 exit "$failed"

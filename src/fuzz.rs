@@ -26,6 +26,8 @@ use crate::label_set::{load_remembered, save_remembered};
 use crate::labels::parse_labels;
 use crate::limits::{HEAD_HARD_MAX, IMAGE_PIXELS_MAX};
 use crate::recording::Recording;
+use crate::signing::{TrustedKeys, check_signature};
+use crate::slots::{Slots, unpack};
 use crate::source::{CameraFormat, JpegSplitter, Layout, SourceSpec};
 use crate::text::{Tokenizer, WeightsFile, template_tokens};
 use crate::views::{Augment, DamagedImages, Decoded, ViewSettings, decode_as};
@@ -49,7 +51,8 @@ const fn containing(name: &'static str, run: fn(&[u8], &Path)) -> Target {
 }
 
 /// All readers.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 22] = [
+    target("archive", archive),
     target("config", config),
     target("data_set", data_set),
     target("decode", decode_image),
@@ -64,12 +67,42 @@ pub const TARGETS: [Target; 19] = [
     containing("onnx_load", onnx_load),
     target("open_clip_config", open_clip_config),
     target("recording", recording),
+    target("signature", signature),
+    target("slots_state", slots_state),
     target("source_spec", source_spec),
     target("tensor_file", tensor_file),
     containing("tokenizer", tokenizer),
     target("v4l2_frame", v4l2_frame),
     target("weights_file", weights_file),
 ];
+
+/// An archive of a bundle: whatever it says, nothing is outside of the folder.
+fn archive(bytes: &[u8], folder: &Path) {
+    let (inner, path) = (folder.join("outer/inner"), folder.join("archive"));
+    fs::create_dir_all(&inner).expect("the folder is the target's own");
+    fs::write(&path, bytes).expect("the folder is the target's own");
+    let _ = unpack(&path, &inner);
+    let names = |folder: &Path| fs::read_dir(folder).expect("it was just made").count();
+    assert_eq!((names(folder), names(&folder.join("outer"))), (2, 1), "something is outside of the folder");
+}
+
+/// A signature over some bytes, by a key that is trusted.
+fn signature(bytes: &[u8], folder: &Path) {
+    written(folder, "maker.pub", b"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3");
+    let keys = TrustedKeys::in_folder(folder).expect("there is a key");
+    assert!(check_signature(Path::new("signature"), bytes, b"test", &keys).is_err(), "nobody has the secret key");
+    // The bytes as a key.
+    written(folder, "maker.pub", bytes);
+    let _ = TrustedKeys::in_folder(folder);
+}
+
+fn slots_state(bytes: &[u8], folder: &Path) {
+    written(folder, "state.json", bytes);
+    let slots = Slots::in_folder(folder).expect("it is a folder");
+    let _ = slots.state();
+    let _ = slots.count_start(1);
+    let _ = slots.go_back("of the fuzzer", 1);
+}
 
 fn config(bytes: &[u8], folder: &Path) {
     let path = written(folder, "rtpt.toml", bytes);

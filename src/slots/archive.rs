@@ -24,7 +24,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// # Errors
 /// It is no archive or damaged; an entry is a link or a device, leads out of the folder, or is there twice; there are too many, or they are too
 /// large; or a file cannot be written.
-pub(super) fn unpack(path: &Path, target: &Path) -> Result<()> {
+pub(crate) fn unpack(path: &Path, target: &Path) -> Result<()> {
     let unreadable = |source| FileError::Unreadable { path: path.into(), source };
     let mut file = open_regular(path).map_err(unreadable)?;
     let mut magic = Vec::new();

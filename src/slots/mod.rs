@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use archive::pack;
+pub(crate) use archive::{pack, unpack};
 pub(crate) use error::SlotsError;
 pub(crate) use install::Installed;
 

@@ -94,6 +94,11 @@ pub struct Preprocessing {
     pub std: [f32; 3],
 }
 
+/// True if the data of a JPEG file has no damage that can be seen; as decoding checks it before it makes pixels.
+pub fn is_whole_jpeg(bytes: &[u8]) -> bool {
+    jpeg_scans::check_jpeg(bytes).is_ok()
+}
+
 /// Fills `views` `[V, 3, R, R]` from an image and the BLAKE3 digest of its file's bytes.
 ///
 /// Runs on the current rayon pool, a view at a time.

@@ -205,3 +205,55 @@ fn a_full_queue_and_too_many_connections_are_refused_for_now() {
         (&start == b"HTTP/1.1 200").then_some(())
     });
 }
+
+/// The times of some answers over the socket (milliseconds), the shortest first.
+fn times(daemon: &Daemon, image: &[u8], count: usize) -> Vec<f64> {
+    let mut times: Vec<f64> = (0..count)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(daemon.classify(image, "?views=8").status, 200);
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+#[test]
+#[ignore = "it measures: cargo test --test suite -- --ignored --nocapture hostile::figures"]
+fn figures_of_a_flood() {
+    let bench = Bench::new();
+    let port = free_port();
+    let token = bench.write("token", b"0123456789abcdef");
+    let daemon = Daemon::launch(
+        &bench,
+        &["--listen", &format!("127.0.0.1:{port}"), "--token-file", &token, "--cache", "off"],
+        |command| command.env("RTPT_BUNDLE", crate::program::demo()).env("RUST_LOG", "warn"),
+    );
+    daemon.wait_until_ready();
+    let image = std::fs::read(crate::program::demo().join("../photos/llama.jpg")).unwrap();
+    times(&daemon, &image, 20);
+    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
+    // By turns, since the machine has other work as well.
+    for _ in 0..5 {
+        quiet.extend(times(&daemon, &image, 100));
+        let _idle: Vec<TcpStream> = (0..1000).map(|_| tcp(port)).collect();
+        let _slow: Vec<TcpStream> = (0..200)
+            .map(|_| {
+                let mut stream = tcp(port);
+                let head = "POST /v1/classify HTTP/1.1\r\nhost: x\r\nauthorization: Bearer 0123456789abcdef\r\ncontent-length: 60000000\r\n\r\nabc";
+                let _ = stream.write_all(head.as_bytes());
+                stream
+            })
+            .collect();
+        flooded.extend(times(&daemon, &image, 100));
+    }
+    let quantile = |times: &mut Vec<f64>, share: f64| {
+        times.sort_by(f64::total_cmp);
+        times[((times.len() - 1) as f64 * share).round() as usize]
+    };
+    for share in [0.5, 0.9, 0.99] {
+        let (one, other) = (quantile(&mut quiet, share), quantile(&mut flooded, share));
+        println!("p{:.0}: quiet {one:.2} ms, flooded {other:.2} ms, ratio {:.2}", share * 100.0, other / one);
+    }
+}

@@ -445,3 +445,42 @@ fn an_installation_that_is_killed_anywhere_leaves_a_good_slot() {
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
 }
+
+#[test]
+fn a_confirmation_or_a_way_back_that_is_killed_is_made_or_not() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let faults = Faults::new(&bench);
+    let slots = device.slots.to_str().unwrap().to_string();
+    let run = |words: &[&str]| {
+        let run = bench.rtpt(&[&["bundle"], words, &["--slots", &slots]].concat());
+        assert_eq!(run.code, 0, "{words:?}: {}", run.stderr);
+    };
+    run(&["install", newer(&bench, "one").to_str().unwrap()]);
+    run(&["confirm"]);
+    let next = newer(&bench, "next");
+    for word in ["confirm", "rollback"] {
+        for (call, part) in
+            [("open", ".state.json"), ("write", ".state.json"), ("fsync", ".state.json"), ("rename", "state.json")]
+        {
+            run(&["install", next.to_str().unwrap()]);
+            faults.block(call, part);
+            let mut command = bench.command(&["bundle", word, "--slots", &slots]);
+            faults.preload(&mut command);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            thread::sleep(Duration::from_millis(400));
+            assert!(child.try_wait().unwrap().is_none(), "{word} {call}: it blocks there");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            faults.mend(call);
+            // It was not made: everything is as before, and it can be asked for again.
+            assert!(device.state()["active"] == "b" && device.state()["trial"]["before"] == "a", "{word} {call}");
+            run(&[word]);
+            assert_eq!(device.state()["active"], if word == "confirm" { "b" } else { "a" }, "{word} {call}");
+            if word == "confirm" {
+                run(&["rollback"]);
+            }
+            assert_eq!(device.state()["active"], "a");
+        }
+    }
+}

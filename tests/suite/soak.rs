@@ -67,6 +67,15 @@ struct Soak<'a> {
     refused: AtomicU64,
 }
 
+/// Ends all threads when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 #[ignore = "it takes the hours in RTPT_SOAK_HOURS"]
 fn hours_of_use_with_everything_that_goes_wrong() {
@@ -107,10 +116,10 @@ fn hours_of_use_with_everything_that_goes_wrong() {
         scope.spawn(move || soak.strangers());
         scope.spawn(move || soak.frames());
         scope.spawn(move || soak.changes());
+        // Also where this panics: a scope waits for its threads.
+        let _over = Over(&soak.over);
         // The first part has ends of every kind in it; what is left is one process, in which growth can be seen.
-        let samples = soak.ends(seconds * 0.1).and_then(|()| soak.sample(seconds * 0.9));
-        soak.over.store(true, Ordering::Relaxed);
-        samples
+        soak.ends(seconds * 0.1).and_then(|()| soak.sample(seconds * 0.9))
     });
     let samples = samples.unwrap_or_else(|problem| panic!("{problem}\n{}", soak.daemon.lock().unwrap().log()));
     let report = judge(&samples, hours, soak.answered.load(Ordering::Relaxed), soak.refused.load(Ordering::Relaxed));
@@ -284,7 +293,10 @@ impl Soak<'_> {
                 6 => self.with_fault("fsync", Errno::EIO, "/recording/"),
                 7 => self.with_fault("open", Errno::EROFS, "/part-"),
                 8 => self.with_fault("accept", Errno::EMFILE, "any"),
-                9 => drop(fs::remove_dir_all(self.bench.path("recording"))),
+                9 => {
+                    let _running = self.daemon.lock().unwrap();
+                    let _ = fs::remove_dir_all(self.bench.path("recording"));
+                }
                 10 => self.cut_bundle(),
                 11 => self.jump_clock(),
                 _ => drop(self.ask("POST", "/v1/reload", b"")),
@@ -293,6 +305,8 @@ impl Soak<'_> {
     }
 
     fn with_fault(&self, call: &str, error: Errno, part: &str) {
+        // A daemon that starts on a disk that cannot be written ends, and says why: no daemon is started meanwhile.
+        let _running = self.daemon.lock().unwrap();
         self.faults.fail(call, error, part);
         self.rest(3_000);
         self.faults.mend(call);
@@ -300,6 +314,7 @@ impl Soak<'_> {
 
     /// A file of the bundle is cut while it is in use, and made whole again: what is in force serves on.
     fn cut_bundle(&self) {
+        let _running = self.daemon.lock().unwrap();
         let name = *self.draws.of(&["image_encoder.onnx", "text_encoder.safetensors", "manifest.json"]);
         let path = self.bench.path(&format!("bundle/{name}"));
         let whole = fs::read(demo().join(name)).unwrap();
