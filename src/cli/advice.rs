@@ -38,13 +38,14 @@ fn of_bundle(error: &BundleError) -> Option<&'static str> {
 }
 
 /// Settings by the names they have in messages, and the flags that set them.
-const FLAGS: [(&str, &str); 6] = [
+const FLAGS: [(&str, &str); 7] = [
     ("the prompt", "use --context, --template or another --method"),
     ("the length of the queue", "use --queue"),
     ("the address to listen on", "use --listen, and --token-file FILE"),
     ("the daemon's folder", "name one with --state DIR"),
     ("the socket", "name one with --socket FILE"),
-    ("the room for the recording (MB)", "use --record-max-mb"),
+    ("the room for the recording (MiB)", "use --record-max-mb"),
+    ("the folder of the recording", "use --record with another folder"),
 ];
 
 fn of_setting(error: &SettingError) -> Option<&'static str> {
@@ -85,6 +86,7 @@ fn of_import(error: &ImportError) -> Option<&'static str> {
 fn of_client(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::Unreachable { .. } => Some("start one with `rtpt serve`, or name its socket with --socket"),
+        ClientError::Silent { .. } => Some("look at its log, or restart it"),
         ClientError::Denied { .. } => Some("ask with sudo, or let the group video ask, with rtpt.socket"),
         ClientError::Refused { .. } => None,
     }

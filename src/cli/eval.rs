@@ -41,8 +41,8 @@ Examples:
   rtpt eval list.csv --shard 1/2 --report part-1
   rtpt eval merge part-1 part-2 --report out
 
-The labels are those of --labels, else the bundle's, else the names of the folders where one of them is
-no label of the bundle.";
+The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders' names,
+those names are the labels.";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -70,6 +70,7 @@ pub(crate) struct Merge {
 }
 
 #[derive(Args)]
+#[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: on disk]")))]
 pub(crate) struct Measure {
     #[command(flatten)]
     bundle: BundleArgument,
@@ -102,7 +103,7 @@ pub(crate) struct Measure {
     /// Also write each data set's features and truths to NAME.safetensors in the report's folder
     #[arg(long, help_heading = PARTS)]
     save_features: bool,
-    /// Data sets, each with a name for its row if you like (clean=photos/): a folder with one folder a class, a CoOp
+    /// Data sets, each with a name for its row if you like (clean=photos/): a folder with one folder per class, a CoOp
     /// split (.json), a table with the columns path and label (.csv), FGVC Aircraft's list (.txt)
     #[arg(required = true, value_name = "[NAME=]DATASET")]
     datasets: Vec<String>,

@@ -110,6 +110,15 @@ pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// The beginning of `text` where it is longer than `width` characters.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_string();
+    }
+    let kept: String = text.chars().take(width - 1).collect();
+    format!("{kept}…")
+}
+
 /// The end of `text` where it is longer than `width` characters: of a path the end tells most.
 fn clipped(text: &str, width: usize) -> String {
     let count = text.chars().count();

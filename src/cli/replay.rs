@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// Number of worker threads; results do not depend on it [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// One JSON object a frame, then a summary
+    /// One JSON object per frame, then a summary
     #[arg(long)]
     json: bool,
     /// A recording made by `rtpt serve --record`
@@ -103,7 +103,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     conclude(arguments.json, &summary, as_it_was)?;
     // The same bits can be expected of the recorded settings alone.
     let differs = as_it_was && summary.same_bits < summary.frames;
-    let failed = differs || summary.failed > 0 || !summary.altered.is_empty();
+    let nothing = summary.frames == 0 && !summary.left_out.is_empty();
+    if nothing {
+        eprintln!("rtpt: no frame could be read");
+    }
+    let failed = differs || nothing || summary.failed > 0 || !summary.altered.is_empty();
     Ok(if failed { Completion::SomeFailed } else { Completion::All })
 }
 

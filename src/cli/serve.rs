@@ -4,7 +4,8 @@ use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Abrupt, DaemonSettings, Loaded, Token, serve};
@@ -35,14 +36,15 @@ Examples:
   rtpt serve --config /etc/rtpt/rtpt.toml";
 
 #[derive(Args)]
+#[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: in memory]")))]
 pub(crate) struct Arguments {
-    /// TOML file with any of these settings under their long names; flags win over it
+    /// TOML file with any of these settings under their long names; flags and environment variables win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Unix socket to listen on [default: rtpt.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR, or /run/rtpt for root]
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH", help_heading = LISTENING)]
     socket: Option<PathBuf>,
-    /// TCP address to listen on as well; another than a loopback address needs a token
+    /// TCP address to listen on as well; any address other than loopback needs --token-file
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// File with the token that clients over TCP must send
@@ -68,7 +70,7 @@ pub(crate) struct Arguments {
     /// Folder to record frames and decisions in
     #[arg(long, value_name = "DIR", help_heading = RECORDING)]
     record: Option<PathBuf>,
-    /// Most room for the recording (MiB); the oldest frames make room
+    /// Size limit of the recording (MiB); the oldest frames are removed
     #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, help_heading = RECORDING)]
     record_max_mb: u64,
     #[command(flatten)]
@@ -79,7 +81,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Asked once before anything is opened, so that a wrong flag is refused at once.
-    arguments.source()?;
+    if let Some(source) = arguments.source()? {
+        check_presence(&source.spec)?;
+    }
     let unknown = |what, expected: &str| SettingError { what, expected: expected.into(), found: "unknown".into() };
     let socket = match &arguments.socket {
         Some(socket) => socket.clone(),
@@ -108,6 +112,37 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     Ok(Completion::All)
 }
 
+/// Checks that what a source names on this device is there. A camera may be plugged in later, and a source that was in
+/// order may go and come again: this is for typing mistakes, at the start alone.
+fn check_presence(spec: &SourceSpec) -> Result<()> {
+    let (found, expected) = match spec {
+        SourceSpec::Images { path, .. } if !path.exists() => {
+            (format!("{}, which does not exist", path.display()), "an image or a folder of images")
+        }
+        SourceSpec::Watched(folder) if !folder.exists() => {
+            (format!("watch:{}, which does not exist", folder.display()), "watch: and a folder")
+        }
+        SourceSpec::Watched(folder) if !folder.is_dir() => {
+            (format!("watch:{}, which is a file", folder.display()), "watch: and a folder")
+        }
+        SourceSpec::Command(words) if !is_program(&words[0]) => {
+            (format!("exec:{} …, which is not installed here", words[0]), "exec: and a program in PATH, or its path")
+        }
+        _ => return Ok(()),
+    };
+    Err(SettingError { what: "--source", expected: expected.into(), found }.into())
+}
+
+/// True if the system finds a program of this name, or it is the path of a file.
+fn is_program(name: &str) -> bool {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    if name.contains('/') {
+        Path::new(name).is_file()
+    } else {
+        env::split_paths(&paths).any(|path| path.join(name).is_file())
+    }
+}
+
 /// Ends the process at once. Neither locks nor the log may be waited for: they may be what blocks.
 fn give_up(why: Abrupt) {
     let (message, code) = match why {
@@ -134,6 +169,7 @@ fn load() -> Result<Loaded> {
     let Cli { command: Command::Serve(arguments) } = config::parse(env::args_os().collect())? else {
         unreachable!("only serve runs a daemon");
     };
+    arguments.warn_of_what_stays();
     let bundle = arguments.settings.bundle.open()?;
     Ok(Loaded {
         settings: arguments.settings.settings(&bundle)?,
@@ -145,7 +181,35 @@ fn load() -> Result<Loaded> {
     })
 }
 
+/// The settings that a running daemon keeps, as it was started with them.
+static LASTING: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
+
 impl Arguments {
+    /// Warns of settings that changed since the start and that a reload does not put in force.
+    fn warn_of_what_stays(&self) {
+        let cache = format!("{:?}", self.cache);
+        let now = vec![
+            ("socket", format!("{:?}", self.socket)),
+            ("listen", format!("{:?}", self.listen)),
+            ("token-file", format!("{:?}", self.token_file)),
+            ("queue", self.queue.to_string()),
+            ("state", format!("{:?}", self.state)),
+            ("cache", cache),
+        ];
+        let changed: Vec<&str> = LASTING
+            .get_or_init(|| now.clone())
+            .iter()
+            .zip(&now)
+            .filter(|(before, now)| before != now)
+            .map(|(_, (name, _))| *name)
+            .collect();
+        match &changed[..] {
+            [] => {}
+            [one] => log::warn!("{one} changed, and takes effect after a restart"),
+            names => log::warn!("{} changed, and take effect after a restart", names.join(", ")),
+        }
+    }
+
     fn source(&self) -> Result<Option<SourceSettings>> {
         let (least, most) = SOURCE_TIMEOUT_S;
         if !(least..=most).contains(&self.source_timeout) {

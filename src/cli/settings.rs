@@ -142,27 +142,27 @@ pub(crate) fn method_parser() -> impl TypedValueParser<Value = Method> {
     PossibleValuesParser::new(names).map(|name| Method::named(&name).expect("the choices are names of methods"))
 }
 
-/// Where features are remembered.
-#[derive(Args)]
+/// Where features are kept.
+#[derive(Args, Debug)]
 pub(crate) struct CacheArguments {
-    /// Where features are remembered [default: on disk for folders and evaluations, else nowhere]
+    /// Where features are kept [default: on disk for folders, else nowhere]
     #[arg(long, value_enum, value_name = "WHERE", help_heading = headings::CACHE)]
     cache: Option<CacheChoice>,
     /// Folder of the features on disk [default: the cache folder]
     #[arg(long, value_name = "DIR", help_heading = headings::CACHE)]
     pub cache_dir: Option<PathBuf>,
-    /// Most room for features on disk (MiB); the oldest make room
+    /// Size limit of the features on disk (MiB); the oldest entries are removed
     #[arg(long, value_name = "N", help_heading = headings::CACHE, default_value_t = CACHE_DISK_BYTES >> 20)]
     cache_max_mb: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum CacheChoice {
     /// Nowhere: every image is encoded
     Off,
     /// In memory, for this run
     Memory,
-    /// On disk, for later runs too
+    /// On disk, for later runs as well
     Disk,
 }
 

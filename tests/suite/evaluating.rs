@@ -201,8 +201,8 @@ fn what_is_wrong_with_a_data_set_is_said_before_anything_is_encoded() {
     eval(&write("nothing.csv", "path,label\n")).fails_with(2, &["it lists no image"]);
     eval(&write("ragged.csv", "path,label\nphotos/red/rgb.png\n")).fails_with(2, &["ragged.csv:"]);
     fs::create_dir_all(bench.path("photos/yin yang")).unwrap();
-    eval(bench.path("photos").to_str().unwrap()).fails_with(2, &["photos/yin yang: the class has no image"]);
-    eval(bench.path("photos/red").to_str().unwrap()).fails_with(2, &["expected one folder of images a class"]);
+    eval(bench.path("photos").to_str().unwrap()).fails_with(2, &["photos/yin yang: the class has no images"]);
+    eval(bench.path("photos/red").to_str().unwrap()).fails_with(2, &["expected one folder of images per class"]);
     for (name, text, expected) in [
         ("list.json", "[1, 2]", "list.json:1: expected {\"train\""),
         ("syntax.json", "{\n\"test\": [\n[1, }", "syntax.json:3:"),

@@ -70,4 +70,7 @@ fn wrong_command_lines() {
     }
     let image = bench.image("rgb.png");
     bench.rtpt(&["classify", "--explain", "x.png", &image, &image]).fails_with(2, &["--explain", "one image"]);
+    bench.rtpt(&["classify", "--explain", "x.jpg", &image]).fails_with(2, &["--explain is x.jpg", "ends in .png"]);
+    bench.rtpt(&["classify", "--explain", &image, &image]).fails_with(2, &["another file than the image"]);
+    bench.rtpt(&["trace", &image, "-o", &image]).fails_with(2, &["another file than the image"]);
 }

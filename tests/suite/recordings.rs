@@ -224,6 +224,12 @@ fn the_ring_stays_within_its_bound_and_keeps_the_latest() {
     assert!(sequences[0] > 40, "the oldest are gone: {sequences:?}");
     assert!(size(&folder) <= 1 << 20);
 
+    // A folder that is used for something else is left alone.
+    let photos = bench.path("photos");
+    let elsewhere = ["serve", "--record", photos.to_str().unwrap(), "--socket", "e.sock", "--state", "e"];
+    bench.rtpt(&elsewhere).fails_with(2, &["which has other files", "large.png", "--record"]);
+    assert!(!photos.join("recording.lock").exists());
+
     // One daemon a recording.
     let first = Daemon::start(&bench, &flags);
     let (other, state) = (bench.path("other.sock"), bench.path("other"));

@@ -78,7 +78,7 @@ fn the_clients_say_what_the_daemon_says() {
 
     let status = rtpt(&["status"]);
     assert!(
-        ["ready", "source     none", "room for 16", "tiny@"].iter().all(|part| status.stdout.contains(part)),
+        ["ready", "source     none", "0 waiting, at most 16", "tiny@"].iter().all(|part| status.stdout.contains(part)),
         "{}",
         status.stdout
     );

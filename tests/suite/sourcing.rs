@@ -393,6 +393,9 @@ fn what_is_no_source_ends_the_start() {
         ("http://camera/mjpeg", "exec:ffmpeg"),
         ("usb:0", "of no kind that is known"),
         ("exec:", "names no program"),
+        ("nofolder", "which does not exist"),
+        ("watch:nofolder", "which does not exist"),
+        ("exec:no-such-program", "which is not installed here"),
     ] {
         bench.rtpt(&["serve", "--source", spec]).fails_with(2, &[advice, spec]);
     }

@@ -291,7 +291,7 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
         return finding("cache", Warning, format!("{shown} has {} free", mebibytes(free)), advice);
     }
     match disk_usage(folder) {
-        Ok(None) => finding("cache", Fine, format!("{shown}: no features are remembered{room}"), NOTHING),
+        Ok(None) => finding("cache", Fine, format!("{shown}: no features are cached{room}"), NOTHING),
         Ok(Some(usage)) => {
             let images = counted(usage.entries as usize, "image");
             let found = format!("{shown}: {images}, {}{room}", mebibytes(usage.bytes));

@@ -98,7 +98,7 @@ impl DataSet {
             "csv" => table::read_csv(path, options, &mut problems)?,
             "txt" => table::read_variants(path, options, &mut problems)?,
             _ => {
-                let expected = "a folder with one folder of images a class, or a file ending in .csv, .json (CoOp) or \
+                let expected = "a folder with one folder of images per class, or a file ending in .csv, .json (CoOp) or \
                     .txt (FGVC Aircraft)";
                 problems.add(path, None, format!("expected {expected}, found {}", kind_of(path)));
                 return Err(problems.none_or_error(path).expect_err("there is a problem"));
