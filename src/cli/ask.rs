@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::protocol::ClassifyQuery;
 use crate::error::{Category, Result};
-use crate::limits::DEADLINE_MS;
+use crate::limits::{DEADLINE_MS, TOP_MAX, VIEWS_MAX};
 use crate::method::Method;
 use crate::report::ImageRecord;
 use clap::Args;
@@ -15,7 +15,7 @@ use hyper::Method as HttpMethod;
 use super::client::{Client, SocketArgument};
 use super::inputs::{self, Input};
 use super::printer::Printer;
-use super::settings::method_parser;
+use super::settings::{method_parser, whole};
 use super::{Completion, Outcome};
 
 /// Time beyond the deadline for the daemon to report that it passed.
@@ -26,13 +26,13 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
     /// Views of the image, 1 to 256, or as many as the daemon's own [default: the daemon's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, VIEWS_MAX))]
     views: Option<usize>,
     /// Method [default: the daemon's]
     #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
     method: Option<Method>,
     /// List the K most probable answers [default: 1 in the table, 5 in JSON]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>(1, TOP_MAX))]
     top: Option<usize>,
     /// How long to wait for the answer to an image
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]

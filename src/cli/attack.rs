@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::datasets::DataSetArguments;
 use super::outputs::check_folder;
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser};
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser, number, whole};
 use super::{Completion, Outcome, progress_bar};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -75,7 +75,7 @@ struct Common {
     #[arg(long)]
     at_model_resolution: bool,
     /// Take only N images, evenly spaced
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>("a whole number of at least 1"))]
     count: Option<usize>,
     #[command(flatten)]
     data: DataSetArguments,
@@ -93,7 +93,7 @@ struct Queries {
     eps: String,
     /// Answers that the attacker may ask for, per image; each takes as long as classifying the image once, and the attack
     /// on an image ends when it succeeds [default: 1000; 50 for noise, which does not search]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>("a whole number of at least 1"))]
     queries: Option<usize>,
 }
 
@@ -105,7 +105,7 @@ struct Corruptions {
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     kinds: Vec<String>,
     /// Which severities, 1 to 5
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [1, 2, 3, 4, 5])]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [1, 2, 3, 4, 5], value_parser = whole::<usize>(1, 5))]
     severities: Vec<usize>,
 }
 

@@ -9,7 +9,7 @@ use crate::wording::counted;
 use clap::Args;
 use serde::Serialize;
 
-use super::settings::SettingsArguments;
+use super::settings::{SettingsArguments, whole};
 use super::{Completion, Outcome};
 
 const REPEATS_MAX: usize = 10_000;
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Counted runs, after one that is not counted
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>(1, REPEATS_MAX))]
     repeat: usize,
     /// One JSON object instead of a table
     #[arg(long)]

@@ -87,6 +87,13 @@ struct Folder {
 impl Folder {
     fn open(&self) -> crate::error::Result<Opened> {
         // What stands on the command line is meant before what stands in the environment.
+        let environment = std::env::var_os("RTPT_BUNDLE").map(PathBuf::from);
+        if let (Some(folder), Some(other)) = (&self.folder, &self.bundle.bundle)
+            && environment.as_ref() != Some(other)
+        {
+            let found = format!("{}, beside the folder {}", other.display(), folder.display());
+            return Err(SettingError { what: "--bundle", expected: "one of the two".into(), found }.into());
+        }
         let folder = locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?;
         open_bundle(&folder, self.bundle.trust.keys()?.as_ref())
     }

@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::datasets::DataSetArguments;
 use super::inputs::Input;
-use super::settings::{CacheArguments, SettingsArguments, cache_folder};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, number};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Least number of images that say something about a rate.
@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
     cache: CacheArguments,
     #[command(flatten)]
     settings: SettingsArguments,
-    /// Share of clean images (0 to 0.5) that may be called suspicious
-    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
+    /// Share of clean images (0 to 0.5) that may be marked as suspicious
+    #[arg(long, value_name = "RATE", default_value_t = 0.05, value_parser = number::<f64>("a number, 0 to 0.5"))]
     fpr: f64,
     /// The images are not labelled: the temperature is fitted to agree with the answers of the bundle's full number of
     /// views, which needs fewer --views

@@ -20,7 +20,7 @@ use super::inputs::{self, Input};
 use super::outputs::check_file;
 use super::printer::Printer;
 use super::progress_bar;
-use super::settings::{CacheArguments, SettingsArguments};
+use super::settings::{CacheArguments, SettingsArguments, whole};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Number of answers listed, the most probable first [default: 1 in the table, 5 in JSON]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>(1, TOP_MAX))]
     top: Option<usize>,
     /// One JSON object per line instead of a table
     #[arg(long)]

@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
 use super::settings::{
-    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser,
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser, number,
 };
 use super::{Completion, Outcome, progress_bar};
 
@@ -87,12 +87,12 @@ pub(crate) struct Measure {
     #[arg(long = "set", value_name = "METHOD.NAME=VALUE", help_heading = headings::TUNING)]
     settings: Vec<String>,
     /// Smaller numbers of views at which right answers are counted as well, as in 4,8,16,32
-    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = PARTS)]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = number::<usize>("whole numbers, as in 4,8,16"), help_heading = PARTS)]
     curve: Vec<usize>,
     /// Folder for results and report; an interrupted evaluation goes on from what is there
     #[arg(long, value_name = "DIR", required = true)]
     report: Option<PathBuf>,
-    /// Part of the images to measure, I of N, as in 2/4
+    /// Part of the images to measure, I of N, as in 1/4
     #[arg(long, value_name = "I/N", help_heading = PARTS)]
     shard: Option<String>,
     #[command(flatten)]
@@ -359,7 +359,7 @@ fn parse_shard(text: &str) -> Result<(usize, usize)> {
     match numbers {
         Some((number, count)) if (1..=count).contains(&number) && count <= SHARDS_MAX => Ok((number, count)),
         _ => {
-            let expected = format!("I/N with I from 1 to N, and N at most {SHARDS_MAX}");
+            let expected = format!("I/N as in 1/4, with I from 1 to N, and N at most {SHARDS_MAX}");
             Err(SettingError { what: "--shard", expected, found: text.into() }.into())
         }
     }

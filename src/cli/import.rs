@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::import::{ImportRequest, Imported, import};
+use crate::limits::RESOLUTION_RANGE;
 use crate::views::decode;
 use clap::Args;
 
 use super::bundle::{print_deviations, print_info};
 use super::inputs::Input;
+use super::settings::whole;
 use super::{Completion, Outcome};
 
 /// Headings of `--help`.
@@ -57,11 +59,16 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = ABOUT)]
     license: Option<String>,
     /// Input side in pixels, if no file has it
-    #[arg(long, value_name = "PIXELS", help_heading = ABOUT)]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(RESOLUTION_RANGE.0, RESOLUTION_RANGE.1), help_heading = ABOUT)]
     resolution: Option<usize>,
     /// Logit scale, already exponentiated, if no file has it
-    #[arg(long, value_name = "S", help_heading = ABOUT)]
+    #[arg(long, value_name = "S", value_parser = parse_scale, help_heading = ABOUT)]
     logit_scale: Option<f32>,
+}
+
+fn parse_scale(text: &str) -> Result<f32, String> {
+    let scale = text.parse().ok().filter(|scale: &f32| scale.is_finite() && *scale > 0.0);
+    scale.ok_or_else(|| "expected a number above 0; OpenAI's CLIP has 100".into())
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::daemon::protocol::{LabelsRecord, LabelsRequest};
 use crate::error::Result;
 use crate::files::read_up_to;
-use crate::labels::{LabelsError, parse_labels};
+use crate::labels::{LabelsError, labels_of_file};
 use crate::limits::LABELS_FILE_BYTES_MAX;
 use crate::wording::counted;
 use clap::{Args, Subcommand};
@@ -113,6 +113,6 @@ fn request(file: &Path) -> Result<LabelsRequest> {
         let record: JsonLabels = serde_json::from_slice(&bytes).map_err(malformed)?;
         return Ok(LabelsRequest { labels: record.labels, ids: record.ids });
     }
-    let list = parse_labels(&bytes, file)?;
+    let list = labels_of_file(&bytes, file)?;
     Ok(LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) })
 }

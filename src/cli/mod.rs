@@ -54,8 +54,10 @@ use crate::labels::LabelsError;
 use crate::setting::SettingError;
 use crate::text::{TensorError, TextError};
 use crate::views::ImageError;
-use advice::advice;
-use clap::{Parser, Subcommand};
+use advice::advised;
+#[cfg(not(feature = "daemon"))]
+use clap::FromArgMatches;
+use clap::{CommandFactory, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const EXIT_CODES: &str = "\
@@ -241,7 +243,21 @@ fn parse() -> Result<Cli, ExitCode> {
     #[cfg(feature = "daemon")]
     return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
     #[cfg(not(feature = "daemon"))]
-    Ok(Cli::parse())
+    Ok(Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit()))
+}
+
+/// The command line. Negative numbers are values and not flags, so that their message says which numbers there are.
+fn command() -> clap::Command {
+    with_negative_numbers(Cli::command())
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+        .mut_subcommands(with_negative_numbers)
 }
 
 /// Runs the command.
@@ -292,10 +308,7 @@ fn finish(outcome: Outcome) -> ExitCode {
         Ok(Completion::All) => ExitCode::SUCCESS,
         Ok(Completion::SomeFailed) => ExitCode::from(1),
         Err(Failure::Error(error)) => {
-            match advice(&error) {
-                Some(advice) => eprintln!("rtpt: {error}; {advice}"),
-                None => eprintln!("rtpt: {error}"),
-            }
+            eprintln!("rtpt: {}", advised(&error));
             ExitCode::from(exit_code(error.category()))
         }
         // Whoever reads our output has seen enough: `rtpt … | head` is no failure.
@@ -322,8 +335,6 @@ fn progress_bar(count: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The examples that a command's help and its subcommands' end in.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use crate::daemon::{Abrupt, DaemonSettings, Loaded, Token, serve};
 use crate::error::{Category, Result};
 use crate::files::read_up_to;
-use crate::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
+use crate::limits::{QUEUE, RECORD_MB, SOURCE_TIMEOUT_S, TOKEN_BYTES};
 use crate::recording::RecorderSettings;
 use crate::setting::SettingError;
 use crate::source::{SourceSettings, SourceSpec};
 use clap::Args;
 
 use super::client::default_socket;
-use super::settings::{CacheArguments, SettingsArguments, cache_folder};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, number, whole};
 use super::{Cli, Command, Completion, Outcome, config, exit_code};
 
 /// Default room for a recording (MiB).
@@ -55,13 +55,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SPEC")]
     source: Option<String>,
     /// Time without a frame after which a camera or command is opened again
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = RECORDING)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = number::<f64>("a number of seconds"), help_heading = RECORDING)]
     source_timeout: f64,
     /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = RECORDING)]
     bundle_wait: u64,
     /// Number of requests that may wait; further ones are refused with 503
-    #[arg(long, value_name = "N", default_value_t = QUEUE.0, help_heading = LISTENING)]
+    #[arg(long, value_name = "N", default_value_t = QUEUE.0, value_parser = whole::<usize>(1, QUEUE.1), help_heading = LISTENING)]
     queue: usize,
     /// Folder for what must outlast the daemon, such as edited labels
     /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/rtpt or ~/.local/state/rtpt]
@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = RECORDING)]
     record: Option<PathBuf>,
     /// Size limit of the recording (MiB); the oldest frames are removed
-    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, help_heading = RECORDING)]
+    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, value_parser = whole::<u64>(RECORD_MB.0, RECORD_MB.1), help_heading = RECORDING)]
     record_max_mb: u64,
     #[command(flatten)]
     cache: CacheArguments,
@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let socket = match &arguments.socket {
         Some(socket) => socket.clone(),
         None => {
-            let expected = "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set, or --socket PATH";
+            let expected = "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set";
             let usual = default_socket().ok_or_else(|| unknown("the socket", expected))?;
             // The usual folder is made; one that was named may be a typing mistake.
             let _ = usual.parent().map(fs::create_dir_all);
@@ -100,8 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         socket,
         listen: arguments.listen,
         token: arguments.token()?,
-        state: state
-            .ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set, or --state DIR"))?,
+        state: state.ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set"))?,
         queue: arguments.queue,
         cache: arguments.cache.open_or_memory(),
         cache_folder: cache_folder(),
@@ -161,7 +160,10 @@ fn give_up(why: Abrupt) {
 /// An address to listen on; `localhost` is this device's.
 fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_string(), |port| format!("127.0.0.1:{port}"));
-    numeric.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".into())
+    numeric.parse().map_err(|_| {
+        "expected an IP address and a port from 1 to 65535, such as 127.0.0.1:8080; of names only localhost is known"
+            .into()
+    })
 }
 
 /// Settings of the command line and the configuration: the file is read again each time.

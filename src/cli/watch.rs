@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::client::{ClientError, SocketArgument};
 use super::printer::answer;
+use super::settings::number;
 use super::{Completion, Failure, Outcome};
 
 /// Width of a label (characters).
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
     /// End after N decisions [default: go on, also when the daemon is restarted]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>("a whole number of at least 1"))]
     count: Option<u64>,
     /// One JSON object per line instead of text
     #[arg(long)]

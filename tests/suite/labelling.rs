@@ -187,9 +187,12 @@ fn prompts_that_make_no_sense() {
     let photo = photo();
     let long = "x".repeat(1025);
     for (arguments, part) in [
-        (&["--template", "a photo"][..], "a text with one {} for the label"),
-        (&["--template", "{} and {}"], "a text with one {} for the label"),
-        (&["--context", "a {}"], "in a template; use --context, --template"),
+        (
+            &["--template", "a photo"][..],
+            "the template is \"a photo\", which has no {}, expected one {} where the label",
+        ),
+        (&["--template", "{} and {}"], "which has 2 {}"),
+        (&["--context", "a {}"], "in a template; use --template"),
         (&["--context", &long], "at most 1024 bytes"),
         (&["--context", "a", "--template", "{}"], "cannot be used with"),
         (&["--head", "context", "--template", "a {}."], "which the method context tunes; use --context"),

@@ -391,7 +391,7 @@ fn what_is_no_source_ends_the_start() {
     for (spec, advice) in [
         ("rtsp://camera/stream", "exec:ffmpeg"),
         ("http://camera/mjpeg", "exec:ffmpeg"),
-        ("usb:0", "of no kind that is known"),
+        ("usb:0", "is not a source that rtpt knows"),
         ("exec:", "names no program"),
         ("nofolder", "which does not exist"),
         ("watch:nofolder", "which does not exist"),

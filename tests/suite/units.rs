@@ -46,7 +46,7 @@ fn the_sample_configuration_has_every_setting_and_is_taken() {
         let output = command.env("RTPT_SOCKET", &socket).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{text}: {message}");
-        assert!(message.contains("/nowhere is not a bundle"), "{text}: {message}");
+        assert!(message.contains("there is no folder /nowhere"), "{text}: {message}");
     }
 }
 
