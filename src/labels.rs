@@ -103,11 +103,11 @@ impl Labels {
         Self::with_ids(names.into_iter().map(Into::into).collect(), None)
     }
 
-    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
-    /// with `#` are passed over.
+    /// Labels from a file: UTF-8, one label per line, or an identifier, a tab and a label; blank lines and lines that
+    /// start with `#` are passed over.
     ///
     /// # Errors
-    /// The file cannot be read, is too large, is no UTF-8, or its labels are refused as by [`Self::new`].
+    /// The file cannot be read, is too large, is not UTF-8, or its labels are refused as by [`Self::new`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         read_labels(path.as_ref())
     }

@@ -28,8 +28,8 @@ Examples:
   rtpt calibrate --unlabelled --views 16 frames/
   rtpt calibrate --labels my.txt --fpr 0.01 photos/
 
-The labels are chosen as for rtpt eval: those of --labels, else the bundle's. Where the bundle's lack
-one of the folders' names, those names are the labels.";
+The labels are chosen as for rtpt eval: those of --labels, else the bundle's. Where the bundle's
+lack one of the folders' names, those names are the labels.";
 
 #[derive(Args)]
 #[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: on disk]")))]
@@ -207,7 +207,7 @@ fn print(calibration: &Calibration) -> io::Result<()> {
         let rate = tamper.false_positive_rate * 100.0;
         writeln!(
             out,
-            "tamper score: above {:.3} an image is suspicious, as at most {rate} % of {} are",
+            "tamper score: an image above {:.3} is suspicious, as at most {rate} % of {} are",
             tamper.threshold,
             counted(tamper.images, "clean image")
         )?;

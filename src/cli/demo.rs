@@ -104,7 +104,8 @@ fn read_list(path: &Path) -> Result<Vec<Photo>> {
         })
         .collect();
     if photos.is_empty() {
-        let source = io::Error::other("expected lines of a clean file, an attacked file and a label, parted by tabs");
+        let source =
+            io::Error::other("expected lines of a clean file, an attacked file and a label, separated by tabs");
         return Err(FileError::Unreadable { path: path.into(), source }.into());
     }
     Ok(photos)

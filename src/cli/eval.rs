@@ -41,8 +41,8 @@ Examples:
   rtpt eval list.csv --shard 1/2 --report part-1
   rtpt eval merge part-1 part-2 --report out
 
-The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders' names,
-those names are the labels.";
+The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders'
+names, those names are the labels.";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -46,7 +46,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
                 "text/plain" | "application/json" | "application/octet-stream" | "application/x-www-form-urlencoded"
             )
         },
-        "text/plain with a label a line, or application/json as {\"labels\": […]}",
+        "text/plain with one label per line, or application/json as {\"labels\": […]}",
     )?;
     // A tag that is no text fits none, and is refused as another one.
     let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());

@@ -261,7 +261,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
         }
     };
     if list.names().len() != table.nrows() {
-        return Err(wrong(path, "the number of rows", &format!("{}, one a name", list.names().len()), table.nrows()));
+        return Err(wrong(path, "the number of rows", &format!("{}, one per name", list.names().len()), table.nrows()));
     }
     Ok((list, table))
 }

@@ -108,7 +108,7 @@ fn damaged_features_are_made_anew_and_one_folder_serves_several_programs() {
         fs::write(&path, bytes).unwrap();
     }
     let run = classify();
-    run.fails_with(0, &["are damaged and made anew"]);
+    run.fails_with(0, &["are damaged and computed again"]);
     assert_eq!((answers(&run), cached(&run)), (expected.clone(), 0));
     assert_eq!((answers(&classify()), cached(&classify())), (expected.clone(), 7));
     let children: Vec<_> = (0..3)
