@@ -82,8 +82,8 @@ fn sections(help: &str) -> String {
                     page += ".nf\n";
                     filled = false;
                 }
-                // A backslash and a hyphen have a meaning of their own, and so has a full stop that begins a line.
-                let escaped = line.replace('\\', "\\e").replace('-', "\\-");
+                // Backslash, hyphen and quote have a meaning of their own, and so has a full stop that begins a line.
+                let escaped = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
                 page += &format!("\\&{escaped}\n");
             }
         }
