@@ -102,6 +102,8 @@ mod lock;
 #[cfg(feature = "daemon")]
 mod recording;
 #[cfg(feature = "daemon")]
+mod slots;
+#[cfg(feature = "daemon")]
 mod source;
 #[cfg(feature = "daemon")]
 mod stream;

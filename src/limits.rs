@@ -150,6 +150,8 @@ pub(crate) const QUEUE_RESERVED_PART: usize = 4;
 pub(crate) const HTTP_LABELS_MAX: usize = 10_000;
 /// Largest label list sent over HTTP (bytes).
 pub(crate) const HTTP_LABELS_BYTES_MAX: u64 = 4 << 20;
+/// Longest time that a client may take to send a bundle (milliseconds).
+pub(crate) const UPLOAD_MS: u64 = 900_000;
 /// Longest time that a client may take over the head of a request (milliseconds).
 pub(crate) const HEAD_MS: u64 = 10_000;
 /// Longest time that a client may take over a body (milliseconds).

@@ -13,6 +13,8 @@ use clap::{Args, Subcommand};
 use jiff::civil::Date;
 
 use super::settings::BundleArgument;
+#[cfg(feature = "daemon")]
+use super::slots;
 use super::{Completion, Outcome, import};
 
 #[derive(Args)]
@@ -25,6 +27,19 @@ pub(crate) struct Arguments {
 enum Command {
     /// Verify every file and run the bundle's own goldens on this device
     Check(Folder),
+    /// Install a bundle into the slot that is not in force, and try it
+    #[cfg(feature = "daemon")]
+    #[command(after_help = slots::INSTALL_EXAMPLES)]
+    Install(slots::InstallArguments),
+    /// Show which slot is in force, and whether it is on trial
+    #[cfg(feature = "daemon")]
+    Slots(slots::ShowArguments),
+    /// Keep the bundle that is on trial
+    #[cfg(feature = "daemon")]
+    Confirm(slots::SlotsArgument),
+    /// Go back to the bundle before
+    #[cfg(feature = "daemon")]
+    Rollback(slots::SlotsArgument),
     /// Make a pair of keys to sign bundles with: NAME.key, the secret one, and NAME.pub
     Keygen(KeygenArguments),
     /// Sign a bundle, so that devices can tell whose it is and which version
@@ -102,6 +117,14 @@ impl Folder {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Check(folder) => check(&folder.open()?),
+        #[cfg(feature = "daemon")]
+        Command::Install(arguments) => slots::install(arguments),
+        #[cfg(feature = "daemon")]
+        Command::Slots(arguments) => slots::show(arguments),
+        #[cfg(feature = "daemon")]
+        Command::Confirm(place) => slots::confirm(place),
+        #[cfg(feature = "daemon")]
+        Command::Rollback(place) => slots::roll_back(place),
         Command::Keygen(arguments) => keygen(arguments),
         Command::Sign(arguments) => sign(arguments),
         Command::Import(arguments) => import::run(arguments),
@@ -149,7 +172,7 @@ fn info(opened: &Opened) -> Outcome {
 }
 
 /// What a signature says, in words.
-fn in_words(signed: &SignedFacts) -> String {
+pub(crate) fn in_words(signed: &SignedFacts) -> String {
     let expires = signed.expires.map_or(String::new(), |date| format!(", valid to {date}"));
     format!("version {}, by the key {}{expires}", signed.version, signed.key)
 }

@@ -1,16 +1,18 @@
 //! A client of a running daemon, over its Unix socket.
 
 use std::env;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::daemon::protocol::{InfoRecord, RefusalRecord};
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
+use crate::files::{FileError, open_regular};
 use crate::limits::ANSWER_BYTES_MAX;
 use clap::Args;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response};
@@ -28,6 +30,9 @@ const ACTIVATION_SOCKET: &str = "/run/rtpt.sock";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A socket's name in a folder.
 const SOCKET_NAME: &str = "rtpt.sock";
+
+/// Piece of a file that is sent (bytes).
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Which daemon.
 #[derive(Args)]
@@ -161,6 +166,44 @@ impl Client {
         body: Vec<u8>,
         patience: Option<Duration>,
     ) -> Result<Answer> {
+        self.exchange(method, path, kind, Full::new(Bytes::from(body)), patience)
+    }
+
+    /// Sends a file as it is read, and reads the answer, whatever its status.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or no daemon answers.
+    pub(crate) fn send_file(&self, method: Method, path: &str, file: &Path) -> Result<Answer> {
+        let unreadable = |source| FileError::Unreadable { path: file.into(), source };
+        let mut reader = open_regular(file).map_err(unreadable)?;
+        let pieces = std::iter::from_fn(move || {
+            let mut piece = vec![0; PIECE_BYTES];
+            match reader.read(&mut piece) {
+                Ok(0) => None,
+                Ok(count) => {
+                    piece.truncate(count);
+                    Some(Ok(Frame::data(Bytes::from(piece))))
+                }
+                Err(error) => Some(Err(error)),
+            }
+        });
+        // What a daemon does with a file has no bound in time, so that one that hangs is noticed before it.
+        self.info()?;
+        self.exchange(method, path, None, StreamBody::new(stream::iter(pieces)), None)
+    }
+
+    fn exchange<B>(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: B,
+        patience: Option<Duration>,
+    ) -> Result<Answer>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let answer = async {
             let response = exchange(&self.socket, method, path, kind, body).await?;
             let status = response.status().as_u16();
@@ -210,7 +253,7 @@ impl Client {
     /// No daemon answers, it refuses, or `take` fails.
     pub(crate) fn events(&self, mut take: impl FnMut(&str, &str) -> io::Result<bool>) -> Result<io::Result<()>> {
         self.runtime.block_on(async {
-            let asked = exchange(&self.socket, Method::GET, "/v1/events", None, Vec::new());
+            let asked = exchange(&self.socket, Method::GET, "/v1/events", None, Full::default());
             let mut response = self.within(Some(PATIENCE), asked).await?;
             if response.status() != 200 {
                 let status = response.status().as_u16();
@@ -279,13 +322,17 @@ impl Answer {
 }
 
 /// Sends a request over a connection of its own.
-async fn exchange(
+async fn exchange<B>(
     socket: &Path,
     method: Method,
     path: &str,
     kind: Option<&str>,
-    body: Vec<u8>,
-) -> Result<Response<Incoming>> {
+    body: B,
+) -> Result<Response<Incoming>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let unreachable = |problem: String| Error::from(ClientError::Unreachable { path: socket.into(), problem });
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Denied { path: socket.into() }.into(),
@@ -300,6 +347,6 @@ async fn exchange(
     if let Some(kind) = kind {
         request = request.header(CONTENT_TYPE, kind);
     }
-    let request = request.body(Full::new(Bytes::from(body))).expect("the parts are well-formed");
+    let request = request.body(body).expect("the parts are well-formed");
     sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
 }

@@ -34,6 +34,8 @@ mod replay;
 mod serve;
 mod settings;
 #[cfg(feature = "daemon")]
+mod slots;
+#[cfg(feature = "daemon")]
 mod status;
 mod trace;
 #[cfg(feature = "daemon")]

@@ -8,17 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Abrupt, DaemonSettings, Loaded, Token, serve};
+use crate::daemon::{Abrupt, DaemonSettings, Loaded, SlotsSettings, Token, TrialSettings, serve};
 use crate::error::{Category, Result};
 use crate::files::read_up_to;
 use crate::limits::{QUEUE, RECORD_MB, SOURCE_TIMEOUT_S, TOKEN_BYTES};
 use crate::recording::RecorderSettings;
 use crate::setting::SettingError;
+use crate::signing::{Opened, TrustedKeys};
+use crate::slots::Slots;
 use crate::source::{SourceSettings, SourceSpec};
 use clap::Args;
 
 use super::client::default_socket;
-use super::settings::{CacheArguments, SettingsArguments, cache_folder, number, whole};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, headings, number, whole};
 use super::{Cli, Command, Completion, Outcome, config, exit_code};
 
 /// Default room for a recording (MiB).
@@ -57,6 +59,15 @@ pub(crate) struct Arguments {
     /// Time without a frame after which a camera or command is opened again
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = number::<f64>("a number of seconds"), help_heading = RECORDING)]
     source_timeout: f64,
+    /// Folder of two slots for bundles that are installed, tried and confirmed or given up; until one is, --bundle is used
+    #[arg(long, value_name = "DIR", help_heading = headings::TRUST)]
+    slots: Option<PathBuf>,
+    /// Time after which a bundle on trial that does well is confirmed
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=604_800), help_heading = headings::TRUST)]
+    trial_seconds: u64,
+    /// How many times as long as the bundle before it a bundle on trial may take per view
+    #[arg(long, value_name = "FACTOR", default_value_t = 3.0, value_parser = number::<f64>("a number"), help_heading = headings::TRUST)]
+    trial_slower: f64,
     /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = RECORDING)]
     bundle_wait: u64,
@@ -104,6 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         queue: arguments.queue,
         cache: arguments.cache.open_or_memory(),
         cache_folder: cache_folder(),
+        slots: arguments.slots()?,
         bundle_wait: Duration::from_secs(arguments.bundle_wait),
         give_up,
     };
@@ -166,14 +178,27 @@ fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
     })
 }
 
-/// Settings of the command line and the configuration: the file is read again each time.
-fn load() -> Result<Loaded> {
+/// The arguments of the command line and the configuration: the file is read again each time.
+fn arguments() -> Result<Arguments> {
     let Cli { command: Command::Serve(arguments) } = config::parse(env::args_os().collect())? else {
         unreachable!("only serve runs a daemon");
     };
+    Ok(*arguments)
+}
+
+/// The trusted keys of now.
+fn trusted_keys() -> Result<Option<TrustedKeys>> {
+    arguments()?.settings.bundle.trust.keys()
+}
+
+/// Settings of the command line and the configuration.
+fn load() -> Result<Loaded> {
+    let arguments = arguments()?;
     arguments.warn_of_what_stays();
-    let bundle = arguments.settings.bundle.open()?;
+    let slot = arguments.slots.as_deref().map(|folder| Slots::in_folder(folder)?.active()).transpose()?.flatten();
+    let Opened { bundle, signed } = arguments.settings.bundle.open_signed(slot.as_deref())?;
     Ok(Loaded {
+        signed,
         settings: arguments.settings.settings(&bundle)?,
         labels: arguments.settings.labels.list(&bundle)?,
         prompt: arguments.settings.labels.prompt(&bundle),
@@ -197,6 +222,7 @@ impl Arguments {
             ("queue", self.queue.to_string()),
             ("state", format!("{:?}", self.state)),
             ("cache", cache),
+            ("slots", format!("{:?}", self.slots)),
         ];
         let changed: Vec<&str> = LASTING
             .get_or_init(|| now.clone())
@@ -226,6 +252,16 @@ impl Arguments {
     fn recording(&self) -> Option<RecorderSettings> {
         let folder = self.record.clone()?;
         Some(RecorderSettings { folder, max_mb: self.record_max_mb })
+    }
+
+    fn slots(&self) -> Result<Option<SlotsSettings>> {
+        let Some(folder) = &self.slots else { return Ok(None) };
+        if !(self.trial_slower >= 1.0 && self.trial_slower.is_finite()) {
+            let (expected, found) = ("1 or more".into(), self.trial_slower.to_string());
+            return Err(SettingError { what: "--trial-slower", expected, found }.into());
+        }
+        let trial = TrialSettings { seconds: self.trial_seconds, slower: self.trial_slower };
+        Ok(Some(SlotsSettings { slots: Slots::in_folder(folder)?, keys: Box::new(trusted_keys), trial }))
     }
 
     fn token(&self) -> Result<Option<Token>> {

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::limits::{
 };
 use crate::method::{Method, MethodSettings};
 use crate::setting::SettingError;
-use crate::signing::{TrustedKeys, open_bundle};
+use crate::signing::{Opened, TrustedKeys, open_bundle};
 use crate::text::Prompt;
 use crate::views::{Augment, DamagedImages};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -80,7 +80,13 @@ impl TrustArgument {
 impl BundleArgument {
     /// Finds and opens the bundle.
     pub(crate) fn open(&self) -> Result<Bundle> {
-        Ok(open_bundle(&locate_bundle(self.bundle.as_deref())?, self.trust.keys()?.as_ref())?.bundle)
+        Ok(self.open_signed(None)?.bundle)
+    }
+
+    /// Finds and opens the bundle, and what its signature says; the one in `slot`, if that is given.
+    pub(crate) fn open_signed(&self, slot: Option<&Path>) -> Result<Opened> {
+        let folder = slot.map_or_else(|| locate_bundle(self.bundle.as_deref()), |slot| Ok(slot.into()))?;
+        open_bundle(&folder, self.trust.keys()?.as_ref())
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::archive::Archive;
 use super::events::{Events, Latest};
 use super::feed::Feed;
+use super::health::Health;
 use super::history::History;
 use super::metrics::Metrics;
 use super::model::Model;
@@ -21,7 +22,8 @@ use crate::answer::Answer;
 use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
 use crate::device::temperature;
-use crate::error::{Error, Result};
+use crate::encoder::EncoderError;
+use crate::error::{Category, Error, Result};
 use crate::extractor::CacheUse;
 use crate::limits::CACHE_FLUSH_MS;
 use crate::method::Method;
@@ -81,6 +83,8 @@ pub(crate) struct Engine {
     pub metrics: Arc<Metrics>,
     /// Measurements of the last minutes.
     pub history: Arc<History>,
+    /// What a trial is judged by.
+    pub health: Arc<Health>,
     /// Cache of features, if there is one.
     pub cache: Option<Arc<FeatureCache>>,
 }
@@ -93,11 +97,12 @@ impl Engine {
         loop {
             self.progress.checkpoint();
             match self.queue.inbox.take(Duration::from_millis(IDLE_MS)) {
-                Taken::Job(Job::Classify(request)) => survive(|| self.classify(model.as_deref_mut(), *request)),
+                Taken::Job(Job::Classify(request)) => self.survive(|| self.classify(model.as_deref_mut(), *request)),
                 Taken::Job(Job::Install(new, done)) => {
                     // Set by the engine and not by the updater: what is read as in force is what the next image is
                     // answered with.
                     self.model.set(new.info());
+                    self.health.begin();
                     model = Some(new);
                     // Whoever waited may be gone when the daemon ends; the model is in force all the same.
                     let _ = done.send(());
@@ -111,7 +116,7 @@ impl Engine {
                 }
                 Taken::Frame(frame) => {
                     if let Some(model) = &model {
-                        survive(|| self.look(model, frame));
+                        self.survive(|| self.look(model, frame));
                     }
                 }
                 Taken::Nothing => {}
@@ -142,10 +147,12 @@ impl Engine {
             let mut settings = classifier.extractor().settings().views;
             settings.count = views.unwrap_or(settings.count);
             let answer = classifier.classify_in(&bytes, settings, CacheUse::LookUp, &token)?;
+            self.health.note_answer(&answer);
             let features = &answer.features;
             self.metrics.classified(&answer.timings, features.views.count, self.cache.is_some(), features.cached);
             Ok(ImageRecord::new(Path::new("-"), &answer, top))
         });
+        result.as_ref().err().inspect(|error| self.note_error(error));
         self.queue.note_service(began.elapsed());
         let _ = reply.send(result);
     }
@@ -159,6 +166,7 @@ impl Engine {
             Ok(decision) => {
                 self.feed.status().judge(true);
                 self.feed.status().note_success(file.as_deref());
+                self.health.note_answer(&decision.answer);
                 self.metrics.frames_classified.inc();
                 let Answer { timings, features, .. } = &decision.answer;
                 self.metrics.classified(timings, features.views.count, asked, features.cached);
@@ -166,6 +174,7 @@ impl Engine {
             }
             Err(error) => {
                 self.feed.status().judge(false);
+                self.note_error(&error);
                 self.metrics.frames_failed.inc();
                 if matches!(error, Error::Image(ImageError::Damaged { .. })) {
                     self.metrics.frames_damaged.inc();
@@ -174,6 +183,23 @@ impl Engine {
                     log::warn!("{name} is not classified: {error}");
                 }
             }
+        }
+    }
+
+    /// Notes an error that is the model's and not the image's.
+    fn note_error(&self, error: &Error) {
+        let of_features = matches!(error, Error::Encoder(EncoderError::NotFinite { .. } | EncoderError::Zero { .. }));
+        if of_features || error.category() == Category::Bundle {
+            self.health.note_fault();
+        }
+    }
+
+    /// Runs something that may panic because of a bug. The daemon goes on; the client whose request it was gets an error.
+    fn survive(&self, act: impl FnOnce()) {
+        // Going on is safe: the state of an image is its own, and what images share is put in place when it is whole.
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            self.health.note_fault();
+            log::error!("the engine panicked over an image, and goes on with the next");
         }
     }
 
@@ -203,14 +229,6 @@ impl Engine {
         let preprocessing = *model.own().extractor().preprocessing();
         let features = &answer.features;
         self.events.publish(Latest::new(&record, file, features.digest, features.views, preprocessing));
-    }
-}
-
-/// Runs something that may panic because of a bug. The daemon goes on; the client whose request it was gets an error.
-fn survive(act: impl FnOnce()) {
-    // Going on is safe: the state of an image is its own, and what images share is put in place when it is whole.
-    if catch_unwind(AssertUnwindSafe(act)).is_err() {
-        log::error!("the engine panicked over an image, and goes on with the next");
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::Access;
 use super::body::BodyBudget;
+use super::bundles::{self, Uploads};
 use super::classify::classify;
 use super::events::{Event, Events};
 use super::guard::{COOKIE_NAME, Peer, check_head, check_peer};
@@ -57,6 +58,8 @@ pub(crate) struct Context {
     pub access: Arc<Access>,
     /// Memory for bodies.
     pub bodies: Arc<BodyBudget>,
+    /// The upload of a bundle.
+    pub uploads: Arc<Uploads>,
     /// The picture of the latest frame's views.
     pub sheets: Arc<ViewSheets>,
     /// Becomes true when the daemon stops: endless answers end then.
@@ -75,6 +78,12 @@ impl FromRef<Context> for Arc<Events> {
 impl FromRef<Context> for Arc<History> {
     fn from_ref(context: &Context) -> Self {
         Arc::clone(&context.history)
+    }
+}
+
+impl FromRef<Context> for Arc<Uploads> {
+    fn from_ref(context: &Context) -> Self {
+        Arc::clone(&context.uploads)
     }
 }
 
@@ -112,6 +121,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/classify", post(classify))
         .route("/v1/labels", get(labels).put(put_labels).delete(reset_labels))
         .route("/v1/reload", post(reload))
+        .route("/v1/bundle", get(bundles::bundle).put(bundles::install))
+        .route("/v1/bundle/confirm", post(bundles::confirm))
+        .route("/v1/bundle/rollback", post(bundles::roll_back))
         .route("/v1/latest", get(latest))
         .route("/v1/events", get(watch_events))
         .route("/v1/history", get(history))
@@ -187,8 +199,9 @@ async fn unknown(uri: Uri) -> Refused {
 
 async fn wrong_method(method: Method, uri: Uri) -> Refused {
     let takes = match uri.path() {
-        "/v1/classify" | "/v1/reload" => "POST",
+        "/v1/classify" | "/v1/reload" | "/v1/bundle/confirm" | "/v1/bundle/rollback" => "POST",
         "/v1/labels" => "GET, PUT and DELETE",
+        "/v1/bundle" => "GET and PUT",
         _ => "GET",
     };
     let message = format!("{} takes {takes}, not {method}", uri.path());

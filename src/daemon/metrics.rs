@@ -68,6 +68,8 @@ struct Sampled {
     recorded: Counter,
     record_missed: Counter,
     record_bytes: Gauge<f64, AtomicU64>,
+    on_trial: Gauge<f64, AtomicU64>,
+    bundle_version: Gauge<f64, AtomicU64>,
 }
 
 /// The values of [`Sampled`] at one moment.
@@ -93,6 +95,10 @@ pub(crate) struct Sample {
     pub uptime_s: u64,
     /// Frames on the disk, frames missed (count), and size (bytes) of the recording.
     pub recorded: (u64, u64, u64),
+    /// True while the bundle in force is on trial.
+    pub on_trial: bool,
+    /// Version of the bundle in force, if it is signed and keys are trusted.
+    pub bundle_version: Option<u64>,
 }
 
 impl Metrics {
@@ -139,6 +145,8 @@ impl Metrics {
             ("temperature_celsius", "The hottest sensor; NaN without one", &sampled.temperature),
             ("uptime_seconds", "Time since the start", &sampled.uptime),
             ("recording_bytes", "Size of the recording", &sampled.record_bytes),
+            ("bundle_on_trial", "Whether the bundle in force is on trial (1) or not (0)", &sampled.on_trial),
+            ("bundle_version", "Version of the bundle in force; NaN if none is signed", &sampled.bundle_version),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -200,6 +208,8 @@ impl Metrics {
         sampled.temperature.set(sample.temperature_c.unwrap_or(f64::NAN));
         sampled.uptime.set(sample.uptime_s as f64);
         sampled.record_bytes.set(bytes as f64);
+        sampled.on_trial.set(f64::from(u8::from(sample.on_trial)));
+        sampled.bundle_version.set(sample.bundle_version.map_or(f64::NAN, |version| version as f64));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to memory does not fail");
         text

@@ -7,6 +7,8 @@
 
 mod archive;
 mod body;
+mod bundles;
+mod bundles_in_force;
 mod classify;
 mod client_stream;
 mod connections;
@@ -16,6 +18,7 @@ mod engine;
 mod events;
 mod feed;
 mod guard;
+mod health;
 mod history;
 mod http;
 mod labels;
@@ -44,9 +47,11 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+pub(crate) use bundles_in_force::SlotsSettings;
 pub(crate) use classify::query_of as classify_query;
 pub(crate) use client_stream::ClientStream;
 pub(crate) use guard::{Peer, Token, check_head, check_peer};
+pub(crate) use health::TrialSettings;
 pub(crate) use update::{Loaded, Loader};
 
 use crate::cache::FeatureCache;
@@ -56,11 +61,13 @@ use crate::limits::QUEUE;
 use crate::lock::{Lock, Resource};
 use crate::setting::SettingError;
 use archive::Archive;
+use bundles_in_force::Bundles;
 use edited_labels::EditedLabels;
 use ending::Ending;
 use engine::Engine;
 use events::Events;
 use feed::Feed;
+use health::Health;
 use history::History;
 use http::{Context, router};
 use listen::{Listener, Listeners};
@@ -90,6 +97,8 @@ pub(crate) struct DaemonSettings {
     pub cache: Option<Arc<FeatureCache>>,
     /// Folder of this device's choices and label embeddings.
     pub cache_folder: Option<PathBuf>,
+    /// Slots of bundles, if there are any.
+    pub slots: Option<SlotsSettings>,
     /// Longest wait for a bundle that is not there when the daemon starts.
     pub bundle_wait: Duration,
     /// Ends the process, where the daemon does not end by itself.
@@ -118,7 +127,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// be loaded at the start. Later nothing ends it.
 pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     check(&settings)?;
-    let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder, bundle_wait, give_up } = settings;
+    let DaemonSettings { socket, listen, token, state, queue, cache, cache_folder, slots, bundle_wait, give_up } =
+        settings;
     // Before anything that could block, and before the model is loaded, so that a signal ends that as well.
     let asked = signals::hear(give_up).map_err(|source| Error::Thread { what: "the signals' thread", source })?;
     // The socket before the folder: daemons with the same flags share both, and the message names the socket.
@@ -138,7 +148,8 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     let (engine, archive) = (parts.engine(), Arc::clone(&parts.archive));
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());
     let engine = engine.map_err(|source| Error::Thread { what: "the engine's thread", source })?;
-    let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder);
+    let bundles = Bundles::new(slots, &state, Arc::clone(&parts.model), Arc::clone(&parts.health));
+    let updater = Updater::new(parts.changeable(), loader, EditedLabels::in_folder(&state), cache_folder, bundles);
     let (stop, stopping) = watch::channel(false);
     let context = parts.context(updater, Access { token }, stopping);
     // One thread for all clients leaves the cores to the encoder. Blocking threads hold models and decoded images, so
@@ -153,6 +164,7 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     // Clients that are still there lose their connection, and their work is cancelled.
     runtime.shutdown_timeout(Duration::from_millis(100));
     let (progress, updater) = (Arc::clone(&context.progress), Arc::clone(&context.updater));
+    context.updater.note_end();
     let intact = Ending { engine, progress, updater, archive }.wait();
     if intact { outcome } else { outcome.and(Err(engine_gone())) }
 }
@@ -167,6 +179,7 @@ struct Parts {
     archive: Arc<Archive>,
     metrics: Arc<Metrics>,
     history: Arc<History>,
+    health: Arc<Health>,
     cache: Option<Arc<FeatureCache>>,
     reporter: Arc<Reporter>,
 }
@@ -186,8 +199,8 @@ impl Parts {
             archive: Arc::clone(&archive),
             metrics: Arc::clone(&metrics),
         });
-        let (progress, events, history) = Default::default();
-        Self { queue, progress, model, events, feed, archive, metrics, history, cache, reporter }
+        let (progress, events, history, health) = Default::default();
+        Self { queue, progress, model, events, feed, archive, metrics, history, health, cache, reporter }
     }
 
     fn engine(&self) -> Engine {
@@ -200,6 +213,7 @@ impl Parts {
             archive: Arc::clone(&self.archive),
             metrics: Arc::clone(&self.metrics),
             history: Arc::clone(&self.history),
+            health: Arc::clone(&self.health),
             cache: self.cache.clone(),
         }
     }
@@ -218,7 +232,7 @@ impl Parts {
     fn context(self, updater: Updater, access: Access, stopping: watch::Receiver<bool>) -> Context {
         let Self { queue, progress, model, events, metrics, history, reporter, .. } = self;
         let (updater, access) = (Arc::new(updater), Arc::new(access));
-        let (bodies, sheets) = (Arc::default(), Arc::default());
+        let (bodies, sheets, uploads) = Default::default();
         Context {
             queue,
             progress,
@@ -231,6 +245,7 @@ impl Parts {
             access,
             bodies,
             sheets,
+            uploads,
             stopping,
         }
     }
@@ -325,6 +340,7 @@ async fn run_until_stopped(
                     let json = serde_json::to_string(&reporter.status()).expect("a record is always JSON");
                     events.send("status", json.into());
                 }
+                updater.judge_trial();
                 // It survives panics over images. If it ended nevertheless, a new process is the only remedy.
                 if engine.is_finished() {
                     break Err(engine_gone());

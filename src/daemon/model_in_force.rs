@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::protocol::{ChangeRecord, LabelsOrigin, ModelRecord};
+use super::protocol::{BundleRecord, ChangeRecord, LabelsOrigin, ModelRecord};
 use crate::bundle::BundleContents;
 use crate::calibration::labels_digest;
 use crate::classifier::Classifier;
@@ -15,6 +15,7 @@ pub(crate) struct ModelInForce {
     info: RwLock<Option<Arc<ModelInfo>>>,
     labels_origin: RwLock<LabelsOrigin>,
     change: Mutex<Option<ChangeRecord>>,
+    bundle: Mutex<Option<BundleRecord>>,
 }
 
 /// A change that is being made, until it is dropped.
@@ -40,7 +41,12 @@ pub(crate) struct ModelInfo {
 
 impl Default for ModelInForce {
     fn default() -> Self {
-        Self { info: RwLock::default(), labels_origin: RwLock::new(LabelsOrigin::Configured), change: Mutex::default() }
+        Self {
+            info: RwLock::default(),
+            labels_origin: RwLock::new(LabelsOrigin::Configured),
+            change: Mutex::default(),
+            bundle: Mutex::default(),
+        }
     }
 }
 
@@ -65,6 +71,16 @@ impl ModelInForce {
     /// The change that is being made.
     pub(crate) fn change(&self) -> Option<ChangeRecord> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how the bundle's slots are.
+    pub(crate) fn set_bundle(&self, record: BundleRecord) {
+        *self.bundle.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    /// How the bundle's slots are, if there are any.
+    pub(crate) fn bundle(&self) -> Option<BundleRecord> {
+        self.bundle.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Origin of the labels.

@@ -62,11 +62,61 @@ pub(crate) struct StatusRecord {
     pub rss_bytes: Option<u64>,
     /// The hottest sensor (°C), where there is one.
     pub temperature_c: Option<f64>,
+    /// The bundle's slots, if the daemon has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleRecord>,
     /// The change that is being made: `model` or `labels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changing: Option<ChangeRecord>,
     /// The recording, if there is one.
     pub recording: Option<RecordingRecord>,
+}
+
+/// The bundle in force, and its slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BundleRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Name and digest of the bundle.
+    pub bundle: Option<String>,
+    /// What its signature says, if keys are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedRecord>,
+    /// Folder of the slots.
+    pub folder: String,
+    /// The slot in force, `a` or `b`; none for the bundle that the device came with.
+    pub slot: Option<String>,
+    /// `confirmed` or `trial`.
+    pub state: String,
+    /// Time at which the trial began (milliseconds since 1970).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_ms: Option<u64>,
+    /// The last bundle that was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUpRecord>,
+}
+
+/// What the signature of a bundle says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedRecord {
+    /// Version of the bundle.
+    pub version: u64,
+    /// Name of the key.
+    pub key: String,
+    /// Last day on which it may be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// A bundle that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GivenUpRecord {
+    /// Its slot, `a` or `b`.
+    pub slot: String,
+    /// Reason, in words.
+    pub why: String,
+    /// Time at which it was given up (milliseconds since 1970).
+    pub unix_ms: u64,
 }
 
 /// A change that is being made.

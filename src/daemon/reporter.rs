@@ -50,6 +50,7 @@ impl Reporter {
             queue_max: self.queue.inbox.capacity(),
             rss_bytes: rss_now(),
             temperature_c: temperature(),
+            bundle: self.model.bundle(),
             changing: self.model.change(),
             recording: self.archive.report(),
         }
@@ -121,6 +122,8 @@ impl Reporter {
             temperature_c: status.temperature_c,
             uptime_s: status.uptime_s,
             recorded,
+            on_trial: status.bundle.as_ref().is_some_and(|bundle| bundle.state == "trial"),
+            bundle_version: status.bundle.and_then(|bundle| Some(bundle.signed?.version)),
         }
     }
 }

@@ -12,13 +12,15 @@ use axum::http::StatusCode;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use super::archive::{Archive, Running};
+use super::bundles_in_force::Bundles;
 use super::edited_labels::EditedLabels;
 use super::engine::Job;
 use super::events::Events;
 use super::feed::Feed;
+use super::health::Verdict;
 use super::model::Model;
 use super::model_in_force::ModelInForce;
-use super::protocol::LabelsOrigin;
+use super::protocol::{BundleRecord, LabelsOrigin};
 use super::queue::Queue;
 use super::refusal::Refused;
 use crate::bundle::{Bundle, BundleError};
@@ -31,6 +33,7 @@ use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::predictor::Predictor;
 use crate::recording::{Recorder, RecorderSettings};
+use crate::signing::SignedFacts;
 use crate::source::{SourceSettings, supervise};
 use crate::stream::{Frame, unix_ms};
 use crate::text::Prompt;
@@ -40,6 +43,8 @@ use crate::wording::counted;
 pub(crate) struct Loaded {
     /// The model.
     pub bundle: Bundle,
+    /// What its signature says, if keys are trusted.
+    pub signed: Option<SignedFacts>,
     /// Settings of the model.
     pub settings: ClassifierSettings,
     /// The labels; the bundle's if there are none.
@@ -67,6 +72,7 @@ pub(crate) struct Updater {
     edited: EditedLabels,
     /// Folder of this device's choices and label embeddings.
     cache_folder: Option<PathBuf>,
+    bundles: Bundles,
     one: AsyncMutex<()>,
     source: Mutex<Option<RunningSource>>,
 }
@@ -95,8 +101,14 @@ struct RunningSource {
 
 impl Updater {
     /// An updater that has changed nothing yet.
-    pub(crate) fn new(parts: Changeable, loader: Loader, edited: EditedLabels, cache_folder: Option<PathBuf>) -> Self {
-        Self { parts, loader, edited, cache_folder, one: AsyncMutex::default(), source: Mutex::default() }
+    pub(crate) fn new(
+        parts: Changeable,
+        loader: Loader,
+        edited: EditedLabels,
+        cache_folder: Option<PathBuf>,
+        bundles: Bundles,
+    ) -> Self {
+        Self { parts, loader, edited, cache_folder, bundles, one: AsyncMutex::default(), source: Mutex::default() }
     }
 
     /// Loads everything as flags and configuration say, and puts it in force.
@@ -105,6 +117,85 @@ impl Updater {
     /// Something cannot be loaded; what was in force stays.
     pub(crate) async fn reload(self: &Arc<Self>) -> std::result::Result<(), Refused> {
         self.change(|this| Ok(this.load_all()?)).await
+    }
+
+    /// How the bundle's slots are, if there are any.
+    pub(crate) fn bundle_record(&self) -> Option<BundleRecord> {
+        self.parts.model.bundle()
+    }
+
+    /// Folder of the slots, if there are any.
+    pub(crate) fn slots_folder(&self) -> Option<PathBuf> {
+        self.bundles.folder()
+    }
+
+    /// Installs an archive into the free slot and puts it in force, on trial.
+    ///
+    /// # Errors
+    /// It is no bundle that may be installed, or cannot be loaded; what was in force stays.
+    pub(crate) async fn install_bundle(self: &Arc<Self>, archive: PathBuf) -> std::result::Result<(), Refused> {
+        self.change(move |this| {
+            let _changing = this.parts.model.begin_change("bundle", None);
+            this.bundles.install(&archive)?;
+            drop(_changing);
+            this.load_all()?;
+            // Loading it may have been its end.
+            match this.bundles.why_given_up() {
+                Some(why) => Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "bundle_given_up", why)),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Confirms the bundle on trial.
+    ///
+    /// # Errors
+    /// The state of the slots cannot be written.
+    pub(crate) async fn confirm_bundle(self: &Arc<Self>) -> std::result::Result<(), Refused> {
+        self.change(|this| Ok(this.bundles.confirm()?)).await
+    }
+
+    /// Gives up the bundle in force for the one before it.
+    ///
+    /// # Errors
+    /// There is none before it, or it cannot be loaded.
+    pub(crate) async fn give_up_bundle(self: &Arc<Self>, why: String) -> std::result::Result<(), Refused> {
+        self.change(move |this| {
+            this.bundles.go_back(&why)?;
+            this.bundles.allow_older();
+            Ok(this.load_all()?)
+        })
+        .await
+    }
+
+    /// Ends the trial of the bundle in force, where what it has shown decides.
+    pub(crate) fn judge_trial(self: &Arc<Self>) {
+        let is_fed = self.parts.feed.settings().is_some();
+        match self.bundles.verdict(is_fed) {
+            Verdict::Open => {}
+            Verdict::Confirm => {
+                let this = Arc::clone(self);
+                tokio::spawn(async move {
+                    if let Err(refused) = this.confirm_bundle().await {
+                        log::error!("the bundle on trial cannot be confirmed: {refused}");
+                    }
+                });
+            }
+            Verdict::GiveUp(why) => {
+                let this = Arc::clone(self);
+                tokio::spawn(async move {
+                    if let Err(refused) = this.give_up_bundle(why).await {
+                        log::error!("the bundle on trial cannot be given up: {refused}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Notes that the daemon ends as it should.
+    pub(crate) fn note_end(&self) {
+        self.bundles.note_end();
     }
 
     /// Changes the labels, or goes back to the configured ones; if a tag is given, only if those in force have it.
@@ -156,6 +247,7 @@ impl Updater {
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_first(&self, patience: Duration) -> Result<()> {
+        self.bundles.count_start();
         let began = Instant::now();
         let mut said = false;
         loop {
@@ -181,7 +273,19 @@ impl Updater {
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
         let _changing = self.parts.model.begin_change("model", None);
-        let Loaded { bundle, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
+        match self.load() {
+            // A bundle on trial that cannot even be loaded needs no further trial.
+            Err(error) if !matches!(error, Error::Cancelled(_)) && self.bundles.is_on_trial() => {
+                self.bundles.go_back(&error.to_string())?;
+                self.load()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn load(&self) -> Result<()> {
+        let Loaded { bundle, signed, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
+        self.bundles.check(&bundle, signed.as_ref())?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         // A reload may bring another bundle, which need not know the edited labels. They stay in the file: the next
@@ -212,6 +316,7 @@ impl Updater {
         let recorder = self.new_recorder(recording)?;
         // From here on nothing can fail but by the daemon's end.
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
+        self.bundles.note_in_force(signed);
         self.set_labels_origin(origin);
         if let Some(recorder) = recorder {
             self.parts.archive.replace(recorder);

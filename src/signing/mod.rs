@@ -8,6 +8,7 @@ mod comment;
 mod error;
 mod keys;
 mod sign;
+#[cfg(feature = "daemon")]
 mod versions;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use std::path::Path;
 pub(crate) use comment::SignedFacts;
 pub(crate) use error::SigningError;
 pub(crate) use keys::TrustedKeys;
-pub(crate) use sign::{KeyPairFiles, make_keys, sign_bundle};
+pub(crate) use sign::{make_keys, sign_bundle};
+#[cfg(feature = "daemon")]
 pub(crate) use versions::VersionMemory;
 
 use crate::bundle::{Bundle, BundleError};

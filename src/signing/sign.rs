@@ -12,6 +12,9 @@ use crate::error::Result;
 use crate::files::{Durability, FileError, Readers, read_up_to, write_file, write_file_as};
 use crate::limits::{MANIFEST_BYTES_MAX, SIGNATURE_BYTES_MAX};
 
+/// Base64 digits of a secret key.
+const SECRET_KEY_DIGITS: usize = 208;
+
 /// The two files of a pair of keys.
 pub(crate) struct KeyPairFiles {
     /// `NAME.key`, which its owner alone may read.
@@ -92,6 +95,12 @@ fn secret_key(path: &Path, password: impl FnOnce() -> io::Result<String>) -> Res
     let no_key = |error: minisign::PError| {
         problem(format!("{error}; expected the file NAME.key of a pair of keys, or minisign's"))
     };
+    // The library takes a public key for a secret one that is encrypted. The one has 42 bytes, the other 158.
+    if text.lines().nth(1).is_none_or(|line| line.trim().len() < SECRET_KEY_DIGITS) {
+        return Err(
+            problem("it is no secret key; expected the file NAME.key of a pair of keys, or minisign's".into()).into()
+        );
+    }
     let open = || SecretKeyBox::from_string(&text).map_err(no_key);
     // Which of the two it is, the library says only by an error.
     match open()?.into_unencrypted_secret_key() {

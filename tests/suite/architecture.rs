@@ -144,6 +144,7 @@ fn serialised_types_are_promises() {
             "recording/chain.rs",
             "recording/part.rs",
             "report/",
+            "slots/mod.rs",
             "tamper.rs",
             "text/layers.rs",
             "timings.rs",
@@ -200,10 +201,11 @@ const USES: &[(&str, &str)] = &[
         "recording",
         "answer bundle classifier device error extractor files label_set labels limits lock method setting text views",
     ),
+    ("slots", "bundle calibration check error files limits lock signing"),
     ("stream", "answer cancellation classifier error extractor source views"),
     (
         "daemon",
-        "answer bundle cache calibration cancellation classifier device encoder error extractor files label_set labels limits lock method predictor recording report rows setting source stream text timings views wording",
+        "answer bundle cache calibration cancellation check classifier device encoder error extractor files label_set labels limits lock method predictor recording report rows setting signing slots source stream text timings views wording",
     ),
 ];
 

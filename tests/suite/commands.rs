@@ -67,6 +67,7 @@ pages! {
     methods: "docs/methods.md",
     raspberry_pi: "docs/raspberry-pi.md",
     troubleshooting: "docs/troubleshooting.md",
+    updates: "docs/updates.md",
     your_own_model: "docs/your-own-model.md",
 }
 

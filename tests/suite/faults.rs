@@ -52,6 +52,11 @@ impl Faults {
         fs::remove_file(self.folder.join(call)).unwrap();
     }
 
+    /// Has a program's calls fail.
+    pub fn preload(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("RTPT_FAULTS", &self.folder);
+    }
+
     pub fn daemon(&self, bench: &Bench, flags: &[&str]) -> Daemon {
         let daemon = Daemon::launch(bench, flags, |command| {
             command.env("LD_PRELOAD", &self.library).env("RTPT_FAULTS", &self.folder)

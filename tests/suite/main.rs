@@ -39,6 +39,8 @@ mod pixels;
 mod prompts;
 mod recordings;
 mod serving;
+mod signing;
+mod slots;
 mod sourcing;
 mod tokens;
 mod tower;

@@ -7,6 +7,7 @@ use rtpt_edge::internal::recording::Recording;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, until};
+use crate::faults::Faults;
 use crate::program::{Bench, Run, image_bytes};
 
 const IMAGES: [&str; 4] = ["rgb.png", "rgb.jpg", "grey.png", "progressive.jpg"];
@@ -430,5 +431,59 @@ fn a_folder_that_is_removed_or_moved_away_is_made_anew() {
         let (run, summary) = replay(&bench, folder, &[]);
         assert_eq!((run.code, &summary["same_bits"]), (0, &summary["frames"]), "{}", run.stderr);
         assert!(summary["frames"].as_u64().unwrap() >= 3);
+    }
+}
+
+#[test]
+fn disks_that_fail_in_any_way_cost_the_recording_alone() {
+    use nix::errno::Errno;
+    let bench = Bench::new();
+    let faults = Faults::new(&bench);
+    for name in IMAGES {
+        bench.write(&format!("photos/{name}"), &image_bytes(name));
+    }
+    let source = format!("{}?every=0.01", bench.path("photos").display());
+    for (number, (call, error, part)) in [
+        ("write", Errno::ENOSPC, "frames.bin"),
+        ("write", Errno::EIO, "decisions.jsonl"),
+        ("write", Errno::ENOSPC, "heads.jsonl"),
+        ("fsync", Errno::EIO, "frames.bin"),
+        ("fsync", Errno::ENOSPC, "heads.jsonl"),
+        ("open", Errno::EROFS, "part-00000002"),
+        ("open", Errno::EMFILE, "part-00000002"),
+        ("mkdir", Errno::ENOSPC, "part-00000002"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = bench.path(&format!("recording-{number}"));
+        let mut daemon = faults.daemon(&bench, &["--source", &source, "--record", folder.to_str().unwrap()]);
+        until("frames are on the disk", || (committed(&daemon) >= 3).then_some(()));
+        faults.fail(call, error, part);
+        // Other labels begin another part.
+        let labels = if number % 2 == 0 { "watch\nred\n" } else { "watch\numbrella\n" };
+        assert_eq!(daemon.send("PUT", "/v1/labels", &[], labels.as_bytes()).status, 200);
+        let status = until("the problem is told", || {
+            Some(daemon.status()).filter(|status| status["recording"]["problem"].is_string())
+        });
+        let problem = status["recording"]["problem"].as_str().unwrap();
+        assert!(
+            problem.contains("cannot record") && problem.contains(&format!("os error {}", error as i32)),
+            "{call} {error}: {problem}"
+        );
+        let classified = status["source"]["classified"].as_u64();
+        until("frames are classified all the same", || {
+            (daemon.status()["source"]["classified"].as_u64() > classified).then_some(())
+        });
+        assert_eq!(daemon.terminate(), Some(0), "{call} {error}");
+        faults.mend(call);
+        // What was said to be on the disk is there, and nothing looks changed that was not.
+        let on_disk = status["recording"]["committed"].as_u64().unwrap();
+        let (run, summary) = replay(&bench, &folder, &[]);
+        assert_eq!((run.code, &summary["altered"]), (0, &serde_json::json!([])), "{call} {error}: {}", run.stderr);
+        assert!(
+            summary["frames"].as_u64().unwrap() >= on_disk,
+            "{call} {error}: {summary}, {on_disk} were on the disk"
+        );
     }
 }

@@ -5,10 +5,12 @@ use std::path::Path;
 use crate::bundle::{Bundle, BundleError};
 use crate::cache::{FOLDER_NAME, disk_usage};
 use crate::check::Deviation;
+use crate::cli::bundle::in_words;
 #[cfg(feature = "daemon")]
 use crate::cli::client::ClientError;
 use crate::device::{Memory, Processor, Slowed};
 use crate::error::{Error, Result};
+use crate::signing::SignedFacts;
 use crate::wording::counted;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -183,6 +185,16 @@ pub(crate) fn goldens(bundle: &Bundle, deviations: &Result<Vec<Deviation>>) -> F
     let advice = "this device computes something else than the model's maker: do not trust its answers; copy the bundle \
         again, then try another board, and report the processor and the kernels";
     finding("bundle", Problem, found, advice)
+}
+
+pub(crate) fn trust(signed: Option<&SignedFacts>) -> Finding {
+    match signed {
+        Some(signed) => finding("trust", Fine, format!("the bundle is {}", in_words(signed)), NOTHING),
+        None => {
+            let advice = "to open signed bundles alone, name their makers' keys with --trusted-keys";
+            finding("trust", Fine, "no keys are trusted: whoever can write the bundle can change the model", advice)
+        }
+    }
 }
 
 pub(crate) fn speed_unknown(error: &Error) -> Finding {

@@ -130,7 +130,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut findings = vec![findings::processor(&processor)];
     let mut goldens = Vec::new();
     let mut speed = None;
-    let opened = arguments.bundle.open();
+    let opened = arguments.bundle.open_signed(None);
+    findings.extend(opened.as_ref().ok().map(|opened| findings::trust(opened.signed.as_ref())));
+    let opened = opened.map(|opened| opened.bundle);
     // Kept until the report is printed: whatever fails, the other findings are still worth reading.
     let mut broken = match &opened {
         Ok(bundle) => examine(bundle, arguments, &mut goldens, &mut speed, &mut findings).err(),

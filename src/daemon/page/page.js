@@ -184,6 +184,9 @@ function showStatus(status) {
   const recording = status.recording;
   $('recording').hidden = !recording;
   if (recording) text('recorded', recording.committed + (recording.missed ? ', ' + recording.missed + ' missed' : ''));
+  const bundle = status.bundle;
+  $('bundle').hidden = !bundle;
+  if (bundle) text('slot', (bundle.slot ? 'slot ' + bundle.slot : 'as delivered') + ', ' + bundle.state + (bundle.given_up ? '; slot ' + bundle.given_up.slot + ' was given up: ' + bundle.given_up.why : ''));
   const lost = source.state === 'lost';
   $('picture').classList.toggle('lost', lost);
   if (lost) alarm('The camera is lost: ' + source.problem + '. It is opened again by itself.');
