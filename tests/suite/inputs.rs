@@ -46,7 +46,7 @@ fn assert_refused(name: &str, bytes: &[u8], kind: &str, advice: &str) {
 
 #[test]
 fn an_empty_file() {
-    assert_refused("empty.jpg", b"", "image_empty", "was it copied to its end?");
+    assert_refused("empty.jpg", b"", "image_empty", "was it copied whole?");
 }
 
 #[test]

@@ -225,6 +225,6 @@ fn labels_instead_of_a_file_of_them_are_told_how_to_make_one() {
     let image = bench.image("rgb.png");
     bench
         .rtpt(&["classify", "--labels", "cup, dog's bowl", &image])
-        .fails_with(2, &["one label a line", r"printf 'cup\ndog'\''s bowl\n' > my.txt"]);
-    bench.rtpt(&["classify", "--labels", "none.txt", &image]).fails_with(2, &["UTF-8 text, one label a line"]);
+        .fails_with(2, &["one label per line", r"printf 'cup\ndog'\''s bowl\n' > my.txt"]);
+    bench.rtpt(&["classify", "--labels", "none.txt", &image]).fails_with(2, &["UTF-8 text, one label per line"]);
 }

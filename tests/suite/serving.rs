@@ -102,7 +102,7 @@ fn the_clients_say_what_the_daemon_says() {
     assert_eq!(rtpt(&["labels", "reset", "--json"]).records()[0]["origin"], "configured");
     let file = bench.write("labels.json", shown.as_bytes());
     assert_eq!(rtpt(&["labels", "set", &file]).stdout, "2 labels are in force\n");
-    rtpt(&["labels", "set", &bench.write("no.json", b"{\"names\": []}")]).fails_with(2, &["no JSON with labels"]);
+    rtpt(&["labels", "set", &bench.write("no.json", b"{\"names\": []}")]).fails_with(2, &["not JSON with labels"]);
     for flags in [["--views", "0"], ["--top", "0"], ["--views", "300"]] {
         rtpt(&[&["ask", &png], &flags[..]].concat()).fails_with(2, &["expected 1 to"]);
     }
