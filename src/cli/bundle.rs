@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Verify every file and run the bundle's own goldens on this device
+    /// Verify every file, and run the bundle's own goldens (reference results) on this device
     Check(Folder),
     /// Install a bundle into the slot that is not in force, and try it
     #[cfg(feature = "daemon")]

@@ -219,7 +219,8 @@ impl Client {
     async fn within<T>(&self, patience: Option<Duration>, asked: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(patience) = patience else { return asked.await };
         tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| {
-            Err(ClientError::Silent { path: self.socket.clone(), seconds: patience.as_secs() }.into())
+            let seconds = patience.as_secs_f64().round() as u64;
+            Err(ClientError::Silent { path: self.socket.clone(), seconds }.into())
         })
     }
 

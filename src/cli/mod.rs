@@ -68,7 +68,8 @@ Exit codes:
   1  some inputs could not be classified, an output could not be written, or the doctor found a
      problem
   2  the command line, the labels or a data set are wrong, or results do not fit together
-  3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
+  3  the bundle is missing, damaged, or fails its own goldens (reference results); a model cannot
+     be imported
   4  another daemon has the socket or the folder, or no daemon answers
 
 Environment:

@@ -174,8 +174,10 @@ fn files_of_kinds_that_are_not_read_are_counted() {
     // A data set has its images in the folders of classes alone.
     bench.write("set/red/1.avif", b"anything");
     bench.write("set/red/2.png", &image_bytes("rgb.png"));
+    bench.write("set/loose.png", &image_bytes("rgb.png"));
     let run = bench.rtpt(&["eval", "set", "--report", "out", "--methods", "zero-shot"]);
     run.fails_with(0, &["set: 1 file of a kind that is not read was left out: 1 AVIF"]);
+    run.fails_with(0, &["rtpt: warning: set: 1 image is in no class folder and was left out"]);
 }
 
 #[test]

@@ -345,6 +345,20 @@ fn over_tcp_only_those_who_may_are_answered() {
 }
 
 #[test]
+fn clients_do_not_wait_for_ever_for_a_daemon_that_hangs() {
+    let bench = Bench::new();
+    let daemon = Daemon::start(&bench, &[]);
+    let (socket, image) = (daemon.socket.to_str().unwrap().to_string(), bench.image("rgb.png"));
+    daemon.signal(Signal::SIGSTOP);
+    let asked = bench.rtpt(&["ask", "--socket", &socket, "--patience", "1", &image]);
+    let status = bench.rtpt(&["status", "--socket", &socket]);
+    daemon.signal(Signal::SIGCONT);
+    asked.fails_with(4, &[&format!("the daemon on {socket} did not answer within 3 s; it may hang")]);
+    status.fails_with(4, &["did not answer within 10 s; it may hang"]);
+    assert_eq!(bench.rtpt(&["status", "--socket", &socket]).code, 0);
+}
+
+#[test]
 fn who_asked_for_what_is_in_the_log() {
     let bench = Bench::new();
     let daemon = Daemon::start(&bench, &[]);
