@@ -233,8 +233,10 @@ impl Arguments {
             .collect();
         match &changed[..] {
             [] => {}
-            [one] => log::warn!("{one} changed, and takes effect after a restart"),
-            names => log::warn!("{} changed, and take effect after a restart", names.join(", ")),
+            [one] => log::warn!("{one} changed; it takes effect after a restart"),
+            [others @ .., last] => {
+                log::warn!("{} and {last} changed; they take effect after a restart", others.join(", "));
+            }
         }
     }
 
