@@ -10,7 +10,7 @@ EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png
 
 .DEFAULT_GOAL := help
-.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench fuzz cross-aarch64 cross-armv7 cross-minimal \
+.PHONY: help needs test-needs build demo eval-demo test check fmt clippy docs bench fuzz soak cross-aarch64 cross-armv7 cross-minimal \
     test-aarch64 test-aarch64-smoke test-armv7 test-cross package-arm64 package-armhf packages test-packages sbom-tool bench-instructions
 
 help: ## List the targets
@@ -55,6 +55,10 @@ docs: needs ## Build the documentation, warnings are errors
 SECONDS ?= 60
 fuzz: needs ## Fuzz every reader of foreign bytes, each for SECONDS; needs a C++ compiler, the first build takes ten minutes
 	fuzz/run.sh $(SECONDS)
+
+HOURS ?= 2
+soak: test-needs ## Use a daemon for HOURS while disks, clocks, clients and frames go wrong; it must not grow. Samples: target/soak
+	RTPT_SOAK_HOURS=$(HOURS) $(CARGO) test --locked --test suite -- --exact soak::hours_of_use_with_everything_that_goes_wrong --ignored --nocapture
 
 bench: needs ## Run the benchmarks (minutes); results of earlier runs are in benches/results
 	$(CARGO) bench --locked

@@ -48,6 +48,10 @@ where
                 *margin = query.margin(image)?;
             }
             let slope = f64::from(margins[0] - margins[1]) / (2.0 * DIFFERENCE);
+            // Of an overflow nothing can be learned, and NaN would turn the image black.
+            if !slope.is_finite() {
+                continue;
+            }
             gradient.iter_mut().zip(&signs).for_each(|(sum, sign)| *sum += slope * sign / PAIRS as f64);
         }
         // The moments begin at 0, which the first steps would take for small gradients (Kingma and Ba 2015).

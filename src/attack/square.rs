@@ -10,6 +10,8 @@ const FIRST_SHARE: f64 = 0.05;
 /// Queries, of the 10,000 the paper's schedule is made for, after which the share is halved.
 const HALVINGS: [usize; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
 const SCHEDULE: f64 = 10_000.0;
+/// Draws in a row that may change nothing (count).
+const IDLE_MAX: usize = 1000;
 
 /// Starts from vertical stripes, then tries squares of one change of ±2ε a channel, smaller and smaller; what lowers the
 /// margin stays.
@@ -38,6 +40,7 @@ where
     // The attack goes on from the stripes even where they are worse than the clean image, as in algorithm 1; `query`
     // keeps the best of all.
     let mut current_margin = query.margin(stripes)?;
+    let mut idle = 0;
     while !query.is_over() {
         // The schedule is stretched to the budget, as in the authors' code.
         let place = (query.asked() as f64 / query.budget().queries as f64 * SCHEDULE) as usize;
@@ -60,8 +63,14 @@ where
         }
         if tried == current {
             // The same image has the same margin: asking would waste a query. The authors' code draws again as well.
+            idle += 1;
+            // With a ball of less than a level there is nothing to draw, for ever.
+            if idle == IDLE_MAX {
+                return Ok(());
+            }
             continue;
         }
+        idle = 0;
         let margin = query.margin(tried.clone())?;
         if margin < current_margin {
             (current, current_margin) = (tried, margin);

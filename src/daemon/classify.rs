@@ -42,8 +42,7 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
     let token = context.progress.request_token();
     let (reply, answer) = oneshot::channel();
     let job = Job::Classify(Box::new(ClassifyRequest {
-        // What is left of `body`, its share of the memory, lives as long as this handler.
-        bytes: body.bytes,
+        body,
         views: query.views,
         method: query.method,
         top: query.top.unwrap_or(TOP),

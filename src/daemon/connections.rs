@@ -243,16 +243,31 @@ where
         .serve_connection(TokioIo::new(ClientStream::new(stream)), service);
     // Watched, so that a connection that is kept alive ends after its current answer when the daemon does.
     let connection = graceful.watch(connection);
-    let metrics = Arc::clone(&serving.metrics);
+    let counted = Counted::new(&serving.metrics);
     tokio::spawn(async move {
-        metrics.connections.inc();
+        let _counted = counted;
         if let Err(error) = pin!(connection).await {
             // Clients hang up as they like: no news for the log.
             log::debug!("a connection ended: {error}");
         }
-        metrics.connections.dec();
         drop(place);
     });
+}
+
+/// A connection that counts as open until it is dropped, however its task ends.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
 }
 
 /// Answers that there is no room, and passes over the request.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::archive::Archive;
+use super::body::Body;
 use super::events::{Events, Latest};
 use super::feed::Feed;
 use super::health::Health;
@@ -41,8 +42,9 @@ const IDLE_MS: u64 = 500;
 
 /// A client's request.
 pub(crate) struct Request {
-    /// The image file.
-    pub bytes: Vec<u8>,
+    /// The image file, with its share of the memory: that is taken until the engine lets go of it, whether the client
+    /// waits or not.
+    pub body: Body,
     /// Another number of views.
     pub views: Option<usize>,
     /// Another method.
@@ -141,12 +143,12 @@ impl Engine {
         // A client that is gone while its request waited costs nothing.
         let Some(model) = model.filter(|_| !request.reply.is_closed()) else { return };
         let began = Instant::now();
-        let Request { bytes, views, method, top, token, reply } = request;
+        let Request { body, views, method, top, token, reply } = request;
         // One expression, so that every way to fail reaches the client that waits.
         let result = model.with_method(method).and_then(|classifier| {
             let mut settings = classifier.extractor().settings().views;
             settings.count = views.unwrap_or(settings.count);
-            let answer = classifier.classify_in(&bytes, settings, CacheUse::LookUp, &token)?;
+            let answer = classifier.classify_in(&body.bytes, settings, CacheUse::LookUp, &token)?;
             self.health.note_answer(&answer);
             let features = &answer.features;
             self.metrics.classified(&answer.timings, features.views.count, self.cache.is_some(), features.cached);

@@ -102,7 +102,11 @@ pub(crate) fn check_peer(
     match token {
         Some(token) => {
             // The header counts first, right or wrong: it is sent on purpose, a cookie by every request of a browser.
-            let bearer = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+            // Schemes have no case (RFC 9110, section 11.1).
+            let bearer = text(AUTHORIZATION).and_then(|value| {
+                let (scheme, token) = value.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("Bearer").then_some(token)
+            });
             if !bearer.or_else(|| cookie(headers)).is_some_and(|guess| token.is(guess.trim())) {
                 let message = "a token is needed: send the header `Authorization: Bearer TOKEN`, or open the page as /?token=TOKEN";
                 return Err(Refused::new(StatusCode::UNAUTHORIZED, "token_needed", message));
@@ -165,6 +169,8 @@ mod tests {
         assert!(!checked(Some(SECRET), Method::GET, &[("host", "camera:8080")]));
         for (header, value, fits) in [
             ("authorization", "Bearer 0123456789abcdef", true),
+            ("authorization", "bearer 0123456789abcdef", true),
+            ("authorization", "Basic 0123456789abcdef", false),
             ("authorization", "Bearer 0123456789abcdeg", false),
             ("authorization", "Bearer ", false),
             ("authorization", "0123456789abcdef", false),

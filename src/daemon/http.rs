@@ -182,7 +182,9 @@ async fn around(
 }
 
 fn token_in(uri: &Uri) -> Option<String> {
-    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token=")).map(String::from)
+    // Decoded: a token may have characters that a browser escapes.
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(uri.query()?).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
 fn take_in(token: &str) -> Response {

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 
 use super::body::{expect_type, read_body};
@@ -48,8 +48,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
         },
         "text/plain with one label per line, or application/json as {\"labels\": […]}",
     )?;
-    // A tag that is no text fits none, and is refused as another one.
-    let tag = request.headers().get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string());
+    let tag = tag_of(request.headers());
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, &context.queue).await?;
     // No label begins with a brace: what does is JSON whose type was forgotten.
     let braced = body.bytes.trim_ascii_start().starts_with(b"{");
@@ -75,9 +74,14 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     labels_answer(&context.model)
 }
 
-/// `DELETE /v1/labels`: back to the configured labels.
-pub(crate) async fn reset_labels(State(context): State<Context>) -> Answer {
+/// `DELETE /v1/labels`: back to the configured labels, if the tag in `If-Match` is that of the labels in force.
+pub(crate) async fn reset_labels(State(context): State<Context>, headers: HeaderMap) -> Answer {
     require_ready(&context.reporter)?;
-    context.updater.edit_labels(None, None).await?;
+    context.updater.edit_labels(None, tag_of(&headers)).await?;
     labels_answer(&context.model)
+}
+
+/// The tag in `If-Match`. One that is no text fits none, and is refused as another one.
+fn tag_of(headers: &HeaderMap) -> Option<String> {
+    headers.get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_string())
 }

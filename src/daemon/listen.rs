@@ -9,6 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::stat::{Mode, umask};
+
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::files::folder_of;
 use crate::lock::{InUse, Lock, Resource};
@@ -68,23 +70,24 @@ impl Listeners {
     pub(crate) fn open(socket: &Path, tcp: Option<SocketAddr>) -> Result<Self> {
         // Sockets of systemd stand in place of the own one. Their files are systemd's: they need no lock and are not
         // removed.
-        let mut all = handed_over()?;
-        let mut own = None;
-        if all.is_empty() {
+        // From here on an error removes what was made.
+        let mut this = Self { all: handed_over()?, own: None };
+        if this.all.is_empty() {
             let lock = prepare(socket)?;
             let failed = |source| Error::from(ListenError { address: socket.display().to_string(), source });
-            let listener = UnixListener::bind(socket).map_err(failed)?;
-            own = Some((socket.to_path_buf(), lock));
-            // The mode of a new socket follows the umask, which the service manager or a shell may have set to
-            // anything.
+            // The mode of a new socket follows the mask, which the service manager or a shell may have set to anything. Set
+            // before, it is right from the first moment; whatever threads there are make no files yet.
+            let before = umask(Mode::from_bits_truncate(!SOCKET_MODE & 0o777));
+            let bound = UnixListener::bind(socket);
+            umask(before);
+            this.all.push(Listener::Unix(bound.map_err(failed)?));
+            this.own = Some((socket.to_path_buf(), lock));
             fs::set_permissions(socket, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-            all.push(Listener::Unix(listener));
         }
         if let Some(address) = tcp {
             let failed = |source| Error::from(ListenError { address: address.to_string(), source });
-            all.push(Listener::Tcp(std::net::TcpListener::bind(address).map_err(failed)?));
+            this.all.push(Listener::Tcp(std::net::TcpListener::bind(address).map_err(failed)?));
         }
-        let this = Self { all, own };
         // Tokio asks for sockets that do not block, and does not set it itself.
         for listener in &this.all {
             let unblocked = match listener {

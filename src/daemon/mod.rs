@@ -299,7 +299,7 @@ async fn run_until_stopped(
     let mut connections = tokio::spawn(connections::serve(listeners, app, metrics, context.stopping.clone()));
     let mut loading = {
         let updater = Arc::clone(updater);
-        tokio::task::spawn_blocking(move || updater.load_first(bundle_wait))
+        tokio::spawn(async move { updater.load_first(bundle_wait).await })
     };
     tokio::spawn(feed_watchdog(Arc::clone(&context.progress)));
     let mut status = tokio::time::interval(STATUS_EVERY);

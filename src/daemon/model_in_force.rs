@@ -96,7 +96,15 @@ impl ModelInForce {
     /// An entity tag of the labels, which changes when they do; empty without a model.
     pub(crate) fn labels_tag(&self) -> String {
         // 64 bits tell versions of one device's labels apart; nobody gains by a collision.
-        self.info().map_or_else(String::new, |model| format!("\"{}\"", &labels_digest(&model.labels)[..16]))
+        self.info().map_or_else(String::new, |model| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(labels_digest(&model.labels).as_bytes());
+            // Labels that are the same by name may have other identifiers.
+            for id in model.labels.list.ids().into_iter().flatten() {
+                hasher.update(&(id.len() as u64).to_le_bytes()).update(id.as_bytes());
+            }
+            format!("\"{}\"", &hasher.finalize().to_hex()[..16])
+        })
     }
 }
 

@@ -242,11 +242,20 @@ impl Updater {
         }
     }
 
-    /// Loads everything for the first time; a bundle that is not there yet is waited for, up to `patience`. Blocks.
+    /// Loads everything for the first time; a bundle that is not there yet is waited for, up to `patience`.
     ///
     /// # Errors
     /// As [`Self::reload`].
-    pub(crate) fn load_first(&self, patience: Duration) -> Result<()> {
+    pub(crate) async fn load_first(self: &Arc<Self>, patience: Duration) -> Result<()> {
+        // As any change: labels that a client sets when the model is there must not be set back by the rest of this.
+        let _one = self.one.lock().await;
+        let this = Arc::clone(self);
+        let loading = tokio::task::spawn_blocking(move || this.load_patiently(patience));
+        // The thread panicked, and the log says where.
+        loading.await.unwrap_or_else(|_| Err(super::engine_gone()))
+    }
+
+    fn load_patiently(&self, patience: Duration) -> Result<()> {
         self.bundles.count_start();
         let began = Instant::now();
         let mut said = false;

@@ -50,7 +50,7 @@ impl Command {
         let complaint = Arc::<Mutex<String>>::default();
         let (kept, name) = (Arc::clone(&complaint), words[0].clone());
         // Not waited for: what the program left behind may hold its standard error open.
-        thread::spawn(move || {
+        let reading = thread::Builder::new().name("rtpt-complaint".into()).spawn(move || {
             // Lines are bounded by what a program may print at once; a program that never ends a line is cut.
             let mut lines = BufReader::new(errors);
             let mut line = Vec::new();
@@ -62,6 +62,10 @@ impl Command {
                 }
             }
         });
+        // Without the thread its last words are not known, and it may wait for somebody to read them.
+        if let Err(error) = reading {
+            log::warn!("what {} says on its standard error is not read: {error}", words[0]);
+        }
         Ok(Self { child, output, complaint })
     }
 

@@ -94,7 +94,7 @@ fn clocks_stay_out_of_the_mathematics() {
 fn the_network_is_the_daemons_and_its_clients() {
     only_in(
         &["tokio", "axum", "hyper", "TcpListener", "UnixListener"],
-        &["daemon/", "cli/client.rs", "cli/ask.rs", "cli/labels.rs", "fuzz.rs"],
+        &["daemon/", "cli/client.rs", "cli/ask.rs", "cli/labels.rs", "cli/slots.rs", "fuzz.rs"],
     );
 }
 

@@ -180,3 +180,15 @@ fn what_cannot_be_attacked_is_said() {
     }
     assert!(!bench.path("out").exists());
 }
+
+#[test]
+fn a_ball_of_less_than_a_level_ends_the_search() {
+    let bench = Bench::new();
+    let (photos, out) = (believed(&bench), bench.path("out").to_str().unwrap().to_string());
+    let run = bench.rtpt(&["attack", "square", &photos, "--out", &out, "--eps", "0.4/255", "--queries", "50"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    for (path, copy) in copies(&bench, &photos, &out) {
+        let clean = decode(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(decode(&copy).unwrap().bytes(), clean.bytes(), "{path}: nothing can be changed");
+    }
+}

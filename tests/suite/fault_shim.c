@@ -2,7 +2,7 @@
  *
  * RTPT_FAULTS names a folder. A file there with the name of a call (open, write, fsync, rename, mkdir, unlink, accept) holds an errno's number,
  * or 0 to block while the file is there, then a space and what the path must contain; the path of a descriptor is the one that the kernel
- * tells. fsync stands for fdatasync as well. */
+ * tells. fsync stands for fdatasync as well. A file `clock` holds seconds by which the clock of the wall is off. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,22 +14,30 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+/* Reads a small file of the folder without the calls that are wrapped here; the length, or 0. */
+static long read_text(const char *name, char *text, size_t room) {
+    char path[4096];
+    const char *folder = getenv("RTPT_FAULTS");
+    if (!folder) return 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int file = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (file < 0) return 0;
+    long length = syscall(SYS_read, file, text, room - 1);
+    syscall(SYS_close, file);
+    if (length < 0) return 0;
+    text[length] = 0;
+    return length;
+}
+
 /* Reads a fault without the calls that are wrapped here. Returns 1 if there is one for this path. */
 static int read_fault(const char *call, const char *path, int *number) {
-    char name[4096], text[4096];
-    const char *folder = getenv("RTPT_FAULTS");
-    if (!folder || !path) return 0;
-    snprintf(name, sizeof name, "%s/%s", folder, call);
-    int file = (int)syscall(SYS_openat, AT_FDCWD, name, O_RDONLY | O_CLOEXEC, 0);
-    if (file < 0) return 0;
-    long length = syscall(SYS_read, file, text, sizeof text - 1);
-    syscall(SYS_close, file);
-    if (length <= 0) return 0;
-    text[length] = 0;
+    char text[4096];
+    if (!path || !read_text(call, text, sizeof text)) return 0;
     char *part = strchr(text, ' ');
     if (!part) return 0;
     *number = atoi(text);
@@ -103,6 +111,13 @@ int mkdir(const char *path, mode_t mode) {
 
 int unlink(const char *path) {
     return fails("unlink", path) ? -1 : REAL(unlink)(path);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int outcome = (int)syscall(SYS_clock_gettime, clock, time);
+    char text[64];
+    if (outcome == 0 && clock == CLOCK_REALTIME && read_text("clock", text, sizeof text)) time->tv_sec += atol(text);
+    return outcome;
 }
 
 int accept4(int socket, struct sockaddr *address, socklen_t *length, int flags) {

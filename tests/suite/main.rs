@@ -41,6 +41,7 @@ mod recordings;
 mod serving;
 mod signing;
 mod slots;
+mod soak;
 mod sourcing;
 mod tokens;
 mod tower;

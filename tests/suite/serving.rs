@@ -656,6 +656,7 @@ fn a_bundle_whose_disk_is_mounted_later_is_waited_for() {
     fs::copy(std::path::Path::new(whole.folder()).join("manifest.json"), late.join("manifest.json")).unwrap();
     daemon.wait_until_ready();
     assert_eq!(daemon.log().matches("waiting for it").count(), 1, "it says so once: {}", daemon.log());
+    drop(daemon);
     // A wrong name is told at once by whoever does not ask to wait, and after the wait by others.
     let nowhere = bench.path("nowhere");
     let socket = bench.path("other.sock");
@@ -693,4 +694,17 @@ fn a_picture_of_views_is_drawn_once_for_whoever_asks() {
     // Twenty views, eight in a row of 96 pixels each.
     let picture = image::load_from_memory(&sheets[0].body).unwrap();
     assert_eq!((picture.width(), picture.height()), (768, 288));
+}
+
+#[test]
+fn a_reset_of_labels_asks_for_the_tag_as_any_change_and_identifiers_are_in_it() {
+    let bench = Bench::new();
+    let daemon = Daemon::start(&bench, &[]);
+    let put = |text: &str| daemon.send("PUT", "/v1/labels", &["content-type: text/plain"], text.as_bytes());
+    let tag = |reply: &Reply| reply.header("etag").unwrap().to_string();
+    let one = tag(&put("1\twatch\n2\tred\n"));
+    let other = tag(&put("1\twatch\n3\tred\n"));
+    assert_ne!(one, other, "labels with other identifiers are other labels");
+    daemon.send("DELETE", "/v1/labels", &[&format!("if-match: {one}")], b"").refused(412, "changed_meanwhile");
+    assert_eq!(daemon.send("DELETE", "/v1/labels", &[&format!("if-match: {other}")], b"").status, 200);
 }
