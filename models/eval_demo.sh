@@ -33,8 +33,12 @@ attack clean --eps 0
 attack pgd1 --attack pgd --eps 1 --steps 7
 attack pgd4 --attack pgd --eps 4 --steps 100
 attack eot --attack eot --eps 4 --steps 20 --views 6
-[ -e "$out/square/attack.json" ] || "$rtpt" attack square "$out/clean" --bundle $bundle --class-names $names \
-    --at-model-resolution --eps 4/255 --queries 500 --out "$out/square"
+# What was interrupted is begun again: the attack writes to a new folder.
+[ -e "$out/square/attack.json" ] || {
+    rm -rf "$out/square"
+    "$rtpt" attack square "$out/clean" --bundle $bundle --class-names $names \
+        --at-model-resolution --eps 4/255 --queries 500 --out "$out/square"
+}
 
 # The same photos in their own size, and the held-out ones that are not among them.
 list() { # of the photos whose PNG is in $out/clean ($1 = yes), or is not

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
 use crate::setting::SettingError;
-use crate::wording::counted;
+use crate::wording::{counted, quoted};
 
 type Result<T> = std::result::Result<T, LabelsError>;
 
@@ -16,7 +16,7 @@ type Result<T> = std::result::Result<T, LabelsError>;
 #[non_exhaustive]
 pub enum LabelsError {
     /// The labels file could not be read.
-    #[error("cannot read the labels file {}: {source}; {}", path.display(), labels_hint(path))]
+    #[error("{}; {}", unreadable(path, source), labels_hint(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum LabelsError {
         source: io::Error,
     },
     /// The labels file is not text, or too large.
-    #[error("the labels file {} {problem}; expected UTF-8 text, one label a line", path.display())]
+    #[error("the labels file {} {problem}; expected UTF-8 text, one label per line", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum LabelsError {
         problem: String,
     },
     /// Too few or too many labels.
-    #[error("{} given, expected {min} to {max}: one label alone cannot be told from anything", counted(*found, "label"))]
+    #[error("{} given, expected {min} to {max}{}", counted(*found, "label"), if *found == 1 { ALONE } else { "" })]
     Count {
         /// Number of labels given.
         found: usize,
@@ -42,7 +42,7 @@ pub enum LabelsError {
         max: usize,
     },
     /// A label is given twice.
-    #[error("the label {label:?} is given twice (entries {first} and {second}); remove one")]
+    #[error("the label {} is given twice (entries {first} and {second}); remove one", quoted(label))]
     Duplicate {
         /// The label.
         label: String,
@@ -51,8 +51,8 @@ pub enum LabelsError {
         /// Second entry, from 1.
         second: usize,
     },
-    /// A label is no words.
-    #[error("the label {label:?} {problem}; a label is words, such as \"sea horse\"")]
+    /// A label is not words.
+    #[error("the label {} {problem}; a label is words, such as \"sea horse\"", quoted(label))]
     NotWords {
         /// The label.
         label: String,
@@ -64,16 +64,26 @@ pub enum LabelsError {
     Setting(#[from] SettingError),
 }
 
+/// Reason that one label is refused.
+const ALONE: &str = ": one label alone cannot be told from anything";
+
+fn unreadable(path: &Path, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
+        _ => format!("cannot read the labels file {}: {source}", path.display()),
+    }
+}
+
 /// Hint for a labels file that is not there. A user who wrote labels in its place is shown how to make a file of them.
 fn labels_hint(path: &Path) -> String {
     let name = path.to_string_lossy();
     if !name.contains(',') || name.contains('/') {
-        return "a labels file is UTF-8 text, one label a line".into();
+        return "a labels file is UTF-8 text, one label per line".into();
     }
     // For a shell: within quotes a quote has to end them, stand escaped, and begin them again.
     let lines: String =
         name.split(',').map(|label| label.trim().replace('%', "%%").replace('\'', "'\\''") + "\\n").collect();
-    format!("this takes a file with one label a line: make it with  printf '{lines}' > my.txt  and name my.txt")
+    format!("this takes a file with one label per line: make it with  printf '{lines}' > my.txt  and name my.txt")
 }
 
 /// Labels that differ from one another, and their identifiers, if they have any.
@@ -93,11 +103,11 @@ impl Labels {
         Self::with_ids(names.into_iter().map(Into::into).collect(), None)
     }
 
-    /// Labels from a file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
-    /// with `#` are passed over.
+    /// Labels from a file: UTF-8, one label per line, or an identifier, a tab and a label; blank lines and lines that
+    /// start with `#` are passed over.
     ///
     /// # Errors
-    /// The file cannot be read, is too large, is no UTF-8, or its labels are refused as by [`Self::new`].
+    /// The file cannot be read, is too large, is not UTF-8, or its labels are refused as by [`Self::new`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         read_labels(path.as_ref())
     }
@@ -114,7 +124,7 @@ impl Labels {
             return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
         }
         if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != names.len()) {
-            let (expected, found) = (format!("one a label, {}", names.len()), ids.len().to_string());
+            let (expected, found) = (format!("one per label, {}", names.len()), ids.len().to_string());
             return Err(SettingError { what: "the number of identifiers", expected, found }.into());
         }
         for text in names.iter().chain(ids.iter().flatten()) {
@@ -192,7 +202,23 @@ fn trimmed(text: &str) -> &str {
 pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
     let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
         .map_err(|source| LabelsError::Unreadable { path: path.into(), source })?;
-    parse_labels(&bytes, path)
+    labels_of_file(&bytes, path)
+}
+
+/// As [`parse_labels`], with the file named where it has one label.
+///
+/// # Errors
+/// As [`read_labels`].
+pub(crate) fn labels_of_file(bytes: &[u8], path: &Path) -> Result<Labels> {
+    parse_labels(bytes, path).map_err(|error| match error {
+        LabelsError::Count { found: 1, .. } => {
+            let text = String::from_utf8_lossy(bytes);
+            let comma = if text.contains(',') { "; a comma does not separate labels" } else { "" };
+            let problem = format!("has 1 label, expected at least {CLASSES_MIN}{ALONE}{comma}");
+            LabelsError::Malformed { path: path.into(), problem }
+        }
+        error => error,
+    })
 }
 
 /// Parses the bytes of a labels file; `path` is only named in errors.
@@ -219,7 +245,7 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
         };
         if name.is_empty() || id.is_some_and(str::is_empty) || name.contains('\t') {
             let expected = "expected a label, or an identifier, a tab and a label";
-            return Err(malformed(format!("has the line {} {line:?}, {expected}", number + 1)));
+            return Err(malformed(format!("has the line {} {}, {expected}", number + 1, quoted(line))));
         }
         if name.len() > LABEL_BYTES_MAX {
             return Err(malformed(format!("has a label of {} bytes, more than {LABEL_BYTES_MAX}", name.len())));
@@ -228,7 +254,7 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
         ids.extend(id.map(String::from));
     }
     match ids.len() {
-        _ if names.is_empty() => Err(malformed("holds no label".into())),
+        _ if names.is_empty() => Err(malformed("has no labels".into())),
         0 => Labels::with_ids(names, None),
         count if count == names.len() => Labels::with_ids(names, Some(ids)),
         count => Err(malformed(format!("has identifiers for {count} of its {} labels", names.len()))),
@@ -284,8 +310,8 @@ mod tests {
         assert!(many(CLASSES_MAX).is_ok());
         assert!(matches!(many(CLASSES_MAX + 1), Err(LabelsError::Count { .. })));
         for (text, problem) in [
-            ("", "holds no label"),
-            ("# only\n\n", "holds no label"),
+            ("", "has no labels"),
+            ("# only\n\n", "has no labels"),
             ("1\tcup\nwatch", "has identifiers for 1 of its 2 labels"),
             ("1\t\n2\tcup", "has the line 1 \"1\\t\""),
             ("\tcup\n2\twatch", "expected a label, or an identifier, a tab and a label"),

@@ -1,4 +1,4 @@
-//! One daemon a socket, a folder, a recording.
+//! One daemon per socket, folder and recording.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -36,7 +36,7 @@ impl Resource {
 
 /// A resource that another daemon has.
 #[derive(Debug, thiserror::Error)]
-#[error("another daemon has {}{}; stop it, or give this one a {} of its own", path.display(), by(holder), resource.name())]
+#[error("another daemon{} uses {}; stop it, or choose another {}", by(holder), path.display(), resource.name())]
 pub(crate) struct InUse {
     /// The socket or folder.
     pub path: PathBuf,
@@ -76,7 +76,7 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits());
         let mut file = options.open(lock).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other("it is no regular file")).into());
+            return Err(failed(io::Error::other("it is not a regular file")).into());
         }
         match file.try_lock() {
             Ok(()) => {}
@@ -124,8 +124,8 @@ mod tests {
         let (lock_file, path) = (folder.path().join("x.lock"), folder.path().join("x.sock"));
         let lock = Lock::take(&lock_file, &path, Resource::Socket).unwrap();
         let message = Lock::take(&lock_file, &path, Resource::Socket).unwrap_err().to_string();
-        assert!(message.contains(&format!("x.sock (process {})", std::process::id())), "{message}");
-        assert!(message.contains("a socket of its own"), "{message}");
+        assert!(message.contains(&format!("another daemon (process {}) uses", std::process::id())), "{message}");
+        assert!(message.contains("choose another socket"), "{message}");
         drop(lock);
         assert!(Lock::take(&lock_file, &path, Resource::Socket).is_ok(), "a lock file that is left over is no lock");
     }

@@ -1,8 +1,11 @@
 //! Settings that are out of their range.
 
+/// What a setting is called that does not exist: the message is what was found and what there is.
+pub(crate) const UNKNOWN: &str = "an unknown setting";
+
 /// A setting with a value that it cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is {found}, expected {expected}")]
+#[error("{}", message(self))]
 #[non_exhaustive]
 pub struct SettingError {
     /// The setting, as in "the number of views".
@@ -11,4 +14,12 @@ pub struct SettingError {
     pub expected: String,
     /// The value.
     pub found: String,
+}
+
+fn message(SettingError { what, expected, found }: &SettingError) -> String {
+    match *what {
+        UNKNOWN if expected.is_empty() => found.clone(),
+        UNKNOWN => format!("{found}; {expected}"),
+        what => format!("{what} is {found}, expected {expected}"),
+    }
 }

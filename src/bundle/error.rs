@@ -1,10 +1,11 @@
 //! Ways for a bundle to be refused.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::files::FileError;
 use crate::text::{TensorError, TextError};
+use crate::wording::quoted;
 
 pub(crate) type Result<T> = std::result::Result<T, BundleError>;
 
@@ -19,7 +20,7 @@ pub enum BundleError {
         tried: Vec<String>,
     },
     /// The bundle path is not a folder with a manifest.
-    #[error("{} is not a bundle: {reason}; expected a folder with a manifest.json", path.display())]
+    #[error("{}", not_bundle(path, reason))]
     NotFolder {
         /// The path.
         path: PathBuf,
@@ -103,7 +104,7 @@ pub enum BundleError {
         bundle: String,
     },
     /// The bundle has no embedding for a label.
-    #[error("the bundle has no class named {label:?}{}; choose labels among its classes", suggest(nearest))]
+    #[error("the bundle has no class named {}{}; choose labels among its classes", quoted(label), suggest(nearest))]
     UnknownLabel {
         /// The label.
         label: String,
@@ -122,5 +123,19 @@ pub enum BundleError {
 }
 
 fn suggest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {name:?}?"))
+    nearest.as_ref().map_or(String::new(), |name| format!(" (did you mean {name:?}?)"))
+}
+
+/// Reason of a [`BundleError::NotFolder`] where nothing is at the path.
+pub(super) const MISSING: &str = "it does not exist";
+
+fn not_bundle(path: &Path, reason: &str) -> String {
+    let shown = path.display();
+    match reason {
+        MISSING => format!("there is no folder {shown}, expected a bundle, which is a folder with a manifest.json"),
+        _ if path.join("bundle/manifest.json").is_file() => {
+            format!("{shown} is not a bundle: {reason}; did you mean {}?", path.join("bundle").display())
+        }
+        _ => format!("{shown} is not a bundle: {reason}, expected a folder with a manifest.json"),
+    }
 }

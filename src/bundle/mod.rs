@@ -13,6 +13,7 @@ mod verified;
 #[cfg(feature = "cli")]
 mod writer;
 
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -208,6 +209,7 @@ fn open_manifest(folder: &Path) -> Result<(Manifest, blake3::Hash)> {
     let not_folder = |reason: &str| BundleError::NotFolder { path: folder.into(), reason: reason.into() };
     match folder.metadata() {
         Ok(found) if !found.is_dir() => return Err(not_folder("it is a file")),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(not_folder(error::MISSING)),
         Err(error) => return Err(not_folder(&error.to_string())),
         Ok(_) => {}
     }

@@ -83,13 +83,13 @@ impl DiskCache {
         match read_up_to(&path, FILE_BYTES_MAX) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
-                log::warn!("the features in {} cannot be read ({error}) and are made anew", path.display());
+                log::warn!("the features in {} cannot be read ({error}) and are computed again", path.display());
                 None
             }
             Ok(bytes) => {
                 let features = decode(key, &bytes);
                 if features.is_none() {
-                    log::warn!("the features in {} are damaged and made anew", path.display());
+                    log::warn!("the features in {} are damaged and computed again", path.display());
                 }
                 features
             }

@@ -5,7 +5,11 @@ use super::client::ClientError;
 use crate::bundle::BundleError;
 use crate::encoder::EncoderError;
 use crate::error::Error;
-use crate::import::ImportError;
+#[cfg(feature = "eval")]
+use crate::eval::EvalError;
+#[cfg(feature = "eval")]
+use crate::eval::dataset::NOT_AMONG;
+use crate::import::{ImportError, RESOLUTION};
 #[cfg(feature = "daemon")]
 use crate::lock::{InUse, Resource};
 #[cfg(feature = "daemon")]
@@ -14,13 +18,22 @@ use crate::setting::SettingError;
 use crate::text::TextError;
 use crate::views::ImageError;
 
-/// The flag or command that helps, where there is one.
-pub(super) fn advice(error: &Error) -> Option<&'static str> {
+/// The message of an error, with the flag or command that helps, where there is one.
+pub(super) fn advised(error: &Error) -> String {
+    match advice(error) {
+        // The end of the message's last sentence, or a sentence of its own.
+        Some(end) if end.starts_with("with ") => format!("{error} {end}"),
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    }
+}
+
+fn advice(error: &Error) -> Option<&'static str> {
     match error {
         Error::Bundle(error) => of_bundle(error),
         Error::Encoder(EncoderError::Run { .. } | EncoderError::NotFinite { .. } | EncoderError::Zero { .. })
         | Error::Text(TextError::NotFinite { .. }) => Some("run `rtpt bundle check`"),
-        Error::Image(ImageError::Damaged { .. }) => Some("or have it answered all the same with --damaged answer"),
+        Error::Image(ImageError::Damaged { .. }) => Some("or classify it all the same with --damaged answer"),
         Error::Setting(error) => of_setting(error),
         _ => of_program(error),
     }
@@ -29,22 +42,24 @@ pub(super) fn advice(error: &Error) -> Option<&'static str> {
 fn of_bundle(error: &BundleError) -> Option<&'static str> {
     match error {
         BundleError::NotFound { .. } => Some("give one with --bundle DIR or RTPT_BUNDLE"),
-        BundleError::NoLabels { .. } => Some("give them with --labels FILE, one a line"),
+        BundleError::NoLabels { .. } => Some("give them with --labels FILE, one per line"),
         BundleError::NoTextTower { .. } | BundleError::UnknownLabel { .. } => {
-            Some("`rtpt bundle info --classes` lists its classes")
+            Some("`rtpt bundle info --classes` lists them")
         }
         _ => None,
     }
 }
 
 /// Settings by the names they have in messages, and the flags that set them.
-const FLAGS: [(&str, &str); 6] = [
+const FLAGS: [(&str, &str); 8] = [
     ("the prompt", "use --context, --template or another --method"),
     ("the length of the queue", "use --queue"),
-    ("the address to listen on", "use --listen, and --token-file FILE"),
+    ("the context", "use --template for it"),
+    ("the address to listen on", "name the file of a token with --token-file FILE, or use another --listen"),
     ("the daemon's folder", "name one with --state DIR"),
-    ("the socket", "name one with --socket FILE"),
-    ("the room for the recording (MB)", "use --record-max-mb"),
+    ("the socket", "name one with --socket PATH"),
+    ("the room for the recording (MiB)", "use --record-max-mb"),
+    ("the folder of the recording", "use --record with another folder"),
 ];
 
 fn of_setting(error: &SettingError) -> Option<&'static str> {
@@ -56,6 +71,10 @@ fn of_program(error: &Error) -> Option<&'static str> {
     // One layer after another: the type that is looked for follows from the function that takes it.
     if let Some(error) = error.of_program() {
         return of_import(error);
+    }
+    #[cfg(feature = "eval")]
+    if let Some(error) = error.of_program() {
+        return of_eval(error);
     }
     #[cfg(feature = "daemon")]
     {
@@ -77,7 +96,18 @@ fn of_import(error: &ImportError) -> Option<&'static str> {
         ImportError::NoLogitScale { .. } => Some("give it with --logit-scale"),
         ImportError::NoVisionModel { .. } => Some("or name it with --image-onnx"),
         ImportError::NoNames { .. } => Some("or give them with --names FILE"),
+        ImportError::Value { what, .. } if what == RESOLUTION => Some("leave out --resolution"),
         ImportError::Value { .. } => None,
+    }
+}
+
+#[cfg(feature = "eval")]
+fn of_eval(error: &EvalError) -> Option<&'static str> {
+    match error {
+        EvalError::DataSet { shown, .. } if shown.iter().any(|problem| problem.contains(NOT_AMONG)) => {
+            Some("add what is missing to the labels, or map it with --class-names FILE")
+        }
+        _ => None,
     }
 }
 
@@ -85,6 +115,7 @@ fn of_import(error: &ImportError) -> Option<&'static str> {
 fn of_client(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::Unreachable { .. } => Some("start one with `rtpt serve`, or name its socket with --socket"),
+        ClientError::Silent { .. } => Some("look at its log, or restart it"),
         ClientError::Denied { .. } => Some("ask with sudo, or let the group video ask, with rtpt.socket"),
         ClientError::Refused { .. } => None,
     }
@@ -93,9 +124,9 @@ fn of_client(error: &ClientError) -> Option<&'static str> {
 #[cfg(feature = "daemon")]
 fn of_resource(resource: Resource) -> Option<&'static str> {
     match resource {
-        Resource::Socket => Some("name one with --socket FILE"),
-        Resource::State => Some("name one with --state DIR"),
-        Resource::Recording => Some("name one with --record DIR"),
+        Resource::Socket => Some("with --socket PATH"),
+        Resource::State => Some("with --state DIR"),
+        Resource::Recording => Some("with --record DIR"),
         Resource::Slots => None,
     }
 }

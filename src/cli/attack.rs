@@ -24,7 +24,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::datasets::DataSetArguments;
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser};
+use super::outputs::check_folder;
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser, number, whole};
 use super::{Completion, Outcome, progress_bar};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -34,9 +35,9 @@ Examples:
   rtpt attack spsa photos/ --target view-shift --views 16 --queries 100 --count 4 --out stronger
   rtpt attack corruptions photos/ --kinds fog,jpeg-compression --severities 1,3 --out corrupted
 
-How long: images × queries × the time of one classification, which `rtpt bench --views N` tells. An
-image that is misled, or wrong from the start, needs no more queries. Against zero-shot of the demo
-model 1000 queries take some 10 seconds an image on a PC, against 64 views many minutes.";
+How long: images × queries × the time of one classification, which `rtpt bench --views N` measures.
+An image that is misled, or wrong from the start, needs no more queries. Against zero-shot with the
+demo model, 1000 queries take about 10 seconds per image on a PC; against 64 views, many minutes.";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -64,17 +65,17 @@ struct Common {
     labels: LabelArguments,
     #[command(flatten)]
     extractor: ExtractorArguments,
-    /// Method that is attacked
+    /// Method that is attacked, whose right answers are counted
     #[arg(long, value_name = "METHOD", default_value = "zero-shot", value_parser = method_parser())]
     target: Method,
-    /// Folder for the altered images, a folder a class, and the results
+    /// New folder for the altered images, with one folder per class, and for the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Alter the image as the model sees it, R×R pixels, instead of the whole file
     #[arg(long)]
     at_model_resolution: bool,
     /// Take only N images, evenly spaced
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>("a whole number of at least 1"))]
     count: Option<usize>,
     #[command(flatten)]
     data: DataSetArguments,
@@ -90,9 +91,9 @@ struct Queries {
     /// Largest change of a value, as a fraction of its range
     #[arg(long, value_name = "EPS", default_value = "4/255")]
     eps: String,
-    /// Answers that the attacker may ask for, an image; each takes as long as classifying the image once, and the attack of
-    /// an image ends when it succeeds [default: 1000; 50 for noise, which is no search]
-    #[arg(long, value_name = "N")]
+    /// Answers that the attacker may ask for, per image; each takes as long as classifying the image once, and the attack
+    /// on an image ends when it succeeds [default: 1000; 50 for noise, which does not search]
+    #[arg(long, value_name = "N", value_parser = number::<usize>("a whole number of at least 1"))]
     queries: Option<usize>,
 }
 
@@ -104,7 +105,7 @@ struct Corruptions {
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     kinds: Vec<String>,
     /// Which severities, 1 to 5
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [1, 2, 3, 4, 5])]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [1, 2, 3, 4, 5], value_parser = whole::<usize>(1, 5))]
     severities: Vec<usize>,
 }
 
@@ -156,6 +157,10 @@ struct Scene {
 
 impl Common {
     fn open(&self) -> Result<Scene> {
+        if self.count == Some(0) {
+            return Err(SettingError { what: "--count", expected: "at least 1".into(), found: "0".into() }.into());
+        }
+        check_folder("--out", &self.out, &self.dataset)?;
         let bundle = self.bundle.open()?;
         let set = self.data.open(&self.dataset, "test")?;
         let renamed = self.data.class_names()?;

@@ -9,7 +9,7 @@ use crate::wording::counted;
 use clap::Args;
 use serde::Serialize;
 
-use super::settings::SettingsArguments;
+use super::settings::{SettingsArguments, whole};
 use super::{Completion, Outcome};
 
 const REPEATS_MAX: usize = 10_000;
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Counted runs, after one that is not counted
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>(1, REPEATS_MAX))]
     repeat: usize,
     /// One JSON object instead of a table
     #[arg(long)]
@@ -86,7 +86,7 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
     ]
     .map(|(stage, of)| spread(stage, timings.iter().map(of).collect()))
     .into();
-    let views = classifier.views();
+    let (views, now) = (classifier.views(), rss_now());
     Ok(Report {
         schema: 1,
         bundle: classifier.extractor().bundle_id().into(),
@@ -99,8 +99,9 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
         // The third stage is the encoder's.
         views_per_second: views.count as f64 * 1e3 / stages[2].median_ms,
         stages,
-        rss_now_bytes: rss_now(),
-        rss_peak_bytes: rss_peak(),
+        rss_now_bytes: now,
+        // The system's peak lags behind by some pages.
+        rss_peak_bytes: rss_peak().max(now),
     })
 }
 
@@ -127,7 +128,7 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for Spread { stage, min_ms, median_ms, max_ms } in &report.stages {
         writeln!(out, "{stage:8} {min_ms:10.3} {median_ms:10.3} {max_ms:10.3}")?;
     }
-    writeln!(out, "{:.1} views a second through the encoder", report.views_per_second)?;
+    writeln!(out, "{:.1} views per second through the encoder", report.views_per_second)?;
     let mebibytes = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.1} MiB", b as f64 / 1048576.0));
     writeln!(out, "memory: {} now, {} at most", mebibytes(report.rss_now_bytes), mebibytes(report.rss_peak_bytes))
 }

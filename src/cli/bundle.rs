@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::bundle::{Bundle, locate_bundle};
+use crate::calibration::Calibration;
 use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::setting::SettingError;
 use crate::signing::{Opened, SignedFacts, make_keys, open_bundle, sign_bundle};
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Verify every file and run the bundle's own goldens on this device
+    /// Verify every file, and run the bundle's own goldens (reference results) on this device
     Check(Folder),
     /// Install a bundle into the slot that is not in force, and try it
     #[cfg(feature = "daemon")]
@@ -51,7 +52,7 @@ enum Command {
     Info {
         #[command(flatten)]
         folder: Folder,
-        /// List the class names, one a line, and nothing else
+        /// List the class names, one per line, and nothing else
         #[arg(long)]
         classes: bool,
     },
@@ -101,6 +102,13 @@ struct Folder {
 impl Folder {
     fn open(&self) -> crate::error::Result<Opened> {
         // What stands on the command line is meant before what stands in the environment.
+        let environment = std::env::var_os("RTPT_BUNDLE").map(PathBuf::from);
+        if let (Some(folder), Some(other)) = (&self.folder, &self.bundle.bundle)
+            && environment.as_ref() != Some(other)
+        {
+            let found = format!("{}, beside the folder {}", other.display(), folder.display());
+            return Err(SettingError { what: "--bundle", expected: "one of the two".into(), found }.into());
+        }
         let folder = locate_bundle(self.folder.as_deref().or(self.bundle.bundle.as_deref()))?;
         open_bundle(&folder, self.bundle.trust.keys()?.as_ref())
     }
@@ -211,7 +219,7 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
     line("bundle", bundle.id())?;
     line("folder", bundle.folder.display().to_string())?;
     line("description", manifest.description.clone())?;
-    line("licence", manifest.license.clone())?;
+    line("license", manifest.license.clone())?;
     let image = &manifest.image;
     line(
         "image encoder",
@@ -236,6 +244,13 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
     }
     let views = &manifest.views;
     line("views", format!("{} ({:?})", views.count, views.augment).to_lowercase())?;
+    if let Some(calibration) = Calibration::of(bundle) {
+        let threshold = calibration.tamper.map(|tamper| format!("tamper threshold {:.3}", tamper.threshold));
+        let temperature =
+            calibration.temperature.as_ref().map(|fitted| format!("temperature {:.3}", fitted.temperature));
+        let fitted: Vec<String> = threshold.into_iter().chain(temperature).collect();
+        line("calibration", format!("for {}: {}", counted(calibration.views.count, "view"), fitted.join(", ")))?;
+    }
     line("method", manifest.method.method().to_string())?;
     for (name, value) in manifest.method.iter() {
         line("", format!("{} = {value}", name.replace('_', " ")))?;
@@ -247,6 +262,10 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
 }
 
 fn list_classes(bundle: &Bundle) -> Outcome {
+    if bundle.classes.is_none() {
+        let tower = if bundle.manifest.text.is_some() { "; it takes any labels" } else { "" };
+        eprintln!("rtpt: the bundle in {} has no stored classes{tower}", bundle.folder.display());
+    }
     let mut out = io::stdout().lock();
     for name in bundle.classes.iter().flat_map(|classes| &classes.names) {
         writeln!(out, "{name}")?;

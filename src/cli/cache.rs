@@ -21,9 +21,9 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show how much is remembered
+    /// Show how many features are cached
     Info(Folder),
-    /// Forget all of it
+    /// Delete all cached features
     Clear(Folder),
 }
 
@@ -46,12 +46,13 @@ impl Folder {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut out = io::stdout().lock();
-    let unusable = |folder: &Path, source| FileError::Unwritable { path: folder.join(FOLDER_NAME), source };
+    let unreadable = |folder: &Path, source| FileError::Unreadable { path: folder.join(FOLDER_NAME), source };
+    let unwritable = |folder: &Path, source| FileError::Unwritable { path: folder.join(FOLDER_NAME), source };
     match &arguments.command {
         Command::Info(folder) => {
             let folder = folder.path()?;
-            match disk_usage(&folder).map_err(|source| unusable(&folder, source))? {
-                None => writeln!(out, "no features are remembered in {}", folder.display())?,
+            match disk_usage(&folder).map_err(|source| unreadable(&folder, source))? {
+                None => writeln!(out, "no features are cached in {}", folder.display())?,
                 Some(usage) => {
                     let held = usage.bytes as f64 / f64::from(1 << 20);
                     writeln!(out, "{}", folder.join(FOLDER_NAME).display())?;
@@ -62,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
         Command::Clear(folder) => {
             let folder = folder.path()?;
-            let bytes = clear(&folder).map_err(|source| unusable(&folder, source))?;
+            let bytes = clear(&folder).map_err(|source| unwritable(&folder, source))?;
             writeln!(out, "{} freed in {}", counted(bytes as usize, "byte"), folder.display())?;
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::bundle::Bundle;
 use crate::calibration::{Calibration, TamperThreshold, Target, Temperature, labels_digest};
 use crate::classifier::{Classifier, ClassifierSettings};
-use crate::error::Result;
+use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
 use crate::metrics::calibration_error;
 use crate::setting::SettingError;
@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::datasets::DataSetArguments;
 use super::inputs::Input;
-use super::settings::{CacheArguments, SettingsArguments, cache_folder};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, number};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Least number of images that say something about a rate.
@@ -28,17 +28,18 @@ Examples:
   rtpt calibrate --unlabelled --views 16 frames/
   rtpt calibrate --labels my.txt --fpr 0.01 photos/
 
-The labels are chosen as for rtpt eval: those of --labels, else the bundle's, else the names of the
-folders where one of them is no label of the bundle.";
+The labels are chosen as for rtpt eval: those of --labels, else the bundle's. Where the bundle's
+lack one of the folders' names, those names are the labels.";
 
 #[derive(Args)]
+#[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: on disk]")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     cache: CacheArguments,
     #[command(flatten)]
     settings: SettingsArguments,
-    /// Share of clean images (0 to 0.5) that may be called suspicious
-    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
+    /// Share of clean images (0 to 0.5) that may be marked as suspicious
+    #[arg(long, value_name = "RATE", default_value_t = 0.05, value_parser = number::<f64>("a number, 0 to 0.5"))]
     fpr: f64,
     /// The images are not labelled: the temperature is fitted to agree with the answers of the bundle's full number of
     /// views, which needs fewer --views
@@ -52,6 +53,19 @@ pub(crate) struct Arguments {
     /// Clean images like those of the deployment: a data set as for rtpt eval, or with --unlabelled a file or folder
     #[arg(value_name = "DATASET")]
     dataset: PathBuf,
+}
+
+/// Too few clean images to calibrate with.
+#[derive(Debug, thiserror::Error)]
+#[error("calibrating needs at least {IMAGES_MIN} clean images, found {found}")]
+struct TooFewImages {
+    found: usize,
+}
+
+impl ProgramLayer for TooFewImages {
+    fn class(&self) -> Class {
+        (Category::Usage, "setting")
+    }
 }
 
 /// Measurements of the images.
@@ -69,6 +83,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
     let bundle = arguments.settings.bundle.open()?;
     let settings = arguments.settings.settings(&bundle)?;
+    if settings.extractor.views.count == 1 {
+        let expected = "at least 2: the tamper score compares views".into();
+        return Err(SettingError { what: "--views", expected, found: "1".into() }.into());
+    }
     let cache = || arguments.cache.open(true);
     let (measured, target, classifier) = if arguments.unlabelled {
         measure_unlabelled(arguments, &bundle, &settings)?
@@ -84,8 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     };
     let count = measured.tampers.len();
     if count < IMAGES_MIN {
-        let expected = format!("at least {IMAGES_MIN} with two views or more");
-        return Err(SettingError { what: "the number of clean images", expected, found: count.to_string() }.into());
+        return Err(Error::from(TooFewImages { found: count }).into());
     }
     let mut calibration = Calibration::new(&bundle, &settings.extractor.views);
     let threshold = fit_threshold(&measured.tampers, arguments.fpr);
@@ -190,7 +207,7 @@ fn print(calibration: &Calibration) -> io::Result<()> {
         let rate = tamper.false_positive_rate * 100.0;
         writeln!(
             out,
-            "tamper score: above {:.3} an image is suspicious, as at most {rate} % of {} are",
+            "tamper score: an image above {:.3} is suspicious, as at most {rate} % of {} are",
             tamper.threshold,
             counted(tamper.images, "clean image")
         )?;

@@ -17,9 +17,10 @@ use clap::Args;
 
 use super::Completion;
 use super::inputs::{self, Input};
+use super::outputs::check_file;
 use super::printer::Printer;
 use super::progress_bar;
-use super::settings::{CacheArguments, SettingsArguments};
+use super::settings::{CacheArguments, SettingsArguments, whole};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -35,12 +36,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingsArguments,
     /// Number of answers listed, the most probable first [default: 1 in the table, 5 in JSON]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>(1, TOP_MAX))]
     top: Option<usize>,
-    /// One JSON object a line instead of a table
+    /// One JSON object per line instead of a table
     #[arg(long)]
     json: bool,
-    /// Picture to write that shows why; for one image only
+    /// PNG file to write, a picture that shows why; for one image only
     #[arg(long, value_name = "OUT.png")]
     explain: Option<PathBuf>,
     /// Images (JPEG, PNG, BMP, WebP), folders of images, or - for standard input
@@ -59,6 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
         let expected = "one image, whose picture is written".to_string();
         let found = format!("asked for with {}", counted(inputs.len(), "image"));
         return Err(SettingError { what: "--explain", expected, found }.into());
+    }
+    if let Some(picture) = &arguments.explain {
+        check_file("--explain", picture, true, inputs.iter().map(|input| input.path.as_path()))?;
     }
     let cache = arguments.cache.open(arguments.paths.iter().any(|path| path.is_dir()));
     let classifier = arguments.settings.classifier()?.with_cache(cache);

@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::daemon::protocol::{InfoRecord, RefusalRecord};
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
@@ -25,6 +26,8 @@ use tokio::runtime::Runtime;
 const SYSTEM_SOCKET: &str = "/run/rtpt/rtpt.sock";
 /// Socket that systemd listens on, if it starts the daemon on demand.
 const ACTIVATION_SOCKET: &str = "/run/rtpt.sock";
+/// Longest wait for what a daemon answers at once.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A socket's name in a folder.
 const SOCKET_NAME: &str = "rtpt.sock";
 
@@ -68,6 +71,14 @@ pub(crate) enum ClientError {
         /// The failure.
         problem: String,
     },
+    /// A daemon has the socket and does not answer.
+    #[error("the daemon on {} did not answer within {seconds} s; it may hang", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// Time that was waited.
+        seconds: u64,
+    },
     /// A daemon's socket may not be used.
     #[error("this user may not use the daemon's socket {}", path.display())]
     Denied {
@@ -89,7 +100,7 @@ pub(crate) enum ClientError {
 impl ClientError {
     /// True if no daemon answers.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
     }
 }
 
@@ -97,6 +108,7 @@ impl ProgramLayer for ClientError {
     fn class(&self) -> Class {
         match self {
             Self::Unreachable { .. } => (Category::Daemon, "unreachable"),
+            Self::Silent { .. } => (Category::Daemon, "silent"),
             Self::Denied { .. } => (Category::Daemon, "socket_denied"),
             // The daemon says 400 to what it would refuse as a flag.
             Self::Refused { status: 400, .. } => (Category::Usage, "refused"),
@@ -142,12 +154,19 @@ impl SocketArgument {
 }
 
 impl Client {
-    /// Sends a request and reads its answer, whatever its status.
+    /// Sends a request and reads its answer, whatever its status; for `patience` at most, if that is bounded.
     ///
     /// # Errors
     /// No daemon answers.
-    pub(crate) fn send(&self, method: Method, path: &str, kind: Option<&str>, body: Vec<u8>) -> Result<Answer> {
-        self.exchange(method, path, kind, Full::new(Bytes::from(body)))
+    pub(crate) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Vec<u8>,
+        patience: Option<Duration>,
+    ) -> Result<Answer> {
+        self.exchange(method, path, kind, Full::new(Bytes::from(body)), patience)
     }
 
     /// Sends a file as it is read, and reads the answer, whatever its status.
@@ -168,21 +187,40 @@ impl Client {
                 Err(error) => Some(Err(error)),
             }
         });
-        self.exchange(method, path, None, StreamBody::new(stream::iter(pieces)))
+        // What a daemon does with a file has no bound in time, so that one that hangs is noticed before it.
+        self.info()?;
+        self.exchange(method, path, None, StreamBody::new(stream::iter(pieces)), None)
     }
 
-    fn exchange<B>(&self, method: Method, path: &str, kind: Option<&str>, body: B) -> Result<Answer>
+    fn exchange<B>(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: B,
+        patience: Option<Duration>,
+    ) -> Result<Answer>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.runtime.block_on(async {
+        let answer = async {
             let response = exchange(&self.socket, method, path, kind, body).await?;
             let status = response.status().as_u16();
             let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| self.unreachable(error))?.to_bytes().to_vec();
             Ok(Answer { status, retry_after, body })
+        };
+        self.runtime.block_on(self.within(patience, answer))
+    }
+
+    /// The outcome of `asked`, if it comes in time.
+    async fn within<T>(&self, patience: Option<Duration>, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(patience) = patience else { return asked.await };
+        tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| {
+            let seconds = patience.as_secs_f64().round() as u64;
+            Err(ClientError::Silent { path: self.socket.clone(), seconds }.into())
         })
     }
 
@@ -197,7 +235,9 @@ impl Client {
         kind: Option<&str>,
         body: Vec<u8>,
     ) -> Result<T> {
-        self.send(method, path, kind, body)?.json(&self.socket)
+        // What is asked for is there at once; a change may take minutes.
+        let patience = (method == Method::GET).then_some(PATIENCE);
+        self.send(method, path, kind, body, patience)?.json(&self.socket)
     }
 
     /// Status of the daemon.
@@ -214,7 +254,8 @@ impl Client {
     /// No daemon answers, it refuses, or `take` fails.
     pub(crate) fn events(&self, mut take: impl FnMut(&str, &str) -> io::Result<bool>) -> Result<io::Result<()>> {
         self.runtime.block_on(async {
-            let mut response = exchange(&self.socket, Method::GET, "/v1/events", None, Full::default()).await?;
+            let asked = exchange(&self.socket, Method::GET, "/v1/events", None, Full::default());
+            let mut response = self.within(Some(PATIENCE), asked).await?;
             if response.status() != 200 {
                 let status = response.status().as_u16();
                 let body = response.into_body().collect().await.map_err(|error| self.unreachable(error))?;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::files::read_up_to;
+use crate::labels::nearest;
 use crate::limits::CONFIG_BYTES_MAX;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
-use super::Cli;
+use super::{Cli, command};
 
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ impl ProgramLayer for ConfigurationError {
 /// The file cannot be read, or says something that no flag takes.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
     // Parsed without the file first: it says which file there is, and its own mistakes are told as clap tells them.
-    let matches = Cli::command().get_matches_from(&arguments);
+    let matches = command().get_matches_from(&arguments);
     let matches = match config_of(&matches) {
         Some((path, given)) => {
             let problem = |problem: String| Error::from(ConfigurationError { path: path.clone(), problem });
@@ -47,16 +48,29 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli> {
             // flags come between them and the given ones.
             let own = arguments.iter().skip(2).cloned();
             let all = arguments[..2].iter().cloned().chain(more).chain(own);
-            Cli::command().try_get_matches_from(all).map_err(|error| {
-                let text = error.to_string();
-                // Clap goes on with a usage of flags, which are not what the file has.
-                let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
-                problem(format!("is refused: {text}"))
-            })?
+            command()
+                .try_get_matches_from(all)
+                .map_err(|error| problem(format!("is refused: {}", in_a_file(&error))))?
         }
         None => matches,
     };
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+/// An error of a flag in the words of a file, whose keys have no hyphens before them.
+fn in_a_file(error: &clap::Error) -> String {
+    let text = error.to_string();
+    // Clap goes on with a usage of flags, which are not what the file has.
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let text = lines.join(" ").trim_start_matches("error: ").to_string();
+    match text.split_once("'--") {
+        Some((before, rest)) => {
+            let (flag, after) = rest.split_once('\'').unwrap_or((rest, ""));
+            let key = flag.split([' ', '=']).next().unwrap_or_default();
+            format!("{before}{key:?}{after}")
+        }
+        None => text,
+    }
 }
 
 /// Path of the configuration file, and the arguments of the subcommand that names it.
@@ -75,23 +89,31 @@ fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
         return Err(problem(format!("is larger than {CONFIG_BYTES_MAX} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|_| problem("is not UTF-8".into()))?;
-    let table: Table = toml::from_str(&text).map_err(|error| problem(format!("is no TOML: {error}")))?;
+    let table: Table = toml::from_str(&text).map_err(|error| problem(format!("is not valid TOML: {error}")))?;
     let command = Cli::command();
     let serve = command.find_subcommand("serve").expect("it is a subcommand");
     let mut flags = Vec::new();
     for (key, value) in table {
+        if value.is_table() {
+            return Err(problem(format!("has a section [{key}]; settings stand at the top level")));
+        }
         let known = |argument: &&clap::Arg| {
             let is_alias = argument.get_all_aliases().is_some_and(|names| names.contains(&key.as_str()));
             (argument.get_long() == Some(&key) || is_alias) && key != "config" && key != "help"
         };
         let Some(argument) = serve.get_arguments().find(known) else {
-            let all: Vec<&str> = serve
+            let all: Vec<String> = serve
                 .get_arguments()
                 .filter_map(clap::Arg::get_long)
                 .filter(|name| *name != "config" && *name != "help")
+                .map(String::from)
                 .collect();
-            return Err(problem(format!("has {key:?}, which is no setting; there are {}", all.join(", "))));
+            let hint = nearest(&all, &key).map_or(String::new(), |name| format!(" (did you mean {name:?}?)"));
+            return Err(problem(format!("has {key:?}, which is not a setting{hint}; there are {}", all.join(", "))));
         };
+        if value.is_array() && !matches!(argument.get_action(), clap::ArgAction::Append) {
+            return Err(problem(format!("has a list for {key:?}, expected one value")));
+        }
         let source = given.value_source(argument.get_id().as_str());
         // An environment variable counts as given: as flags, the file's settings would win over it.
         if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {

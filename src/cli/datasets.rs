@@ -16,7 +16,7 @@ const LABELS_SHOWN: usize = 8;
 /// How labelled images are read.
 #[derive(Args)]
 pub(crate) struct DataSetArguments {
-    /// File that says what the data set's classes are called among the labels: lines of a class, a tab and a label
+    /// File that maps the data set's classes to labels: lines of a class, a tab and a label
     #[arg(long, value_name = "FILE", help_heading = headings::DATA)]
     class_names: Option<PathBuf>,
     /// Folder that the paths in a data set's file are below [default: where the file is]

@@ -12,6 +12,8 @@ use crate::report::{ImageRecord, png_bytes};
 use clap::Args;
 
 use super::classify::explained;
+use super::outputs::check_file;
+use super::printer::shortened;
 use super::settings::SettingsArguments;
 use super::{Completion, inputs};
 
@@ -48,6 +50,11 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     let bundle = arguments.settings.bundle.open()?;
     let folder = arguments.photos.clone().unwrap_or_else(|| bundle.folder.join("../photos"));
     let photos = read_list(&folder.join(LIST))?;
+    if let Some(picture) = &arguments.explain {
+        let read: Vec<PathBuf> =
+            photos.iter().flat_map(|photo| [folder.join(&photo.clean), folder.join(&photo.attacked)]).collect();
+        check_file("--explain", picture, true, read.iter().map(PathBuf::as_path))?;
+    }
     let classifier = arguments.settings.classifier_of(&bundle)?;
     let method = classifier.method().method().name();
     let mut out = io::stdout().lock();
@@ -97,7 +104,8 @@ fn read_list(path: &Path) -> Result<Vec<Photo>> {
         })
         .collect();
     if photos.is_empty() {
-        let source = io::Error::other("expected lines of a clean file, an attacked file and a label, parted by tabs");
+        let source =
+            io::Error::other("expected lines of a clean file, an attacked file and a label, separated by tabs");
         return Err(FileError::Unreadable { path: path.into(), source }.into());
     }
     Ok(photos)
@@ -117,8 +125,7 @@ fn cells(record: &ImageRecord, truth: &str, tally: &mut Tally) -> [String; 2] {
     tally.method += usize::from(record.best.label == truth);
     let cell = |label: &str, probability: f32| {
         let mark = if label == truth { '✓' } else { '✗' };
-        let short: String = label.chars().take(14).collect();
-        format!("{mark} {short:14} {:3.0} %", probability * 100.0)
+        format!("{mark} {:14} {:3.0} %", shortened(label, 14), probability * 100.0)
     };
     [cell(&record.zero_shot.label, record.zero_shot.probability), cell(&record.best.label, record.best.probability)]
 }

@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
 use super::settings::{
-    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser,
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser, number,
 };
 use super::{Completion, Outcome, progress_bar};
 
@@ -41,8 +41,8 @@ Examples:
   rtpt eval list.csv --shard 1/2 --report part-1
   rtpt eval merge part-1 part-2 --report out
 
-The labels are those of --labels, else the bundle's, else the names of the folders where one of them is
-no label of the bundle.";
+The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders'
+names, those names are the labels.";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -70,6 +70,7 @@ pub(crate) struct Merge {
 }
 
 #[derive(Args)]
+#[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: on disk]")))]
 pub(crate) struct Measure {
     #[command(flatten)]
     bundle: BundleArgument,
@@ -86,12 +87,12 @@ pub(crate) struct Measure {
     #[arg(long = "set", value_name = "METHOD.NAME=VALUE", help_heading = headings::TUNING)]
     settings: Vec<String>,
     /// Smaller numbers of views at which right answers are counted as well, as in 4,8,16,32
-    #[arg(long, value_delimiter = ',', value_name = "LIST", help_heading = PARTS)]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = number::<usize>("whole numbers, as in 4,8,16"), help_heading = PARTS)]
     curve: Vec<usize>,
     /// Folder for results and report; an interrupted evaluation goes on from what is there
     #[arg(long, value_name = "DIR", required = true)]
     report: Option<PathBuf>,
-    /// Part of the images to measure, I of N, as in 2/4
+    /// Part of the images to measure, I of N, as in 1/4
     #[arg(long, value_name = "I/N", help_heading = PARTS)]
     shard: Option<String>,
     #[command(flatten)]
@@ -102,7 +103,7 @@ pub(crate) struct Measure {
     /// Also write each data set's features and truths to NAME.safetensors in the report's folder
     #[arg(long, help_heading = PARTS)]
     save_features: bool,
-    /// Data sets, each with a name for its row if you like (clean=photos/): a folder with one folder a class, a CoOp
+    /// Data sets, each with a name for its row if you like (clean=photos/): a folder with one folder per class, a CoOp
     /// split (.json), a table with the columns path and label (.csv), FGVC Aircraft's list (.txt)
     #[arg(required = true, value_name = "[NAME=]DATASET")]
     datasets: Vec<String>,
@@ -358,7 +359,7 @@ fn parse_shard(text: &str) -> Result<(usize, usize)> {
     match numbers {
         Some((number, count)) if (1..=count).contains(&number) && count <= SHARDS_MAX => Ok((number, count)),
         _ => {
-            let expected = format!("I/N with I from 1 to N, and N at most {SHARDS_MAX}");
+            let expected = format!("I/N as in 1/4, with I from 1 to N, and N at most {SHARDS_MAX}");
             Err(SettingError { what: "--shard", expected, found: text.into() }.into())
         }
     }

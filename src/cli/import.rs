@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::import::{ImportRequest, Imported, import};
+use crate::limits::RESOLUTION_RANGE;
 use crate::views::decode;
 use clap::Args;
 
 use super::bundle::{print_deviations, print_info};
 use super::inputs::Input;
+use super::settings::whole;
 use super::{Completion, Outcome};
 
 /// Headings of `--help`.
@@ -19,7 +21,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   rtpt bundle import clip-vit-base-patch32/ --output clip
   rtpt bundle import clip/ -o bundle --labels my.txt --context 'a blurry photo of a'
-  rtpt bundle import vision/ -o bundle --classes classes.npy --names names.txt --resolution 224";
+  rtpt bundle import vision/ -o bundle --classes classes.npy --names names.txt --logit-scale 100";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -35,10 +37,10 @@ pub(crate) struct Arguments {
     /// Class embeddings computed elsewhere (safetensors or npy); then no text tower is taken
     #[arg(long, value_name = "FILE", help_heading = PARTS)]
     classes: Option<PathBuf>,
-    /// Names of those embeddings, one a line, if the file has none
+    /// Names of those embeddings, one per line, if the file has none
     #[arg(long, value_name = "FILE", requires = "classes", help_heading = PARTS)]
     names: Option<PathBuf>,
-    /// The bundle's default labels, one a line
+    /// The bundle's default labels, one per line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Words before a label [default: a photo of a]
@@ -53,15 +55,20 @@ pub(crate) struct Arguments {
     /// One sentence about the model
     #[arg(long, help_heading = ABOUT)]
     description: Option<String>,
-    /// Licence of the weights
+    /// License of the weights
     #[arg(long, help_heading = ABOUT)]
     license: Option<String>,
-    /// Input side in pixels, if no file says it
-    #[arg(long, value_name = "PIXELS", help_heading = ABOUT)]
+    /// Input side in pixels, if no file has it
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>(RESOLUTION_RANGE.0, RESOLUTION_RANGE.1), help_heading = ABOUT)]
     resolution: Option<usize>,
-    /// Logit scale, already exponentiated, if no file says it
-    #[arg(long, value_name = "S", help_heading = ABOUT)]
+    /// Logit scale, already exponentiated, if no file has it
+    #[arg(long, value_name = "S", value_parser = parse_scale, help_heading = ABOUT)]
     logit_scale: Option<f32>,
+}
+
+fn parse_scale(text: &str) -> Result<f32, String> {
+    let scale = text.parse().ok().filter(|scale: &f32| scale.is_finite() && *scale > 0.0);
+    scale.ok_or_else(|| "expected a number above 0; OpenAI's CLIP has 100".into())
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {

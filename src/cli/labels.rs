@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::daemon::protocol::{LabelsRecord, LabelsRequest};
 use crate::error::Result;
 use crate::files::read_up_to;
-use crate::labels::{LabelsError, parse_labels};
+use crate::labels::{LabelsError, labels_of_file};
 use crate::limits::LABELS_FILE_BYTES_MAX;
 use crate::wording::counted;
 use clap::{Args, Subcommand};
@@ -35,7 +35,8 @@ enum Command {
     Show(Common),
     /// Put the labels of a file in force; they stay after a restart
     Set {
-        /// Labels, one a line, or an identifier, a tab and a label, or JSON as `show --json` prints it; - for standard input
+        /// Labels, one per line, or an identifier, a tab and a label, or JSON as `show --json` prints it; - for standard
+        /// input
         file: PathBuf,
         #[command(flatten)]
         common: Common,
@@ -84,7 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 
 fn ask(common: &Common, method: Method, request: Option<LabelsRequest>) -> Result<LabelsRecord> {
     let body = request.map_or_else(Vec::new, |request| serde_json::to_vec(&request).expect("strings are always JSON"));
-    common.socket.client()?.json(method, "/v1/labels", Some("application/json"), body)
+    let client = common.socket.client()?;
+    if method != Method::GET {
+        // A change has no bound in time, so that a daemon that hangs is noticed before it.
+        client.info()?;
+    }
+    client.json(method, "/v1/labels", Some("application/json"), body)
 }
 
 /// The labels of a file, text or JSON as `show --json` prints it; checked here first, so that a line that is wrong is
@@ -102,11 +108,11 @@ fn request(file: &Path) -> Result<LabelsRequest> {
     if bytes.trim_ascii_start().starts_with(b"{") {
         let malformed = |error: serde_json::Error| LabelsError::Malformed {
             path: file.into(),
-            problem: format!("is no JSON with labels: {error}"),
+            problem: format!("is not JSON with labels: {error}"),
         };
         let record: JsonLabels = serde_json::from_slice(&bytes).map_err(malformed)?;
         return Ok(LabelsRequest { labels: record.labels, ids: record.ids });
     }
-    let list = parse_labels(&bytes, file)?;
+    let list = labels_of_file(&bytes, file)?;
     Ok(LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) })
 }

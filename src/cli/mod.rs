@@ -26,6 +26,7 @@ mod inputs;
 #[cfg(feature = "daemon")]
 mod labels;
 mod manual;
+mod outputs;
 mod printer;
 #[cfg(feature = "daemon")]
 mod replay;
@@ -43,7 +44,7 @@ mod watch;
 #[cfg(feature = "daemon")]
 pub(crate) use config::parse as parse_line;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use crate::bundle::BundleError;
@@ -55,31 +56,34 @@ use crate::labels::LabelsError;
 use crate::setting::SettingError;
 use crate::text::{TensorError, TextError};
 use crate::views::ImageError;
-use advice::advice;
-use clap::{Parser, Subcommand};
+use advice::advised;
+#[cfg(not(feature = "daemon"))]
+use clap::FromArgMatches;
+use clap::{CommandFactory, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  everything asked for was done
+  0  everything that was asked for was done
   1  some inputs could not be classified, an output could not be written, or the doctor found a
      problem
   2  the command line, the labels or a data set are wrong, or results do not fit together
-  3  the bundle is missing, damaged, or fails its own goldens; a model cannot be imported
+  3  the bundle is missing, damaged, or fails its own goldens (reference results); a model cannot
+     be imported
   4  another daemon has the socket or the folder, or no daemon answers
 
 Environment:
   RTPT_BUNDLE     the bundle to use where --bundle is not given
   RTPT_SOCKET     the daemon's socket where --socket is not given
   XDG_STATE_HOME  where a daemon keeps edited labels (default ~/.local/state), in the folder rtpt
-  XDG_CACHE_HOME  where this device's choices, label embeddings and features are remembered
+  XDG_CACHE_HOME  where this device's choices, label embeddings and features are cached
                   (default ~/.cache), in the folder rtpt
   RUST_LOG        what is logged to standard error: error, warn (default), info (default of serve),
                   debug";
 
-/// Robust zero-shot image classification on small devices.
+/// Classify photos and camera frames with labels of your own, robustly, on small devices
 #[derive(Parser)]
-#[command(name = "rtpt", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "rtpt", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -103,14 +107,14 @@ enum Command {
     /// Follow a running daemon's decisions, one per line
     #[cfg(feature = "daemon")]
     Watch(watch::Arguments),
-    /// Show how a running daemon is
+    /// Show the state of a running daemon
     #[cfg(feature = "daemon")]
     Status(status::Arguments),
     /// Show or change the labels of a running daemon
     #[cfg(feature = "daemon")]
     #[command(after_help = labels::EXAMPLES)]
     Labels(labels::Arguments),
-    /// Decide a recording's frames again, and say which decisions differ
+    /// Classify a recording's frames again, and report which answers differ
     #[cfg(feature = "daemon")]
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
@@ -128,17 +132,19 @@ enum Command {
     Attack(Box<attack::Arguments>),
     /// Time each stage on this device
     Bench(bench::Arguments),
-    /// Write every intermediate of one photo as named tensors
+    /// Write every intermediate result of one photo as named tensors
     Trace(trace::Arguments),
     /// Look at a model bundle, check it, or import a model as one
     Bundle(bundle::Arguments),
-    /// Look at the features remembered on disk, or forget them
+    /// Show or delete the features cached on disk
     Cache(cache::Arguments),
-    /// Say what this device can do, what is wrong with it, and what to do about it
+    /// Check this device, and suggest fixes
     Doctor(doctor::Arguments),
-    /// Print the script that completes commands in a shell, to be sourced or put where the shell looks
+    /// Print a shell completion script
+    #[command(after_help = manual::PLACES)]
     Completions(manual::CompletionsArguments),
     /// Write the manual pages
+    #[command(after_help = manual::EXAMPLES)]
     Manual(manual::ManualArguments),
 }
 
@@ -202,18 +208,32 @@ pub fn run() -> ExitCode {
         levels += &format!(",{BATCH_LOG_TARGET}=info");
     }
     let levels = env_logger::Env::default().default_filter_or(levels);
+    let mut logger = env_logger::Builder::from_env(levels);
     // Without times: the journal has its own.
-    env_logger::Builder::from_env(levels).format_timestamp(None).init();
+    logger.format_timestamp(None);
+    if !program.is_daemon() {
+        // As the other messages of a command read; details name the part that they come from.
+        logger.format(|out, record| match record.level() {
+            log::Level::Warn => writeln!(out, "rtpt: warning: {}", record.args()),
+            log::Level::Error | log::Level::Info => writeln!(out, "rtpt: {}", record.args()),
+            level => writeln!(out, "rtpt: {level} {}: {}", record.target(), record.args()),
+        });
+    }
+    logger.init();
     execute(&program)
 }
 
 impl Cli {
-    /// Default log level: a daemon says what happens to it.
+    /// Default log level: a daemon reports what happens to it.
     pub(crate) fn log_level(&self) -> &'static str {
+        if self.is_daemon() { "info" } else { "warn" }
+    }
+
+    fn is_daemon(&self) -> bool {
         match self.command {
             #[cfg(feature = "daemon")]
-            Command::Serve(_) => "info",
-            _ => "warn",
+            Command::Serve(_) => true,
+            _ => false,
         }
     }
 }
@@ -226,7 +246,21 @@ fn parse() -> Result<Cli, ExitCode> {
     #[cfg(feature = "daemon")]
     return config::parse(std::env::args_os().collect()).map_err(|error| finish(Err(error.into())));
     #[cfg(not(feature = "daemon"))]
-    Ok(Cli::parse())
+    Ok(Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit()))
+}
+
+/// The command line. Negative numbers are values and not flags, so that their message says which numbers there are.
+fn command() -> clap::Command {
+    with_negative_numbers(Cli::command())
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+        .mut_subcommands(with_negative_numbers)
 }
 
 /// Runs the command.
@@ -277,10 +311,7 @@ fn finish(outcome: Outcome) -> ExitCode {
         Ok(Completion::All) => ExitCode::SUCCESS,
         Ok(Completion::SomeFailed) => ExitCode::from(1),
         Err(Failure::Error(error)) => {
-            match advice(&error) {
-                Some(advice) => eprintln!("rtpt: {error}; {advice}"),
-                None => eprintln!("rtpt: {error}"),
-            }
+            eprintln!("rtpt: {}", advised(&error));
             ExitCode::from(exit_code(error.category()))
         }
         // Whoever reads our output has seen enough: `rtpt … | head` is no failure.
@@ -307,8 +338,6 @@ fn progress_bar(count: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The examples that a command's help and its subcommands' end in.

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::report::{ErrorRecord, ImageRecord};
 use crate::wording::counted;
 
-use super::advice::advice;
+use super::advice::advised;
 use super::inputs::Input;
 
 /// Width of labels that are not known yet (characters).
@@ -37,11 +37,10 @@ impl Printer {
             Err(error) if self.json => json_line(&mut out, &ErrorRecord::new(path, error)),
             Ok(record) => self.row(&mut out, record),
             Err(error) => {
-                let (path, message) = (shown(path), error.to_string());
+                let (path, message) = (shown(path), advised(error));
                 // Errors of files name their path already.
                 let named = if message.contains(&path) { String::new() } else { format!("{path}: ") };
-                let advice = advice(error).map_or(String::new(), |advice| format!("; {advice}"));
-                eprintln!("rtpt: {named}{message}{advice}");
+                eprintln!("rtpt: {named}{message}");
                 Ok(())
             }
         }
@@ -108,6 +107,15 @@ pub(crate) fn answer(label: &str, probability: f32, width: usize) -> String {
 /// A path as it can be shown on a terminal: control characters could move the cursor.
 pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The beginning of `text` where it is longer than `width` characters.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_string();
+    }
+    let kept: String = text.chars().take(width - 1).collect();
+    format!("{kept}…")
 }
 
 /// The end of `text` where it is longer than `width` characters: of a path the end tells most.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::{Bundle, BundleError, locate_bundle};
 use crate::error::{Error, Result};
 use crate::labels::read_labels;
+use crate::limits::THREADS_MAX;
 use crate::method::Method;
 use crate::recording::{RecordedFrame, Recording, RecordingPart, Replayed, WhatIf, replayer};
 use crate::wording::counted;
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::printer::{answer, json_line};
 use super::progress_bar;
-use super::settings::{cache_folder, method_parser};
+use super::settings::{cache_folder, method_parser, whole};
 use super::{Completion, Outcome};
 
 /// Width of a label (characters).
@@ -38,9 +39,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Number of worker threads; results do not depend on it [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, THREADS_MAX))]
     threads: Option<usize>,
-    /// One JSON object a frame, then a summary
+    /// One JSON object per frame, then a summary
     #[arg(long)]
     json: bool,
     /// A recording made by `rtpt serve --record`
@@ -103,7 +104,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     conclude(arguments.json, &summary, as_it_was)?;
     // The same bits can be expected of the recorded settings alone.
     let differs = as_it_was && summary.same_bits < summary.frames;
-    let failed = differs || summary.failed > 0 || !summary.altered.is_empty();
+    let nothing = summary.frames == 0 && !summary.left_out.is_empty();
+    if nothing {
+        eprintln!("rtpt: no frame could be read");
+    }
+    let failed = differs || nothing || summary.failed > 0 || !summary.altered.is_empty();
     Ok(if failed { Completion::SomeFailed } else { Completion::All })
 }
 

@@ -4,13 +4,14 @@ use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Abrupt, DaemonSettings, Loaded, SlotsSettings, Token, TrialSettings, serve};
 use crate::error::{Category, Result};
 use crate::files::read_up_to;
-use crate::limits::{QUEUE, SOURCE_TIMEOUT_S, TOKEN_BYTES};
+use crate::limits::{QUEUE, RECORD_MB, SOURCE_TIMEOUT_S, TOKEN_BYTES};
 use crate::recording::RecorderSettings;
 use crate::setting::SettingError;
 use crate::signing::{Opened, TrustedKeys};
@@ -19,7 +20,7 @@ use crate::source::{SourceSettings, SourceSpec};
 use clap::Args;
 
 use super::client::default_socket;
-use super::settings::{CacheArguments, SettingsArguments, cache_folder, headings};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, headings, number, whole};
 use super::{Cli, Command, Completion, Outcome, config, exit_code};
 
 /// Default room for a recording (MiB).
@@ -37,14 +38,15 @@ Examples:
   rtpt serve --config /etc/rtpt/rtpt.toml";
 
 #[derive(Args)]
+#[command(mut_arg("cache", |cache| cache.help("Where features are kept [default: in memory]")))]
 pub(crate) struct Arguments {
-    /// TOML file with any of these settings under their long names; flags win over it
+    /// TOML file with any of these settings under their long names; flags and environment variables win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Unix socket to listen on [default: rtpt.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR, or /run/rtpt for root]
     #[arg(long, env = "RTPT_SOCKET", value_name = "PATH", help_heading = LISTENING)]
     socket: Option<PathBuf>,
-    /// TCP address to listen on as well; another than a loopback address needs a token
+    /// TCP address to listen on as well; any address other than loopback needs --token-file
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// File with the token that clients over TCP must send
@@ -55,7 +57,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SPEC")]
     source: Option<String>,
     /// Time without a frame after which a camera or command is opened again
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = RECORDING)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = number::<f64>("a number of seconds"), help_heading = RECORDING)]
     source_timeout: f64,
     /// Folder of two slots for bundles that are installed, tried and confirmed or given up; until one is, --bundle is used
     #[arg(long, value_name = "DIR", help_heading = headings::TRUST)]
@@ -63,14 +65,14 @@ pub(crate) struct Arguments {
     /// Time after which a bundle on trial that does well is confirmed
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=604_800), help_heading = headings::TRUST)]
     trial_seconds: u64,
-    /// How many times as long as the bundle before it a bundle on trial may take for a view
-    #[arg(long, value_name = "FACTOR", default_value_t = 3.0, help_heading = headings::TRUST)]
+    /// How many times as long as the bundle before it a bundle on trial may take per view
+    #[arg(long, value_name = "FACTOR", default_value_t = 3.0, value_parser = number::<f64>("a number"), help_heading = headings::TRUST)]
     trial_slower: f64,
     /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = RECORDING)]
     bundle_wait: u64,
     /// Number of requests that may wait; further ones are refused with 503
-    #[arg(long, value_name = "N", default_value_t = QUEUE.0, help_heading = LISTENING)]
+    #[arg(long, value_name = "N", default_value_t = QUEUE.0, value_parser = whole::<usize>(1, QUEUE.1), help_heading = LISTENING)]
     queue: usize,
     /// Folder for what must outlast the daemon, such as edited labels
     /// [default: $STATE_DIRECTORY, $XDG_STATE_HOME/rtpt or ~/.local/state/rtpt]
@@ -79,8 +81,8 @@ pub(crate) struct Arguments {
     /// Folder to record frames and decisions in
     #[arg(long, value_name = "DIR", help_heading = RECORDING)]
     record: Option<PathBuf>,
-    /// Most room for the recording (MiB); the oldest frames make room
-    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, help_heading = RECORDING)]
+    /// Size limit of the recording (MiB); the oldest frames are removed
+    #[arg(long, value_name = "N", default_value_t = RECORD_MAX_MB, value_parser = whole::<u64>(RECORD_MB.0, RECORD_MB.1), help_heading = RECORDING)]
     record_max_mb: u64,
     #[command(flatten)]
     cache: CacheArguments,
@@ -90,12 +92,14 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Asked once before anything is opened, so that a wrong flag is refused at once.
-    arguments.source()?;
+    if let Some(source) = arguments.source()? {
+        check_presence(&source.spec)?;
+    }
     let unknown = |what, expected: &str| SettingError { what, expected: expected.into(), found: "unknown".into() };
     let socket = match &arguments.socket {
         Some(socket) => socket.clone(),
         None => {
-            let expected = "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set, or --socket PATH";
+            let expected = "XDG_RUNTIME_DIR or RUNTIME_DIRECTORY to be set";
             let usual = default_socket().ok_or_else(|| unknown("the socket", expected))?;
             // The usual folder is made; one that was named may be a typing mistake.
             let _ = usual.parent().map(fs::create_dir_all);
@@ -107,8 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         socket,
         listen: arguments.listen,
         token: arguments.token()?,
-        state: state
-            .ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set, or --state DIR"))?,
+        state: state.ok_or_else(|| unknown("the daemon's folder", "XDG_STATE_HOME or HOME to be set"))?,
         queue: arguments.queue,
         cache: arguments.cache.open_or_memory(),
         cache_folder: cache_folder(),
@@ -118,6 +121,37 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     };
     serve(settings, Box::new(load))?;
     Ok(Completion::All)
+}
+
+/// Checks that what a source names on this device is there. A camera may be plugged in later, and a source that was in
+/// order may go and come again: this is for typing mistakes, at the start alone.
+fn check_presence(spec: &SourceSpec) -> Result<()> {
+    let (found, expected) = match spec {
+        SourceSpec::Images { path, .. } if !path.exists() => {
+            (format!("{}, which does not exist", path.display()), "an image or a folder of images")
+        }
+        SourceSpec::Watched(folder) if !folder.exists() => {
+            (format!("watch:{}, which does not exist", folder.display()), "watch: and a folder")
+        }
+        SourceSpec::Watched(folder) if !folder.is_dir() => {
+            (format!("watch:{}, which is a file", folder.display()), "watch: and a folder")
+        }
+        SourceSpec::Command(words) if !is_program(&words[0]) => {
+            (format!("exec:{} …, which is not installed here", words[0]), "exec: and a program in PATH, or its path")
+        }
+        _ => return Ok(()),
+    };
+    Err(SettingError { what: "--source", expected: expected.into(), found }.into())
+}
+
+/// True if the system finds a program of this name, or it is the path of a file.
+fn is_program(name: &str) -> bool {
+    let paths = env::var_os("PATH").unwrap_or_default();
+    if name.contains('/') {
+        Path::new(name).is_file()
+    } else {
+        env::split_paths(&paths).any(|path| path.join(name).is_file())
+    }
 }
 
 /// Ends the process at once. Neither locks nor the log may be waited for: they may be what blocks.
@@ -138,7 +172,10 @@ fn give_up(why: Abrupt) {
 /// An address to listen on; `localhost` is this device's.
 fn parse_address(text: &str) -> std::result::Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map_or_else(|| text.to_string(), |port| format!("127.0.0.1:{port}"));
-    numeric.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080".into())
+    numeric.parse().map_err(|_| {
+        "expected an IP address and a port from 1 to 65535, such as 127.0.0.1:8080; of names only localhost is known"
+            .into()
+    })
 }
 
 /// The arguments of the command line and the configuration: the file is read again each time.
@@ -157,6 +194,7 @@ fn trusted_keys() -> Result<Option<TrustedKeys>> {
 /// Settings of the command line and the configuration.
 fn load() -> Result<Loaded> {
     let arguments = arguments()?;
+    arguments.warn_of_what_stays();
     let slot = arguments.slots.as_deref().map(|folder| Slots::in_folder(folder)?.active()).transpose()?.flatten();
     let Opened { bundle, signed } = arguments.settings.bundle.open_signed(slot.as_deref())?;
     Ok(Loaded {
@@ -170,7 +208,38 @@ fn load() -> Result<Loaded> {
     })
 }
 
+/// The settings that a running daemon keeps, as it was started with them.
+static LASTING: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
+
 impl Arguments {
+    /// Warns of settings that changed since the start and that a reload does not put in force.
+    fn warn_of_what_stays(&self) {
+        let cache = format!("{:?}", self.cache);
+        let now = vec![
+            ("socket", format!("{:?}", self.socket)),
+            ("listen", format!("{:?}", self.listen)),
+            ("token-file", format!("{:?}", self.token_file)),
+            ("queue", self.queue.to_string()),
+            ("state", format!("{:?}", self.state)),
+            ("cache", cache),
+            ("slots", format!("{:?}", self.slots)),
+        ];
+        let changed: Vec<&str> = LASTING
+            .get_or_init(|| now.clone())
+            .iter()
+            .zip(&now)
+            .filter(|(before, now)| before != now)
+            .map(|(_, (name, _))| *name)
+            .collect();
+        match &changed[..] {
+            [] => {}
+            [one] => log::warn!("{one} changed; it takes effect after a restart"),
+            [others @ .., last] => {
+                log::warn!("{} and {last} changed; they take effect after a restart", others.join(", "));
+            }
+        }
+    }
+
     fn source(&self) -> Result<Option<SourceSettings>> {
         let (least, most) = SOURCE_TIMEOUT_S;
         if !(least..=most).contains(&self.source_timeout) {

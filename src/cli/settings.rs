@@ -1,7 +1,9 @@
 //! The flags that decide how an image is classified; the same for every command that classifies.
 
 use std::env;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::bundle::{Bundle, locate_bundle};
@@ -11,7 +13,9 @@ use crate::error::Result;
 use crate::extractor::{ExtractorSettings, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::{Labels, read_labels};
-use crate::limits::{CACHE_DISK_BYTES, CACHE_MEMORY_BYTES};
+use crate::limits::{
+    BATCH_MAX, CACHE_DISK_BYTES, CACHE_MEMORY_BYTES, EMBEDDING_MAX, THREADS_MAX, TUNING_STEPS_MAX, VIEWS_MAX,
+};
 use crate::method::{Method, MethodSettings};
 use crate::setting::SettingError;
 use crate::signing::{Opened, TrustedKeys, open_bundle};
@@ -29,6 +33,23 @@ pub(crate) mod headings {
     pub(crate) const TUNING: &str = "Tuning (for experiments)";
     #[cfg(feature = "eval")]
     pub(crate) const DATA: &str = "Reading data sets";
+}
+
+/// Reader of a flag's number: its message says which numbers there are. Whether the number is one of them is checked
+/// where it is used.
+pub(crate) fn number<T: FromStr>(
+    expected: &str,
+) -> impl Fn(&str) -> std::result::Result<T, String> + Clone + Send + Sync + use<T> {
+    let expected = format!("expected {expected}");
+    move |text| text.parse().map_err(|_| expected.clone())
+}
+
+/// Reader of a flag's whole number.
+pub(crate) fn whole<T: FromStr + Display>(
+    least: T,
+    most: T,
+) -> impl Fn(&str) -> std::result::Result<T, String> + Clone + Send + Sync + use<T> {
+    number(&format!("a whole number, {least} to {most}"))
 }
 
 /// Which bundle.
@@ -72,7 +93,8 @@ impl BundleArgument {
 /// What to choose from.
 #[derive(Args)]
 pub(crate) struct LabelArguments {
-    /// File of the labels to choose from: one a line, or an identifier, a tab and a label [default: the bundle's labels]
+    /// File of the labels to choose from: one per line, or an identifier, a tab and a label [default: the bundle's
+    /// labels]
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Words before a label, as in "a photo of a"; a full stop is written after the label [default: the bundle's]
@@ -86,56 +108,56 @@ pub(crate) struct LabelArguments {
 /// How features are made.
 #[derive(Args)]
 pub(crate) struct ExtractorArguments {
-    /// Number of views of an image, the clean one included: more are slower and steadier [default: the bundle's]
-    #[arg(long, value_name = "N")]
+    /// Number of views of an image, the clean one included; more are slower and steadier [default: the bundle's]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, VIEWS_MAX))]
     pub views: Option<usize>,
     /// What is done to the views after cropping [default: the bundle's]
     #[arg(long, value_enum, help_heading = headings::VIEWS)]
     augment: Option<AugmentChoice>,
     /// Seed of the views, mixed with the image's digest
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = headings::VIEWS)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX), help_heading = headings::VIEWS)]
     seed: u64,
     /// Number of worker threads; results do not depend on it [default: one per core]
-    #[arg(long, value_name = "N", help_heading = headings::VIEWS)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, THREADS_MAX), help_heading = headings::VIEWS)]
     threads: Option<usize>,
     /// Number of views that the encoder takes at once; may change the last bits [default: measured once per bundle and
     /// device]
-    #[arg(long, value_name = "N", help_heading = headings::VIEWS)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, BATCH_MAX), help_heading = headings::VIEWS)]
     batch: Option<usize>,
-    /// What becomes of images with holes in their data, which no decoder reports
+    /// What to do with damaged images
     #[arg(long, value_enum, value_name = "WHAT", default_value = "refuse", help_heading = headings::VIEWS)]
     damaged: DamagedChoice,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DamagedChoice {
-    /// They are errors
+    /// Report an error
     Refuse,
-    /// They are answered, and said to be damaged
+    /// Classify anyway, and note the damage
     Answer,
 }
 
 /// The method and its parameters.
 #[derive(Args)]
 pub(crate) struct MethodArguments {
-    /// Method that makes an answer of the views [default: the bundle's]
+    /// How the views are combined into an answer [default: the bundle's]
     #[arg(long, alias = "head", value_name = "NAME", value_parser = method_parser())]
     method: Option<Method>,
     /// Steps of test-time adaptation [default: the bundle's, or R-TPT's 1]
-    #[arg(long, value_name = "N", help_heading = headings::TUNING)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, TUNING_STEPS_MAX), help_heading = headings::TUNING)]
     tta_steps: Option<usize>,
     /// Learning rate of the tuning [default: the bundle's for its own method, else the method's]
-    #[arg(long, value_name = "RATE", help_heading = headings::TUNING)]
+    #[arg(long, value_name = "RATE", value_parser = number::<f64>("a number"), help_heading = headings::TUNING)]
     lr: Option<f64>,
     /// Share of the views, those of least entropy, that the method looks at [default: the bundle's for its own method,
     /// else the method's]
-    #[arg(long, value_name = "FRACTION", help_heading = headings::TUNING)]
+    #[arg(long, value_name = "FRACTION", value_parser = number::<f64>("a number"), help_heading = headings::TUNING)]
     selection: Option<f64>,
     /// Number of directions in which class-lowrank shifts classes [default: 32]
-    #[arg(long, value_name = "N", help_heading = headings::TUNING)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, EMBEDDING_MAX), help_heading = headings::TUNING)]
     rank: Option<usize>,
     /// Probability below which, in every view, a class is left out of the tuning; 0 is exact [default: 0]
-    #[arg(long, value_name = "P", help_heading = headings::TUNING)]
+    #[arg(long, value_name = "P", value_parser = number::<f64>("a number"), help_heading = headings::TUNING)]
     class_cutoff: Option<f64>,
     /// Any parameter of the method by name, as in selection=0.2
     #[arg(long = "set", value_name = "NAME=VALUE", help_heading = headings::TUNING)]
@@ -148,27 +170,27 @@ pub(crate) fn method_parser() -> impl TypedValueParser<Value = Method> {
     PossibleValuesParser::new(names).map(|name| Method::named(&name).expect("the choices are names of methods"))
 }
 
-/// Where features are remembered.
-#[derive(Args)]
+/// Where features are kept.
+#[derive(Args, Debug)]
 pub(crate) struct CacheArguments {
-    /// Where features are remembered [default: on disk for folders and evaluations, else nowhere]
+    /// Where features are kept [default: on disk for folders, else nowhere]
     #[arg(long, value_enum, value_name = "WHERE", help_heading = headings::CACHE)]
     cache: Option<CacheChoice>,
     /// Folder of the features on disk [default: the cache folder]
     #[arg(long, value_name = "DIR", help_heading = headings::CACHE)]
     pub cache_dir: Option<PathBuf>,
-    /// Most room for features on disk (MiB); the oldest make room
-    #[arg(long, value_name = "N", help_heading = headings::CACHE, default_value_t = CACHE_DISK_BYTES >> 20)]
+    /// Size limit of the features on disk (MiB); the oldest entries are removed
+    #[arg(long, value_name = "N", help_heading = headings::CACHE, default_value_t = CACHE_DISK_BYTES >> 20, value_parser = whole::<u64>(0, u64::MAX))]
     cache_max_mb: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum CacheChoice {
     /// Nowhere: every image is encoded
     Off,
     /// In memory, for this run
     Memory,
-    /// On disk, for later runs too
+    /// On disk, for later runs as well
     Disk,
 }
 
@@ -194,7 +216,7 @@ impl CacheArguments {
                     Some(folder) => Some(memory.with_disk(&folder, self.cache_max_mb.saturating_mul(1 << 20))),
                     None => {
                         log::warn!(
-                            "features are not remembered: neither XDG_CACHE_HOME nor HOME is set; use --cache-dir"
+                            "features are not cached on disk: neither XDG_CACHE_HOME nor HOME is set; use --cache-dir"
                         );
                         // Not an error: the results are the same without it.
                         Some(memory)

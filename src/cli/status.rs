@@ -1,4 +1,4 @@
-//! `rtpt status`: how a running daemon is.
+//! `rtpt status`: the state of a running daemon.
 
 use std::io::{self, Write};
 
@@ -48,14 +48,17 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
             model.batch
         )?;
     }
-    let SourceRecord { name, state, problem, frames, classified, failed, dropped, reopens, waiting, .. } =
+    let SourceRecord { name, state, problem, frames, classified, failed, damaged, dropped, reopens, waiting, .. } =
         &status.source;
-    let name = name.as_deref().unwrap_or("none");
     let problem = problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
-    writeln!(out, "source     {name}, {state}{problem}")?;
+    match name {
+        Some(name) => writeln!(out, "source     {name}, {state}{problem}")?,
+        None => writeln!(out, "source     none (start the daemon with --source)")?,
+    }
+    let times = if *reopens == 1 { "time" } else { "times" };
     writeln!(
         out,
-        "frames     {frames} received, {classified} classified, {failed} failed, {dropped} dropped, {reopens} times reopened"
+        "frames     {frames} received, {classified} classified, {failed} failed ({damaged} damaged), {dropped} dropped; reopened {reopens} {times}"
     )?;
     if *waiting > 0 {
         writeln!(out, "backlog    {} of the watched folder", counted(*waiting as usize, "file"))?;
@@ -65,7 +68,7 @@ fn print(out: &mut impl Write, info: &InfoRecord) -> io::Result<()> {
         let seconds = status.unix_ms.saturating_sub(*since_unix_ms) / 1000;
         writeln!(out, "changing   {what}{labels}, for {seconds} s")?;
     }
-    writeln!(out, "requests   {} wait, room for {}", status.queue, status.queue_max)?;
+    writeln!(out, "requests   {} waiting, at most {}", status.queue, status.queue_max)?;
     let memory = status.rss_bytes.map_or("unknown".into(), |bytes| format!("{:.1} MiB", mebibytes(bytes)));
     let temperature = status.temperature_c.map_or("no sensor".into(), |celsius| format!("{celsius:.1} °C"));
     writeln!(out, "device     memory {memory}, temperature {temperature}")?;

@@ -8,6 +8,7 @@ use crate::report::trace_bytes;
 use crate::views::{DamagedImages, decode_as};
 use clap::Args;
 
+use super::outputs::check_file;
 use super::settings::SettingsArguments;
 use super::{Completion, Outcome, inputs};
 
@@ -24,6 +25,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    check_file("--output", &arguments.output, false, [arguments.image.as_path()])?;
     let classifier = arguments.settings.classifier()?;
     let bytes = inputs::Input::file(&arguments.image).read()?;
     let answer = classifier.classify(&bytes)?;

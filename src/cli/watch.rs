@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::client::{ClientError, SocketArgument};
 use super::printer::answer;
+use super::settings::number;
 use super::{Completion, Failure, Outcome};
 
 /// Width of a label (characters).
@@ -20,10 +21,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Arguments {
     #[command(flatten)]
     socket: SocketArgument,
-    /// End after N decisions [default: go on, also when the daemon is started anew]
-    #[arg(long, value_name = "N")]
+    /// End after N decisions [default: go on, also when the daemon is restarted]
+    #[arg(long, value_name = "N", value_parser = number::<u64>("a whole number of at least 1"))]
     count: Option<u64>,
-    /// One JSON object a line instead of text
+    /// One JSON object per line instead of text
     #[arg(long)]
     json: bool,
 }
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
         // Once for each time that it goes, not once a second.
         if !std::mem::replace(&mut seen, true) || printer.state != "gone" {
-            eprintln!("rtpt: the daemon is gone; waiting for it");
+            eprintln!("rtpt: the daemon is gone; waiting for it, Ctrl-C ends");
             printer.state = "gone".into();
         }
         thread::sleep(PAUSE);
@@ -116,7 +117,9 @@ impl Printer {
             let problem = source.problem.map_or(String::new(), |problem| format!(": {problem}"));
             match source.name {
                 Some(name) => eprintln!("rtpt: source {name} is {}{problem}", source.state),
-                None => eprintln!("rtpt: the daemon has no source, and nothing to show; start it with --source"),
+                None => eprintln!(
+                    "rtpt: the daemon has no source, and nothing to show; start it with --source; waiting for one, Ctrl-C ends"
+                ),
             }
             self.state = source.state;
         }

@@ -87,7 +87,10 @@ impl Drop for Cancelling {
 /// It is none.
 pub(crate) fn query_of(uri: &Uri) -> Result<ClassifyQuery, Refused> {
     let Query(query) = Query::<ClassifyQuery>::try_from_uri(uri).map_err(|error| {
-        Refused::new(StatusCode::BAD_REQUEST, "query", format!("the query cannot be used: {error}"))
+        // The framework's words, without those about its own work.
+        let text = error.body_text().replace("Failed to deserialize query string: ", "");
+        let text = text.replace("invalid digit found in string", "expected a whole number");
+        Refused::new(StatusCode::BAD_REQUEST, "query", format!("the query cannot be used: {text}"))
     })?;
     Ok(query)
 }

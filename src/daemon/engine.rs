@@ -160,12 +160,14 @@ impl Engine {
     }
 
     fn look(&self, model: &Model, frame: Frame) {
-        let name = frame.picture.name.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
+        let file = frame.picture.name.clone();
+        let name = file.clone().unwrap_or_else(|| format!("frame {}", frame.sequence));
         // A camera's frames bypass the cache, and would count as misses.
         let asked = !frame.live && self.cache.is_some();
         match decide(frame, model.own(), &self.progress.frame_token()) {
             Ok(decision) => {
                 self.feed.status().judge(true);
+                self.feed.status().note_success(file.as_deref());
                 self.health.note_answer(&decision.answer);
                 self.metrics.frames_classified.inc();
                 let Answer { timings, features, .. } = &decision.answer;
@@ -179,7 +181,9 @@ impl Engine {
                 if matches!(error, Error::Image(ImageError::Damaged { .. })) {
                     self.metrics.frames_damaged.inc();
                 }
-                log::warn!("{name} is not classified: {error}");
+                if self.feed.status().is_new_failure(file.as_deref()) {
+                    log::warn!("{name} is not classified: {error}");
+                }
             }
         }
     }

@@ -52,9 +52,13 @@ impl Token {
         // A cookie's value may have neither semicolon, comma nor quote (RFC 6265, section 4.1.1).
         let printable = token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"'));
         if !(least..=most).contains(&token.len()) || !printable {
-            let expected = format!("{least} to {most} letters and digits, such as `openssl rand -hex 16` prints");
-            let found =
-                format!("{} bytes{}", token.len(), if printable { "" } else { ", some of them no such characters" });
+            let expected = format!(
+                "{least} to {most} ASCII letters, digits and signs without spaces, quotes, commas and semicolons, such as `openssl rand -hex 16` prints"
+            );
+            let found = match printable {
+                true => format!("{} characters long", token.len()),
+                false => "a text with characters that are not allowed".to_string(),
+            };
             return Err(SettingError { what: "the token", expected, found }.into());
         }
         Ok(Self(blake3::hash(token.as_bytes())))

@@ -200,7 +200,13 @@ async fn unknown(uri: Uri) -> Refused {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Refused {
-    let message = format!("{method} is not what {:?} takes", uri.path());
+    let takes = match uri.path() {
+        "/v1/classify" | "/v1/reload" | "/v1/bundle/confirm" | "/v1/bundle/rollback" => "POST",
+        "/v1/labels" => "GET, PUT and DELETE",
+        "/v1/bundle" => "GET and PUT",
+        _ => "GET",
+    };
+    let message = format!("{} takes {takes}, not {method}", uri.path());
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 

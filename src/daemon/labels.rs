@@ -46,7 +46,7 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
                 "text/plain" | "application/json" | "application/octet-stream" | "application/x-www-form-urlencoded"
             )
         },
-        "text/plain with a label a line, or application/json as {\"labels\": […]}",
+        "text/plain with one label per line, or application/json as {\"labels\": […]}",
     )?;
     let tag = tag_of(request.headers());
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, &context.queue).await?;

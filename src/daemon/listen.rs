@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
+use crate::files::folder_of;
 use crate::lock::{InUse, Lock, Resource};
 use crate::setting::SettingError;
 
@@ -20,14 +21,22 @@ const SOCKET_MODE: u32 = 0o660;
 
 /// A daemon that cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot listen on {address}: {source}; is the folder there, may it be written, or has another program the port?"
-)]
+#[error("cannot listen on {address}: {source}{}", hint(address))]
 pub(super) struct ListenError {
     /// Socket file or TCP address.
     pub address: String,
     /// Error of the system.
     pub source: io::Error,
+}
+
+fn hint(address: &str) -> &'static str {
+    if address.parse::<SocketAddr>().is_ok() {
+        "; another program may use the port, or ports below 1024 are root's"
+    } else if address.starts_with('/') {
+        "; check that its folder exists and may be written"
+    } else {
+        ""
+    }
 }
 
 impl ProgramLayer for ListenError {
@@ -133,6 +142,14 @@ fn prepare(socket: &Path) -> Result<Lock> {
             what: "the socket",
             expected: "a name that is free, or a socket that was left behind".into(),
             found: format!("{}, which is another kind of file", socket.display()),
+        }
+        .into());
+    }
+    if folder_of(socket).metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(SettingError {
+            what: "the socket",
+            expected: "a path in a folder that is there".into(),
+            found: format!("{}, whose folder does not exist", socket.display()),
         }
         .into());
     }

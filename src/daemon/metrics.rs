@@ -117,7 +117,7 @@ impl Metrics {
         registry.register_with_unit("stage", stage_help, Unit::Seconds, stages.clone());
         registry.register("views_per_image", "Views an image was seen in", views.clone());
         registry.register("requests", "HTTP requests answered", requests.clone());
-        registry.register("cache_hits", "Images whose features were remembered", cache_hits.clone());
+        registry.register("cache_hits", "Images whose features were in the cache", cache_hits.clone());
         registry.register("cache_misses", "Images that were encoded though a cache was asked", cache_misses.clone());
         registry.register("frames_classified", "Frames of the source that were classified", frames_classified.clone());
         registry.register("frames_failed", "Frames that could not be classified", frames_failed.clone());

@@ -138,7 +138,10 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     fs::create_dir_all(&state).map_err(|error| SettingError {
         what: "the daemon's folder",
         expected: "one that can be written".into(),
-        found: format!("{} ({error})", state.display()),
+        found: match state.is_file() {
+            true => format!("{}, which is a file", state.display()),
+            false => format!("{} ({error})", state.display()),
+        },
     })?;
     let _one = Lock::take(&state.join("daemon.lock"), &state, Resource::State)?;
     let parts = Parts::new(queue, cache, listeners.places());
@@ -269,8 +272,8 @@ fn check_address(address: SocketAddr, has_token: bool) -> Result<()> {
     }
     Err(SettingError {
         what: "the address to listen on",
-        expected: "a loopback address such as 127.0.0.1:8080, or a token with any other".into(),
-        found: address.to_string(),
+        expected: "a loopback address such as 127.0.0.1:8080, or a token".into(),
+        found: format!("{address}, which can be reached from the network"),
     }
     .into())
 }

@@ -37,6 +37,7 @@ use crate::signing::SignedFacts;
 use crate::source::{SourceSettings, supervise};
 use crate::stream::{Frame, unix_ms};
 use crate::text::Prompt;
+use crate::wording::counted;
 
 /// The choices of flags and configuration.
 pub(crate) struct Loaded {
@@ -305,7 +306,15 @@ impl Updater {
             embed(list).inspect_err(warn).ok()
         });
         let (labels, origin) = match (edited, configured) {
-            (Some(labels), _) => (labels, LabelsOrigin::Edited),
+            (Some(labels), configured) => {
+                if configured.is_some_and(|list| list != labels.list) {
+                    log::warn!(
+                        "using the {} that were edited on this daemon, not the configured ones; reset the labels to use those",
+                        counted(labels.list.names().len(), "label")
+                    );
+                }
+                (labels, LabelsOrigin::Edited)
+            }
             (None, Some(list)) => (embed(list)?, LabelsOrigin::Configured),
             (None, None) => (LabelSet::of(&bundle)?, LabelsOrigin::Configured),
         };

@@ -145,7 +145,7 @@ fn measure(model: &EncoderModel, shape: EncoderShape) -> Result<usize> {
     for batch in CANDIDATES {
         let encoder = Encoder::load(model, shape, batch)?;
         let seconds = fastest_trial(&encoder, &views)?;
-        log::debug!("batch {batch}: {:.2} ms a view", seconds * 1e3 / TRIAL_VIEWS as f64);
+        log::debug!("batch {batch}: {:.2} ms per view", seconds * 1e3 / TRIAL_VIEWS as f64);
         if seconds < best.1 {
             best = (batch, seconds);
         }

@@ -3,6 +3,7 @@
 mod class;
 mod program;
 
+use std::fmt;
 use std::io;
 
 pub(crate) use class::{Category, Class};
@@ -21,8 +22,9 @@ use crate::views::ImageError;
 /// The result of everything in this crate that can fail.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// A failure of this crate.
-#[derive(Debug, thiserror::Error)]
+/// A failure of this crate. A `main` that returns one prints its message: [`Debug`](fmt::Debug) writes it as
+/// [`Display`](fmt::Display) does.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An image file that cannot be used.
@@ -63,6 +65,12 @@ pub enum Error {
     /// A caller's own input or output failed, as in `std::fs::read`.
     #[error("cannot read or write: {0}")]
     Io(#[from] io::Error),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

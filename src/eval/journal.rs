@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<(Option<Results>, u64)> {
         .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     let mut lines = text.lines().enumerate();
     let damaged = |number: usize, error: &dyn std::fmt::Display| {
-        wrong(path, &format!("line {} is damaged: {error}; remove the file to begin anew", number + 1))
+        wrong(path, &format!("line {} is damaged: {error}; remove the file to begin again", number + 1))
     };
     let Some((number, first)) = lines.next() else { return Ok((None, 0)) };
     let plan: Plan = serde_json::from_str(first).map_err(|error| damaged(number, &error))?;

@@ -26,7 +26,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {}: {source}; check the folder, its permissions and free space", path.display())]
+    #[error("{}", unwritable(path, source))]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -49,6 +49,16 @@ pub enum FileError {
         /// Reason for the refusal.
         reason: String,
     },
+}
+
+fn unwritable(path: &Path, source: &io::Error) -> String {
+    // What is made in a file's place, or in a file, is a folder or in one.
+    if matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
+        && let Some(file) = path.ancestors().find(|path| path.is_file())
+    {
+        return format!("{} is a file, expected a folder", file.display());
+    }
+    format!("cannot write {}: {source}; check the folder, its permissions and free space", path.display())
 }
 
 /// Opens a regular file to read. A FIFO would wait for its other end, and a device may have no end.

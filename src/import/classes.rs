@@ -33,7 +33,8 @@ pub(crate) fn read_classes(path: &Path) -> Result<(Option<Vec<String>>, Array2<f
     } else {
         // Names that cannot be read count as missing: a list beside the file can take their place.
         let names = metadata(&bytes).and_then(|metadata| serde_json::from_str(metadata.get("names")?).ok());
-        let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)?;
+        let weights = WeightsFile::from_bytes(&path.display().to_string(), bytes)
+            .map_err(|_| wrong(path, "the content", "a safetensors or npy file, whole", "something else"))?;
         let shape = weights.shape(TENSOR)?;
         let [rows, columns] = shape[..] else {
             return Err(wrong(path, "the shape of embeddings", "[C, D]", format!("{shape:?}")));

@@ -20,7 +20,7 @@ pub(crate) enum ImportError {
         found: String,
     },
     /// A model without a logit scale.
-    #[error("cannot import {}: the logit scale is missing, since no file says it (OpenAI's CLIP has 100)", path.display())]
+    #[error("cannot import {}: the logit scale is missing: no file has it (OpenAI's CLIP has 100)", path.display())]
     NoLogitScale {
         /// The model's folder.
         path: PathBuf,

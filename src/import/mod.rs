@@ -43,6 +43,9 @@ const CLASSES: &str = "classes.safetensors";
 const LABELS: &str = "labels.txt";
 const GOLDENS: &str = "goldens.safetensors";
 
+/// What the model's own input side is called in messages.
+pub(crate) const RESOLUTION: &str = "its input side (pixels)";
+
 /// Input side of OpenAI's CLIP (pixels), which its configurations leave out.
 const CLIP_RESOLUTION: usize = 224;
 
@@ -185,6 +188,11 @@ fn import_encoder(
     // The parent of a bare file name is empty, which is no folder to the system.
     onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
     let declared = declared_resolution(&path, &onnx)?;
+    if let (Some(asked), Some(declared)) = (request.resolution, declared)
+        && asked != declared
+    {
+        return Err(wrong(&path, RESOLUTION, &format!("{asked}, as was asked for"), declared));
+    }
     let outputs = onnx.outputs();
     let named = |name: &str| outputs.iter().any(|output| output.name == name);
     // `image_embeds` is the projected embedding; `pooler_output` still lacks the projection.
@@ -253,7 +261,7 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
         }
     };
     if list.names().len() != table.nrows() {
-        return Err(wrong(path, "the number of rows", &format!("{}, one a name", list.names().len()), table.nrows()));
+        return Err(wrong(path, "the number of rows", &format!("{}, one per name", list.names().len()), table.nrows()));
     }
     Ok((list, table))
 }

@@ -20,6 +20,9 @@ impl Source {
             let found = if folder.exists() { "a file" } else { "missing" };
             return Err(wrong(folder, "the source", "a folder with a model's files", found));
         }
+        if folder.join("manifest.json").is_file() {
+            return Err(wrong(folder, "the source", "a published model", "a bundle already"));
+        }
         Ok(Self { folder: folder.into() })
     }
 

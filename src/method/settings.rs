@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Method;
 use crate::limits::{CLASS_CUTOFF_MAX, EMBEDDING_MAX, LEARNING_RATE_MAX, TUNING_STEPS_MAX};
-use crate::setting::SettingError;
+use crate::setting::{SettingError, UNKNOWN};
 use crate::tuning::AdamWSettings;
 
 /// A number that a method can be given.
@@ -183,11 +183,11 @@ impl MethodSettings {
     pub fn set(&mut self, name: &str, value: f64) -> Result<(), SettingError> {
         let Some(place) = self.place(name) else {
             let names: Vec<&str> = self.method.parameters().iter().map(|parameter| parameter.name).collect();
-            let expected = match &names[..] {
-                [] => format!("nothing, since {} has no parameters", self.method),
-                names => format!("one of {}, which {} has", names.join(", "), self.method),
+            let (found, expected) = match &names[..] {
+                [] => (format!("{} has no parameters", self.method), String::new()),
+                names => (format!("{} has no parameter {name}", self.method), format!("it has {}", names.join(", "))),
             };
-            return Err(SettingError { what: "the parameter of a method", expected, found: name.into() });
+            return Err(SettingError { what: UNKNOWN, expected, found });
         };
         self.method.parameters()[place].check(value)?;
         self.values[place] = value;
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn what_a_method_does_not_have_is_refused() {
         for (json, part) in [
-            (r#"{"method":"zero","lambda":2}"#, "one of selection, which zero has"),
+            (r#"{"method":"zero","lambda":2}"#, "zero has no parameter lambda; it has selection"),
             (r#"{"method":"mta","wrong":2}"#, "mta has no parameters"),
             (r#"{"method":"new"}"#, "view-shift"),
             (r#"{"steps":1}"#, "method"),

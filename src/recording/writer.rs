@@ -1,5 +1,6 @@
 //! Writing a recording, beside the work.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -80,7 +81,7 @@ impl RecorderSettings {
             return Ok(());
         }
         let expected = format!("{least} to {most}");
-        Err(SettingError { what: "the room for the recording (MB)", expected, found: self.max_mb.to_string() }.into())
+        Err(SettingError { what: "the room for the recording (MiB)", expected, found: self.max_mb.to_string() }.into())
     }
 }
 
@@ -203,6 +204,9 @@ impl Writer {
     }
 }
 
+/// File by which a recording's folder is locked.
+const LOCK_NAME: &str = "recording.lock";
+
 /// The parts of a recording.
 struct Ring {
     folder: PathBuf,
@@ -269,6 +273,13 @@ impl OpenPart {
     }
 }
 
+/// True for a name that no recording has. What is hidden, and the folder that file systems make, may be there.
+fn is_foreign(name: &OsString) -> bool {
+    name.to_str().is_none_or(|name| {
+        part_number(name).is_none() && !name.starts_with('.') && !matches!(name, LOCK_NAME | "lost+found")
+    })
+}
+
 /// What tells a file or a folder from every other.
 fn identity(found: &fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
@@ -278,7 +289,18 @@ impl Ring {
     fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
         let failed = |source| FileError::Unwritable { path: folder.into(), source };
         fs::create_dir_all(folder).map_err(failed)?;
-        let lock = Lock::take(&folder.join("recording.lock"), folder, Resource::Recording)?;
+        // Before the lock is made: in a folder that is used for something else nothing is left behind.
+        let foreign = fs::read_dir(folder).map_err(failed)?.flatten().map(|entry| entry.file_name()).find(is_foreign);
+        if let Some(name) = foreign {
+            let (folder, name) = (folder.display(), name.to_string_lossy());
+            return Err(SettingError {
+                what: "the folder of the recording",
+                expected: "an empty folder or a recording".into(),
+                found: format!("{folder}, which has other files, such as {name:?}"),
+            }
+            .into());
+        }
+        let lock = Lock::take(&folder.join(LOCK_NAME), folder, Resource::Recording)?;
         let locked = identity(&folder.metadata().map_err(failed)?);
         let mut finished = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {

@@ -159,7 +159,7 @@ pub(crate) enum CameraError {
         source: io::Error,
     },
     /// The file is no video device.
-    #[error("{} is no video device", device.display())]
+    #[error("{} is not a video device", device.display())]
     NotVideo {
         /// Device file.
         device: PathBuf,

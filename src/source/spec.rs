@@ -65,7 +65,7 @@ impl SourceSpec {
             return match shlex::split(command) {
                 Some(words) if !words.is_empty() => Ok(Self::Command(words)),
                 Some(_) => Err(refused("names no program after exec:".into())),
-                None => Err(refused("has a quote without its end".into())),
+                None => Err(refused("has an unclosed quote".into())),
             };
         }
         if let Some(folder) = spec.strip_prefix("watch:") {
@@ -88,7 +88,7 @@ impl SourceSpec {
         // A file may have a colon in its name: a path that exists is one whatever it looks like.
         if camera.is_none() && is_scheme && !Path::new(path).exists() {
             let expected = "exec:COMMAND, watch:FOLDER, v4l2:DEVICE, or an image or folder";
-            return Err(refused(format!("is of no kind that is known, expected {expected}")));
+            return Err(refused(format!("is not a source that rtpt knows, expected {expected}")));
         }
         let options = options.split('&').filter(|option| !option.is_empty());
         let unknown = |option: &str, known: &str| refused(format!("has the option {option:?}, expected {known}"));
@@ -189,7 +189,7 @@ mod tests {
             ("watch:", "no folder"),
             ("v4l2:", "is empty"),
             ("rtsp://camera/stream", "exec:ffmpeg -loglevel error -i rtsp://camera/stream"),
-            ("foo:bar", "of no kind that is known"),
+            ("foo:bar", "is not a source that rtpt knows"),
             ("/dev/video0?size=0x480", "size=640x480"),
             ("/dev/video0?size=640", "size=640x480"),
             ("/dev/video0?size=4097x1", "size=640x480"),

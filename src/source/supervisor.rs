@@ -1,5 +1,6 @@
 //! Keeps a source open: whatever happens to it, it is opened again, after longer and longer waits.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,6 +14,9 @@ use super::jpegs::Jpegs;
 use super::watched::Watched;
 use super::{Picture, Source, SourceFailure, SourceSpec, Wait};
 use crate::limits::{BAD_FRAMES_MAX, REOPEN_MS, SETTLED_MS};
+
+/// Most failing files that are remembered (count).
+const FAILING_FILES_MAX: usize = 10_000;
 
 /// A source and its timeout.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +48,8 @@ pub(crate) struct SourceStatus {
     reopens: AtomicU64,
     waiting: AtomicU64,
     bad_in_a_row: AtomicU32,
+    /// Files that failed when they were last read.
+    failing: Mutex<HashSet<String>>,
 }
 
 impl Default for SourceStatus {
@@ -54,6 +60,7 @@ impl Default for SourceStatus {
             reopens: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             bad_in_a_row: AtomicU32::new(0),
+            failing: Mutex::default(),
         }
     }
 }
@@ -89,6 +96,23 @@ impl SourceStatus {
             self.bad_in_a_row.store(0, Ordering::Relaxed);
         } else {
             self.bad_in_a_row.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a file failed; true if it is news. A folder gives the same files again and again.
+    pub(crate) fn is_new_failure(&self, file: Option<&str>) -> bool {
+        let Some(file) = file else { return true };
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.len() >= FAILING_FILES_MAX {
+            failing.clear();
+        }
+        failing.insert(file.into())
+    }
+
+    /// Notes that a file could be classified.
+    pub(crate) fn note_success(&self, file: Option<&str>) {
+        if let Some(file) = file {
+            self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(file);
         }
     }
 
@@ -131,10 +155,10 @@ pub(crate) fn supervise(
         // Standard input cannot be opened again. The daemon goes on all the same, since requests need no source.
         let over = settings.spec == SourceSpec::Input && matches!(failure, SourceFailure::Ended(_));
         if over {
-            log::warn!("the source {} is at its end, and cannot come again", settings.spec);
+            log::warn!("{} has ended and cannot be opened again", settings.spec);
         // Said again after a settled time: the source was well in between.
         } else if settled || reported.as_ref() != Some(&failure) {
-            log::warn!("the source {} is lost: {failure}; it is opened again, now and then", settings.spec);
+            log::warn!("no frames from the source {}: {failure}; trying again", settings.spec);
             reported = Some(failure);
         }
         if Wait::sleep(stop, if over { FOR_EVER } else { pause }).is_err() {

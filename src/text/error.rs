@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::setting::SettingError;
+use crate::wording::quoted;
 
 pub(crate) type Result<T> = std::result::Result<T, TextError>;
 
@@ -20,7 +21,7 @@ pub enum TextError {
         problem: String,
     },
     /// A text has no usable tokens.
-    #[error("the text {text:?} {problem}")]
+    #[error("the text {} {problem}", quoted(text))]
     Tokens {
         /// The text.
         text: String,
@@ -28,7 +29,7 @@ pub enum TextError {
         problem: String,
     },
     /// A label's prompt has more tokens than the text tower takes.
-    #[error("the label {label:?} makes a prompt of {tokens} tokens, expected at most {limit}; shorten it")]
+    #[error("the label {} makes a prompt of {tokens} tokens, expected at most {limit}; shorten it", quoted(label))]
     TooLong {
         /// The label.
         label: String,
@@ -39,7 +40,8 @@ pub enum TextError {
     },
     /// The text tower gave NaN, infinity or nothing for a label.
     #[error(
-        "the text tower gives {label:?} an embedding that is not finite or has no direction; the model is damaged or overflows, check the bundle on this device"
+        "the text tower gives {} an embedding that is not finite or has no direction; the model is damaged or overflows, check the bundle on this device",
+        quoted(label)
     )]
     NotFinite {
         /// The label.

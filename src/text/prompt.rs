@@ -3,6 +3,7 @@
 use super::error::{Result, TextError};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
 use crate::setting::SettingError;
+use crate::wording::quoted;
 
 use super::tokenizer::Tokenizer;
 
@@ -49,10 +50,17 @@ impl Prompt {
         // A context with a place in it was meant as a template.
         let places = if matches!(self, Self::Context(_)) { 0 } else { 1 };
         match texts.iter().find(|text| text.matches(PLACE).count() != places) {
-            Some(text) if places == 0 => {
-                refused(format!("words without {PLACE}, which belongs in a template"), format!("{text:?}"))
+            Some(text) => {
+                let (what, found, expected) = if places == 0 {
+                    ("the context", quoted(text), format!("words without {PLACE}, which belongs in a template"))
+                } else {
+                    let count = text.matches(PLACE).count();
+                    let has = if count == 0 { "no".to_string() } else { count.to_string() };
+                    let expected = format!("one {PLACE} where the label goes, as in \"a photo of a {PLACE}.\"");
+                    ("the template", format!("{}, which has {has} {PLACE}", quoted(text)), expected)
+                };
+                Err(SettingError { what, expected, found }.into())
             }
-            Some(text) => refused(format!("a text with one {PLACE} for the label"), format!("{text:?}")),
             None => Ok(()),
         }
     }

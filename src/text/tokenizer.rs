@@ -43,7 +43,7 @@ impl Tokenizer {
         let parsed = contained(|| tokenizers::Tokenizer::from_bytes(bytes));
         let mut parsed = parsed
             .map_err(|panic| refused(panic.to_string()))?
-            .map_err(|error| refused(format!("it is no tokenizer.json: {error}")))?;
+            .map_err(|error| refused(format!("it is not a valid tokenizer.json: {error}")))?;
         // A text that is too long must be an error, and padding is never needed.
         parsed.with_truncation(None).map_err(|error| refused(error.to_string()))?.with_padding(None);
         let token = |names: [&str; 2]| {

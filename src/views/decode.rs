@@ -85,28 +85,40 @@ pub(crate) fn decode_as(bytes: &[u8], damaged: DamagedImages) -> Result<Decoded>
     Ok(Decoded { pixels: to_pixels(image), damage })
 }
 
-/// Kind of a file that is not read, by its first bytes.
+/// Text about a file that is not read, with its kind by its first bytes.
+macro_rules! not_read {
+    ($kind:literal) => {
+        concat!($kind, ", not a JPEG, PNG, BMP or WebP image, whatever its name says")
+    };
+    ($kind:literal, $advice:literal) => {
+        concat!($kind, ", not a JPEG, PNG, BMP or WebP image; convert it to JPEG, as with ", $advice)
+    };
+}
+
+/// Kind of a file that is not read, by its first bytes, and what to do.
 fn kind_of(bytes: &[u8]) -> &'static str {
     let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
     // An ISO media file begins with a box that lists its main brand, a version and the brands it is compatible with.
     // The version is looked at like a brand and matches none.
     let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));
     match bytes {
-        [b'G', b'I', b'F', b'8', ..] => "a GIF image",
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF or raw image",
-        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => "a JPEG XL image",
-        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => "a JPEG 2000 image",
-        [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+        [b'G', b'I', b'F', b'8', ..] => not_read!("a GIF image", "ImageMagick"),
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => not_read!("a TIFF or raw image", "ImageMagick"),
+        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => not_read!("a JPEG XL image", "djxl"),
+        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => not_read!("a JPEG 2000 image", "ImageMagick"),
+        [b'%', b'P', b'D', b'F', ..] => not_read!("a PDF document", "pdftoppm"),
         // AVIF before HEIC: an AVIF file may list `mif1` as well.
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => "an AVIF image",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => {
+            not_read!("an AVIF image", "heif-convert")
+        }
         [_, _, _, _, b'f', b't', b'y', b'p', ..]
             if has_brand(&[b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"]) =>
         {
-            "a HEIC image"
+            not_read!("a HEIC image", "heif-convert")
         }
         // MP4 and QuickTime use the same container.
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a film",
-        _ => "of no known kind",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => not_read!("a film", "ffmpeg"),
+        _ => not_read!("something else"),
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) type Result<T> = std::result::Result<T, ImageError>;
 #[non_exhaustive]
 pub enum ImageError {
     /// An image file of no bytes.
-    #[error("the file is empty, expected an image; was it copied to its end?")]
+    #[error("the file is empty, expected an image; was it copied whole?")]
     Empty,
     /// An image file over the byte limit.
     #[error("the file is larger than {limit} bytes; make it smaller before classifying it")]
@@ -17,12 +17,10 @@ pub enum ImageError {
         /// The bound (bytes).
         limit: u64,
     },
-    /// The content is no image format that is read.
-    #[error(
-        "the content is {found}, not a JPEG, PNG, BMP or WebP image, whatever the name says; convert it to JPEG, as with heif-convert or ImageMagick"
-    )]
+    /// The content is of no image format that is read.
+    #[error("this is {found}")]
     FormatUnknown {
-        /// Kind of file by its first bytes.
+        /// Kind of file by its first bytes, and what to do.
         found: &'static str,
     },
     /// The image claims sides that are 0 or past the limits.
@@ -40,13 +38,13 @@ pub enum ImageError {
         pixels_max: u64,
     },
     /// An image whose pixels the decoder gives, though some of them are not in the file.
-    #[error("the image is damaged: {problem}; get it again")]
+    #[error("the image is damaged: {problem}; get the file again")]
     Damaged {
         /// The damage.
         problem: &'static str,
     },
     /// The image is damaged or cut short.
-    #[error("the image cannot be decoded: {source}; it is damaged or cut short, get it again")]
+    #[error("the image cannot be decoded: {source}; it is damaged or cut short; get the file again")]
     Corrupt {
         /// Error of the decoder.
         source: Cause,

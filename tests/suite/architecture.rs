@@ -170,13 +170,13 @@ const USES: &[(&str, &str)] = &[
     ("views", "cause limits setting"),
     ("encoder", "cancellation cause files limits rows"),
     ("labels", "files limits setting wording"),
-    ("text", "cause files limits rows setting"),
+    ("text", "cause files limits rows setting wording"),
     ("tuning", "rows"),
     ("reliability", "rows"),
     ("method", "directions limits reliability rows setting text tuning"),
     ("tamper", "directions reliability rows"),
     ("cache", "files limits views"),
-    ("bundle", "encoder files labels limits method rows text views"),
+    ("bundle", "encoder files labels limits method rows text views wording"),
     ("error", "bundle cancellation encoder files labels setting text views"),
     ("label_set", "bundle device error files labels limits text"),
     ("extractor", "bundle cache cancellation device encoder error limits setting timings views"),
@@ -205,7 +205,7 @@ const USES: &[(&str, &str)] = &[
     ("stream", "answer cancellation classifier error extractor source views"),
     (
         "daemon",
-        "answer bundle cache calibration cancellation check classifier device encoder error extractor files label_set labels limits lock method predictor recording report rows setting signing slots source stream text timings views",
+        "answer bundle cache calibration cancellation check classifier device encoder error extractor files label_set labels limits lock method predictor recording report rows setting signing slots source stream text timings views wording",
     ),
 ];
 

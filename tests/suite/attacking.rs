@@ -127,19 +127,12 @@ fn corruptions_are_written_by_kind_and_severity() {
     let fog = format!("{out}/fog/5");
     let run = bench.rtpt(&["eval", &fog, "--report", bench.path("r").to_str().unwrap(), "--methods", "zero-shot"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    let run = bench.rtpt(&[
-        "attack",
-        "corruptions",
-        &photos,
-        "--out",
-        &out,
-        "--kinds",
-        "fog",
-        "--count",
-        "2",
-        "--severities",
-        "3",
-    ]);
+    let fewer = ["attack", "corruptions", &photos, "--kinds", "fog", "--count", "2", "--severities", "3", "--out"];
+    bench
+        .rtpt(&[&fewer[..], &[&out]].concat())
+        .fails_with(2, &["--out is", "which is not empty, expected a new folder"]);
+    let second = bench.path("second").to_str().unwrap().to_string();
+    let run = bench.rtpt(&[&fewer[..], &[&second]].concat());
     assert!(run.code == 0 && run.stdout.contains("to 2 images"), "{}", run.stdout);
 }
 
@@ -181,6 +174,10 @@ fn what_cannot_be_attacked_is_said() {
         bench.rtpt(&arguments).fails_with(2, &[expected]);
     }
     bench.rtpt(&["attack", "square", "nowhere", "--out", &out]).fails_with(2, &["nowhere"]);
+    bench.rtpt(&["attack", "square", &photos, "--count", "0", "--out", &out]).fails_with(2, &["--count is 0"]);
+    for own in [&photos, &format!("{photos}/altered")] {
+        bench.rtpt(&["attack", "square", &photos, "--out", own]).fails_with(2, &["which is the data set"]);
+    }
     assert!(!bench.path("out").exists());
 }
 

@@ -54,7 +54,7 @@ fn no_bundle() {
     let bench = Bench::new();
     let image = bench.image("rgb.png");
     let file = bench.write("model.zip", b"PK");
-    bench.rtpt(&["classify", "--bundle", "nowhere", &image]).fails_with(3, &["nowhere is not a bundle"]);
+    bench.rtpt(&["classify", "--bundle", "nowhere", &image]).fails_with(3, &["there is no folder nowhere"]);
     bench.rtpt(&["classify", "--bundle", &file, &image]).fails_with(3, &["it is a file", "manifest.json"]);
     bench.rtpt(&["classify", "--bundle", ".", &image]).fails_with(3, &["it has no manifest.json"]);
 }

@@ -60,7 +60,7 @@ fn the_cache_is_shown_bounded_and_cleared() {
     let classify =
         |more: &[&str]| bench.rtpt(&[&["classify", "--json", "--cache-dir", &folder, &photos], more].concat());
     let info = || bench.rtpt(&["cache", "info", "--cache-dir", &folder]).stdout;
-    assert!(info().contains("no features are remembered"), "{}", info());
+    assert!(info().contains("no features are cached"), "{}", info());
     classify(&[]);
     assert!(info().contains("7 images"), "{}", info());
     // 16 views of 8 numbers are 512 bytes an image, so that 0 MiB keep none.
@@ -68,7 +68,7 @@ fn the_cache_is_shown_bounded_and_cleared() {
     assert!(info().contains("0 images"), "{}", info());
     let cleared = bench.rtpt(&["cache", "clear", "--cache-dir", &folder]);
     assert!(cleared.code == 0 && cleared.stdout.contains("bytes freed"), "{}", cleared.stdout);
-    assert!(info().contains("no features are remembered"));
+    assert!(info().contains("no features are cached"));
     assert_eq!(bench.rtpt(&["cache", "clear"]).code, 0, "nothing to clear is no failure");
 }
 
@@ -108,7 +108,7 @@ fn damaged_features_are_made_anew_and_one_folder_serves_several_programs() {
         fs::write(&path, bytes).unwrap();
     }
     let run = classify();
-    run.fails_with(0, &["are damaged and made anew"]);
+    run.fails_with(0, &["are damaged and computed again"]);
     assert_eq!((answers(&run), cached(&run)), (expected.clone(), 0));
     assert_eq!((answers(&classify()), cached(&classify())), (expected.clone(), 7));
     let children: Vec<_> = (0..3)

@@ -141,7 +141,7 @@ fn folders_name_the_labels_here_as_in_an_evaluation() {
 fn what_cannot_be_calibrated_is_said() {
     let it = Calibrated::new();
     let few = photos(&it.bench);
-    it.rtpt("calibrate", &[&few]).fails_with(2, &["clean images is 7", "at least 20"]);
+    it.rtpt("calibrate", &[&few]).fails_with(2, &["at least 20 clean images, found 7"]);
     it.rtpt("calibrate", &["--fpr", "0.9", &it.images]).fails_with(2, &["--fpr"]);
     it.rtpt("calibrate", &["--views", "1", &it.images]).fails_with(2, &["clean images is 0"]);
     it.rtpt("calibrate", &["nowhere"]).fails_with(2, &["nowhere"]);

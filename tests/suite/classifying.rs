@@ -225,7 +225,7 @@ fn bench_reports_every_stage() {
     assert_eq!((&report["runs"], &report["views"], &report["threads"]), (&3.into(), &4.into(), &1.into()));
     assert!(report["rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
     let table = bench.rtpt(&["bench", "--repeat", "1"]);
-    assert!(table.stdout.contains("views a second") && table.stdout.contains("encode"), "{}", table.stdout);
+    assert!(table.stdout.contains("views per second") && table.stdout.contains("encode"), "{}", table.stdout);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_device_that_computes_something_else_is_told() {
 fn without_a_bundle_the_rest_is_told() {
     let bench = Bench::new();
     let run = bench.rtpt(&["doctor", "--json", "--bundle", "/nowhere"]);
-    run.fails_with(3, &["/nowhere is not a bundle"]);
+    run.fails_with(3, &["there is no folder /nowhere"]);
     let report = &run.records()[0];
     assert_eq!(finding(report, "bundle")["verdict"], "problem");
     assert_eq!(report["bundle"], Value::Null);

@@ -193,21 +193,27 @@ fn what_is_wrong_with_a_data_set_is_said_before_anything_is_encoded() {
             "3 problem",
         ],
     );
-    eval(&write("zebra.csv", "path,label\nphotos/red/rgb.png,red\nphotos/red/rgb.jpg,se horse\n"))
-        .fails_with(2, &["zebra.csv:3: the class \"se horse\" is none of the 4 labels; did you mean \"sea horse\"?"]);
+    eval(&write("zebra.csv", "path,label\nphotos/red/rgb.png,red\nphotos/red/rgb.jpg,se horse\n")).fails_with(
+        2,
+        &[
+            "zebra.csv:3: the class \"se horse\" is not among the 4 labels (did you mean \"sea horse\"?)",
+            "--class-names",
+        ],
+    );
     eval(&write("mixed.csv", "path,label\nphotos/red/rgb.png,red\nphotos/red/rgb.jpg,1\n"))
-        .fails_with(2, &["mixed.csv:3: the class \"1\" is none of the 4 labels"]);
+        .fails_with(2, &["mixed.csv:3: the class \"1\" is not among the 4 labels"]);
     eval(&write("columns.csv", "file,label\na.png,red\n")).fails_with(2, &["columns.csv:1:", "path and label"]);
-    eval(&write("nothing.csv", "path,label\n")).fails_with(2, &["it lists no image"]);
+    eval(&write("nothing.csv", "path,label\n")).fails_with(2, &["it lists no images"]);
     eval(&write("ragged.csv", "path,label\nphotos/red/rgb.png\n")).fails_with(2, &["ragged.csv:"]);
     fs::create_dir_all(bench.path("photos/yin yang")).unwrap();
-    eval(bench.path("photos").to_str().unwrap()).fails_with(2, &["photos/yin yang: the class has no image"]);
-    eval(bench.path("photos/red").to_str().unwrap()).fails_with(2, &["expected one folder of images a class"]);
+    eval(bench.path("photos").to_str().unwrap()).fails_with(2, &["photos/yin yang: the class has no images"]);
+    eval(bench.path("photos/red").to_str().unwrap()).fails_with(2, &["expected one folder of images per class"]);
     for (name, text, expected) in [
         ("list.json", "[1, 2]", "list.json:1: expected {\"train\""),
         ("syntax.json", "{\n\"test\": [\n[1, }", "syntax.json:3:"),
         ("entry.json", "{\"test\": [\n[\"photos/red/rgb.png\", 0]\n]}", "entry.json:2: expected [path, label, class]"),
         ("train.json", "{\"train\": []}", "expected a split \"test\", found train"),
+        ("empty.json", "{}", "expected a split \"test\", found no splits"),
         (
             "twice.json",
             "{\"test\": [\n[\"photos/red/rgb.png\", 0, \"red\"],\n[\"photos/red/rgb.jpg\", 0, \"watch\"]]}",

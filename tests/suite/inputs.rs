@@ -46,7 +46,7 @@ fn assert_refused(name: &str, bytes: &[u8], kind: &str, advice: &str) {
 
 #[test]
 fn an_empty_file() {
-    assert_refused("empty.jpg", b"", "image_empty", "was it copied to its end?");
+    assert_refused("empty.jpg", b"", "image_empty", "was it copied whole?");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_png_that_claims_to_be_huge() {
 
 #[test]
 fn text_named_as_an_image() {
-    assert_refused("notes.jpg", b"these are my notes, not a photo", "image_format_unknown", "whatever the name says");
+    assert_refused("notes.jpg", b"these are my notes, not a photo", "image_format_unknown", "whatever its name says");
     assert_refused("film.jpg", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "image_format_unknown", "convert it");
 }
 
@@ -156,9 +156,9 @@ fn images_of_other_kinds_are_named_by_their_content() {
         ("an AVIF image", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif"),
         ("a TIFF or raw image", b"II*\0\x08\0\0\0"),
         ("a JPEG XL image", b"\xff\x0a\0\0"),
-        ("of no known kind", b"these are my notes, not a photo"),
+        ("something else", b"these are my notes, not a photo"),
     ] {
-        assert_refused("photo.jpg", bytes, "image_format_unknown", &format!("the content is {kind}, not a JPEG"));
+        assert_refused("photo.jpg", bytes, "image_format_unknown", &format!("this is {kind}, not a JPEG"));
     }
 }
 
@@ -174,8 +174,10 @@ fn files_of_kinds_that_are_not_read_are_counted() {
     // A data set has its images in the folders of classes alone.
     bench.write("set/red/1.avif", b"anything");
     bench.write("set/red/2.png", &image_bytes("rgb.png"));
+    bench.write("set/loose.png", &image_bytes("rgb.png"));
     let run = bench.rtpt(&["eval", "set", "--report", "out", "--methods", "zero-shot"]);
     run.fails_with(0, &["set: 1 file of a kind that is not read was left out: 1 AVIF"]);
+    run.fails_with(0, &["rtpt: warning: set: 1 image is in no class folder and was left out"]);
 }
 
 #[test]

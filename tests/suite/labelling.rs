@@ -187,9 +187,12 @@ fn prompts_that_make_no_sense() {
     let photo = photo();
     let long = "x".repeat(1025);
     for (arguments, part) in [
-        (&["--template", "a photo"][..], "a text with one {} for the label"),
-        (&["--template", "{} and {}"], "a text with one {} for the label"),
-        (&["--context", "a {}"], "in a template; use --context, --template"),
+        (
+            &["--template", "a photo"][..],
+            "the template is \"a photo\", which has no {}, expected one {} where the label",
+        ),
+        (&["--template", "{} and {}"], "which has 2 {}"),
+        (&["--context", "a {}"], "in a template; use --template"),
         (&["--context", &long], "at most 1024 bytes"),
         (&["--context", "a", "--template", "{}"], "cannot be used with"),
         (&["--head", "context", "--template", "a {}."], "which the method context tunes; use --context"),
@@ -222,6 +225,6 @@ fn labels_instead_of_a_file_of_them_are_told_how_to_make_one() {
     let image = bench.image("rgb.png");
     bench
         .rtpt(&["classify", "--labels", "cup, dog's bowl", &image])
-        .fails_with(2, &["one label a line", r"printf 'cup\ndog'\''s bowl\n' > my.txt"]);
-    bench.rtpt(&["classify", "--labels", "none.txt", &image]).fails_with(2, &["UTF-8 text, one label a line"]);
+        .fails_with(2, &["one label per line", r"printf 'cup\ndog'\''s bowl\n' > my.txt"]);
+    bench.rtpt(&["classify", "--labels", "none.txt", &image]).fails_with(2, &["UTF-8 text, one label per line"]);
 }

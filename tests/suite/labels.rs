@@ -14,9 +14,10 @@ fn wrong_label_files() {
         b"red\nYin_yang\n",
         &["no class named \"Yin_yang\"", "did you mean \"yin yang\"?", "--classes"],
     );
-    assert_labels_refused(b"", &["holds no label", "one label a line"]);
+    assert_labels_refused(b"", &["has no labels", "one label per line"]);
     assert_labels_refused(b"red\nwatch\nred\n", &["\"red\" is given twice", "entries 1 and 3"]);
-    assert_labels_refused(b"red\n", &["1 label given", "expected 2"]);
+    assert_labels_refused(b"red\n", &["labels.txt has 1 label, expected at least 2: one label alone"]);
+    assert_labels_refused(b"red,watch\n", &["a comma does not separate labels", "one label per line"]);
     assert_labels_refused(b"\xff\xfe", &["is not UTF-8"]);
 }
 
@@ -24,7 +25,9 @@ fn wrong_label_files() {
 fn a_missing_label_file() {
     let bench = Bench::new();
     let image = bench.image("rgb.png");
-    bench.rtpt(&["classify", "--labels", "nowhere.txt", &image]).fails_with(2, &["nowhere.txt", "cannot read"]);
+    bench
+        .rtpt(&["classify", "--labels", "nowhere.txt", &image])
+        .fails_with(2, &["there is no file nowhere.txt", "per line"]);
 }
 
 #[test]
@@ -55,6 +58,16 @@ fn settings_out_of_range() {
         let arguments = ["classify", "--method", "class-lowrank", &format!("{flag}={value}"), &image];
         bench.rtpt(&arguments).fails_with(2, &[advice]);
     }
+    for (flag, value, expected) in [
+        ("--views", "many", "invalid value 'many' for '--views <N>': expected a whole number, 1 to 1024"),
+        ("--views", "-3", "invalid value '-3' for '--views <N>': expected a whole number, 1 to 1024"),
+        ("--seed", "-1", "expected a whole number, 0 to 18446744073709551615"),
+        ("--lr", "fast", "expected a number"),
+    ] {
+        bench.rtpt(&["classify", flag, value, &image]).fails_with(2, &[expected]);
+    }
+    let unknown = ["classify", "--method", "zero", "--set", "lambda=2", &image];
+    bench.rtpt(&unknown).fails_with(2, &["zero has no parameter lambda; it has selection"]);
     bench.rtpt(&["bench", "--repeat", "0"]).fails_with(2, &["expected 1 to 10000"]);
     assert_eq!(bench.rtpt(&["classify", "--views", "1024", "--top", "1000", &image]).code, 0);
     let most = ["--tta-steps", "100", "--lr", "1000", "--selection", "1", "--rank", "8192", "--class-cutoff", "0.0999"];
@@ -70,4 +83,7 @@ fn wrong_command_lines() {
     }
     let image = bench.image("rgb.png");
     bench.rtpt(&["classify", "--explain", "x.png", &image, &image]).fails_with(2, &["--explain", "one image"]);
+    bench.rtpt(&["classify", "--explain", "x.jpg", &image]).fails_with(2, &["--explain is x.jpg", "ends in .png"]);
+    bench.rtpt(&["classify", "--explain", &image, &image]).fails_with(2, &["another file than the image"]);
+    bench.rtpt(&["trace", &image, "-o", &image]).fails_with(2, &["another file than the image"]);
 }

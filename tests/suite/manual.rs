@@ -20,9 +20,11 @@ fn there_is_a_page_for_every_command() {
         assert!(page.contains(".TH") && page.contains(".SH NAME") && page.contains(r"\-\-help"), "{name}: {page}");
     }
     let whole = fs::read_to_string(bench.path("pages/man1/rtpt.1")).unwrap();
-    assert!(whole.contains("Exit codes"), "{whole}");
+    assert!(whole.contains(".SH \"EXIT CODES\"\n.nf\n") && !whole.contains("EXTRA"), "{whole}");
+    let serve = fs::read_to_string(bench.path("pages/man1/rtpt-serve.1")).unwrap();
+    assert!(serve.contains(".SH \"EXAMPLES\"\n.nf\n\\&  rtpt serve \\-\\-source"), "{serve}");
     bench.write("file", b"");
-    bench.rtpt(&["manual", "file"]).fails_with(1, &["cannot write file"]);
+    bench.rtpt(&["manual", "file"]).fails_with(1, &["file is a file, expected a folder"]);
 }
 
 #[test]

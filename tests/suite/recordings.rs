@@ -225,11 +225,17 @@ fn the_ring_stays_within_its_bound_and_keeps_the_latest() {
     assert!(sequences[0] > 40, "the oldest are gone: {sequences:?}");
     assert!(size(&folder) <= 1 << 20);
 
+    // A folder that is used for something else is left alone.
+    let photos = bench.path("photos");
+    let elsewhere = ["serve", "--record", photos.to_str().unwrap(), "--socket", "e.sock", "--state", "e"];
+    bench.rtpt(&elsewhere).fails_with(2, &["which has other files", "large.png", "--record"]);
+    assert!(!photos.join("recording.lock").exists());
+
     // One daemon a recording.
     let first = Daemon::start(&bench, &flags);
     let (other, state) = (bench.path("other.sock"), bench.path("other"));
     let apart = ["serve", "--socket", other.to_str().unwrap(), "--state", state.to_str().unwrap()];
-    bench.rtpt(&[&apart[..], &flags].concat()).fails_with(4, &["another daemon has", "--record"]);
+    bench.rtpt(&[&apart[..], &flags].concat()).fails_with(4, &["another daemon (", "--record"]);
     drop(first);
 
     // The next run goes on in the same ring.
@@ -248,7 +254,7 @@ fn the_ring_stays_within_its_bound_and_keeps_the_latest() {
 fn a_disk_that_cannot_be_written_costs_the_recording_alone() {
     let bench = Bench::new();
     let file = bench.write("in-the-way", b"");
-    bench.rtpt(&["serve", "--record", &file]).fails_with(1, &["cannot write", "in-the-way"]);
+    bench.rtpt(&["serve", "--record", &file]).fails_with(1, &["in-the-way is a file, expected a folder"]);
     // A limit on file sizes does to a write what a full disk does.
     bench.write("photos/rgb.png", &image_bytes("rgb.png"));
     let source = format!("{}?every=0.01", bench.path("photos").display());

@@ -78,7 +78,7 @@ fn the_clients_say_what_the_daemon_says() {
 
     let status = rtpt(&["status"]);
     assert!(
-        ["ready", "source     none", "room for 16", "tiny@"].iter().all(|part| status.stdout.contains(part)),
+        ["ready", "source     none", "0 waiting, at most 16", "tiny@"].iter().all(|part| status.stdout.contains(part)),
         "{}",
         status.stdout
     );
@@ -102,7 +102,7 @@ fn the_clients_say_what_the_daemon_says() {
     assert_eq!(rtpt(&["labels", "reset", "--json"]).records()[0]["origin"], "configured");
     let file = bench.write("labels.json", shown.as_bytes());
     assert_eq!(rtpt(&["labels", "set", &file]).stdout, "2 labels are in force\n");
-    rtpt(&["labels", "set", &bench.write("no.json", b"{\"names\": []}")]).fails_with(2, &["no JSON with labels"]);
+    rtpt(&["labels", "set", &bench.write("no.json", b"{\"names\": []}")]).fails_with(2, &["not JSON with labels"]);
     for flags in [["--views", "0"], ["--top", "0"], ["--views", "300"]] {
         rtpt(&[&["ask", &png], &flags[..]].concat()).fails_with(2, &["expected 1 to"]);
     }
@@ -229,10 +229,13 @@ fn settings_come_from_a_file_and_are_loaded_again() {
     // What cannot be loaded changes nothing.
     for (text, message) in [
         ("views = 0\n", "the number of views is 0"),
-        ("view = 6\n", "\"view\", which is no setting"),
-        ("views = [1\n", "is no TOML"),
+        ("view = 6\n", "\"view\", which is not a setting (did you mean \"views\"?)"),
+        ("views = [1\n", "is not valid TOML"),
         ("views = true\n", "expected a text or a number"),
-        ("views = \"many\"\n", "invalid value 'many'"),
+        ("views = [1, 2]\n", "a list for \"views\", expected one value"),
+        ("[serve]\nviews = 6\n", "a section [serve]; settings stand at the top level"),
+        ("views = \"many\"\n", "invalid value 'many' for \"views\": expected a whole number, 1 to 1024"),
+        ("augment = \"blur\"\n", "[possible values: crop, augmix]"),
         ("source = \"v4l2:\"\n", "is empty"),
         ("labels = \"/nowhere\"\n", "/nowhere"),
     ] {
@@ -263,11 +266,11 @@ fn one_daemon_a_socket_and_one_a_folder() {
     let other_state = other_state.to_str().unwrap();
     let second = bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]);
     let same = bench.rtpt(&["serve", "--socket", &socket, "--state", state.to_str().unwrap()]);
-    same.fails_with(4, &["another daemon has", &socket, "--socket"]);
-    second.fails_with(4, &["another daemon has", &socket, &format!("process {}", first.pid()), "--socket"]);
+    same.fails_with(4, &["another daemon (", &socket, "choose another socket with --socket PATH"]);
+    second.fails_with(4, &[&format!("another daemon (process {}) uses {socket}", first.pid()), "--socket"]);
     let other_socket = bench.path("other.sock");
     let run = bench.rtpt(&["serve", "--socket", other_socket.to_str().unwrap(), "--state", state.to_str().unwrap()]);
-    run.fails_with(4, &["another daemon has", state.to_str().unwrap(), "--state"]);
+    run.fails_with(4, &["another daemon (", state.to_str().unwrap(), "--state"]);
     assert_eq!(first.get("/readyz").status, 200, "the first is none the worse");
 
     first.kill();
@@ -287,13 +290,14 @@ fn one_daemon_a_socket_and_one_a_folder() {
     bench.rtpt(&["serve", "--socket", photo.to_str().unwrap(), "--state", other_state]).fails_with(2, &["--socket"]);
     assert!(!bench.path("photo.jpg.lock").exists(), "nothing is left beside what is not its own");
     let nowhere = bench.path("nowhere/x.sock");
-    bench.rtpt(&["serve", "--socket", nowhere.to_str().unwrap(), "--state", other_state]).fails_with(1, &["nowhere"]);
+    let missing = bench.rtpt(&["serve", "--socket", nowhere.to_str().unwrap(), "--state", other_state]);
+    missing.fails_with(2, &["nowhere/x.sock, whose folder does not exist", "--socket PATH"]);
     let (file, free) = (bench.write("file", b""), bench.path("free.sock"));
     bench.rtpt(&["serve", "--state", &file, "--socket", free.to_str().unwrap()]).fails_with(2, &["--state"]);
     assert!(!free.exists());
     fs::remove_file(&third.socket).unwrap();
     let foreign = UnixListener::bind(&third.socket).unwrap();
-    bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]).fails_with(4, &["another daemon has"]);
+    bench.rtpt(&["serve", "--socket", &socket, "--state", other_state]).fails_with(4, &["another daemon uses"]);
     drop(foreign);
 }
 
@@ -308,7 +312,7 @@ fn over_tcp_only_those_who_may_are_answered() {
     assert!(daemon.log().contains(&format!("listening on {} and http://{listen}/", daemon.socket.display())));
     let other = bench.path("other").to_str().unwrap().to_string();
     let busy = ["serve", "--socket", &format!("{other}.sock"), "--state", &other, "--listen", &listen];
-    bench.rtpt(&busy).fails_with(4, &["cannot listen on", "another program the port"]);
+    bench.rtpt(&busy).fails_with(4, &["cannot listen on", "another program may use the port"]);
     bench.rtpt(&["serve", "--listen", "8080"]).fails_with(2, &["such as 127.0.0.1:8080"]);
     let get = |headers: &[&str]| exchange(tcp(port), "GET", "/v1/info", headers, &[]).unwrap();
     assert_eq!(get(&[&format!("host: {listen}")]).status, 200);
@@ -318,7 +322,8 @@ fn over_tcp_only_those_who_may_are_answered() {
     assert_eq!(daemon.terminate(), Some(0));
 
     // Any other address needs a token.
-    bench.rtpt(&["serve", "--listen", "0.0.0.0:0"]).fails_with(2, &["--listen", "--token-file"]);
+    let open = bench.rtpt(&["serve", "--listen", "0.0.0.0:0"]);
+    open.fails_with(2, &["can be reached from the network", "--token-file"]);
     let short = bench.write("short", b"secret\n");
     bench.rtpt(&["serve", "--listen", "0.0.0.0:0", "--token-file", &short]).fails_with(2, &["the token", "16 to 1024"]);
     bench.rtpt(&["serve", "--token-file", "/nowhere"]).fails_with(2, &["--token-file", "/nowhere"]);
@@ -337,6 +342,20 @@ fn over_tcp_only_those_who_may_are_answered() {
     let healthz = exchange(tcp(port), "GET", "/healthz", &["host: camera.local"], &[]).unwrap();
     assert_eq!(healthz.status, 200, "whether it is alive may be asked without");
     assert_eq!(daemon.get("/v1/info").status, 200, "the socket has its file mode");
+}
+
+#[test]
+fn clients_do_not_wait_for_ever_for_a_daemon_that_hangs() {
+    let bench = Bench::new();
+    let daemon = Daemon::start(&bench, &[]);
+    let (socket, image) = (daemon.socket.to_str().unwrap().to_string(), bench.image("rgb.png"));
+    daemon.signal(Signal::SIGSTOP);
+    let asked = bench.rtpt(&["ask", "--socket", &socket, "--patience", "1", &image]);
+    let status = bench.rtpt(&["status", "--socket", &socket]);
+    daemon.signal(Signal::SIGCONT);
+    asked.fails_with(4, &[&format!("the daemon on {socket} did not answer within 3 s; it may hang")]);
+    status.fails_with(4, &["did not answer within 10 s; it may hang"]);
+    assert_eq!(bench.rtpt(&["status", "--socket", &socket]).code, 0);
 }
 
 #[test]
@@ -645,7 +664,7 @@ fn a_bundle_whose_disk_is_mounted_later_is_waited_for() {
         let flags = ["serve", "--socket", socket.to_str().unwrap(), "--bundle-wait", wait];
         bench
             .rtpt(&[&flags[..], &["--bundle", nowhere.to_str().unwrap()]].concat())
-            .fails_with(3, &["is not a bundle"]);
+            .fails_with(3, &["there is no folder"]);
     }
 }
 

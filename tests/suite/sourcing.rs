@@ -391,8 +391,11 @@ fn what_is_no_source_ends_the_start() {
     for (spec, advice) in [
         ("rtsp://camera/stream", "exec:ffmpeg"),
         ("http://camera/mjpeg", "exec:ffmpeg"),
-        ("usb:0", "of no kind that is known"),
+        ("usb:0", "is not a source that rtpt knows"),
         ("exec:", "names no program"),
+        ("nofolder", "which does not exist"),
+        ("watch:nofolder", "which does not exist"),
+        ("exec:no-such-program", "which is not installed here"),
     ] {
         bench.rtpt(&["serve", "--source", spec]).fails_with(2, &[advice, spec]);
     }

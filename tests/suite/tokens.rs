@@ -122,7 +122,7 @@ fn tokenizers_that_do_not_fit_are_refused() {
     refused(&merges[..merges.len() / 2], 49408, "cannot be read");
     refused(b"#version\ni n\nqq zz\n", 516, "line 3 is \"qq zz\", expected two known tokens");
     refused(b"\xff\xfe\x00", 49408, "cannot be read");
-    refused(b"{\"version\": 1}", 49408, "no tokenizer.json");
+    refused(b"{\"version\": 1}", 49408, "not a valid tokenizer.json");
     let demo = fs::read_to_string(root().join("models/demo/bundle/tokenizer.json")).unwrap();
     refused(demo.as_bytes(), 1023, "has number 1023, the tower's token embedding has 1023 rows");
     refused(demo.replace("<|startoftext|>", "<start>").as_bytes(), 1024, "no token <|startoftext|>");

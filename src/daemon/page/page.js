@@ -98,6 +98,8 @@ function showViews(decision) {
   text('views-note', 'The views of ' + decision.image.path + ', ' + new Date(decision.unix_ms).toLocaleTimeString());
   const largest = Math.max(...decision.views.map(view => view.weight), 1e-9);
   const list = $('tiles');
+  // As in the explain picture: where the tuning used all views, none is marked.
+  const some = decision.views.some(view => !view.selected);
   while (list.children.length > decision.views.length) list.lastChild.remove();
   decision.views.forEach((view, index) => {
     let tile = list.children[index];
@@ -109,8 +111,8 @@ function showViews(decision) {
       list.append(tile);
     }
     tile.classList.toggle('agrees', view.label === decision.image.label);
-    tile.classList.toggle('selected', view.selected);
-    tile.title = (index === 0 ? 'the whole frame: ' : '') + view.label + ', ' + percent(view.probability) + ', weight ' + percent(view.weight);
+    tile.classList.toggle('selected', some && view.selected);
+    tile.title = (index === 0 ? 'the clean view, the central square: ' : '') + view.label + ', ' + percent(view.probability) + ', weight ' + percent(view.weight);
     tile.querySelector('.weight span').style.width = (100 * view.weight / largest).toFixed(1) + '%';
     tile.querySelector('.name').textContent = view.label;
     tile.querySelector('.share').textContent = percent(view.weight);

@@ -31,7 +31,8 @@ pub(crate) fn read(path: &Path, options: &DataSetOptions, problems: &mut Problem
     };
     if !SPLITS.contains(&options.split.as_str()) || !splits.contains_key(&options.split) {
         let found: Vec<&str> = splits.keys().map(String::as_str).collect();
-        problems.add(path, None, format!("expected a split {:?}, found {}", options.split, found.join(", ")));
+        let found = if found.is_empty() { "no splits".into() } else { found.join(", ") };
+        problems.add(path, None, format!("expected a split {:?}, found {found}", options.split));
         return Ok(empty);
     }
     // Of a number the first class that was seen, and where.

@@ -8,12 +8,19 @@ use super::{DataSet, Item, Problems, push};
 use crate::error::Result;
 use crate::listing::{LeftOut, is_image_name};
 use crate::views::EXTENSIONS;
+use crate::wording::{counted, verb};
 
 pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
     let mut items = Vec::new();
-    let folders: Vec<PathBuf> = listed(root, problems).into_iter().filter(|path| path.is_dir()).collect();
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        listed(root, problems).into_iter().partition(|path| path.is_dir());
     if folders.is_empty() {
-        problems.add(root, None, "expected one folder of images a class, found no folder");
+        problems.add(root, None, "expected one folder of images per class, found no folder");
+    }
+    let loose = files.iter().filter(|path| is_image_name(path)).count();
+    if loose > 0 && !folders.is_empty() {
+        let (images, are, were) = (counted(loose, "image"), verb(loose, "is", "are"), verb(loose, "was", "were"));
+        log::warn!("{}: {images} {are} in no class folder and {were} left out", root.display());
     }
     let mut left_out = LeftOut::default();
     for folder in folders {
@@ -27,7 +34,7 @@ pub(crate) fn read(root: &Path, problems: &mut Problems) -> Result<DataSet> {
         }
         if items.len() == before {
             let endings = EXTENSIONS.join(", .");
-            problems.add(&folder, None, format!("the class has no image; expected files ending in .{endings}"));
+            problems.add(&folder, None, format!("the class has no images, expected files ending in .{endings}"));
         }
     }
     if let Some(message) = left_out.message() {

@@ -13,6 +13,10 @@ use crate::eval::EvalError;
 use crate::files::read_up_to;
 use crate::labels::{Labels, nearest, read_labels};
 use crate::limits::{DATA_SET_FILE_BYTES_MAX, DATA_SET_PROBLEMS_SHOWN, FILES_MAX};
+use crate::wording::quoted;
+
+/// What is wrong with a class that has no label.
+pub(crate) const NOT_AMONG: &str = "is not among the";
 
 /// Images and what they show.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +102,7 @@ impl DataSet {
             "csv" => table::read_csv(path, options, &mut problems)?,
             "txt" => table::read_variants(path, options, &mut problems)?,
             _ => {
-                let expected = "a folder with one folder of images a class, or a file ending in .csv, .json (CoOp) or \
+                let expected = "a folder with one folder of images per class, or a file ending in .csv, .json (CoOp) or \
                     .txt (FGVC Aircraft)";
                 problems.add(path, None, format!("expected {expected}, found {}", kind_of(path)));
                 return Err(problems.none_or_error(path).expect_err("there is a problem"));
@@ -107,7 +111,7 @@ impl DataSet {
         set.check_files(&mut problems);
         // Only without another problem: an entry that was refused explains an empty set better.
         if set.items.is_empty() && problems.count == 0 {
-            problems.add(path, None, "it lists no image");
+            problems.add(path, None, "it lists no images");
         }
         problems.none_or_error(path)?;
         Ok(set)
@@ -156,10 +160,10 @@ impl DataSet {
                 let by_place = || class.parse().ok().filter(|&place| numbered && place < names.len());
                 let place = by_name.or_else(by_place);
                 if place.is_none() {
-                    let hint = nearest(names, class).map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+                    let hint = nearest(names, class).map_or(String::new(), |name| format!(" (did you mean {name:?}?)"));
                     let called = if class == item.class { String::new() } else { format!(", renamed {class:?},") };
                     let message =
-                        format!("the class {:?}{called} is none of the {} labels{hint}", item.class, names.len());
+                        format!("the class {}{called} {NOT_AMONG} {} labels{hint}", quoted(&item.class), names.len());
                     problems.add(&self.path, item.line, message);
                 }
                 place
@@ -191,6 +195,13 @@ impl DataSet {
                 names
             }
         };
+        if let [one] = &names[..] {
+            let mut problems = Problems::default();
+            let message =
+                format!("{} is its only class, expected at least 2, or other labels to choose from", quoted(one));
+            problems.add(&self.path, None, message);
+            problems.none_or_error(&self.path)?;
+        }
         Ok(Labels::with_ids(names, None)?)
     }
 
@@ -301,7 +312,7 @@ fn read_text(path: &Path) -> Result<String> {
         Ok(bytes) => match String::from_utf8(bytes) {
             // Spreadsheets begin a text with a byte order mark.
             Ok(text) => return Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), String::from)),
-            Err(error) => problems.add(path, None, format!("it is no UTF-8: {error}")),
+            Err(error) => problems.add(path, None, format!("it is not UTF-8: {error}")),
         },
     }
     Err(problems.none_or_error(path).expect_err("there is a problem"))
