@@ -68,7 +68,8 @@ pub(crate) struct Arguments {
     /// How many times as long as the bundle before it a bundle on trial may take per view
     #[arg(long, value_name = "FACTOR", default_value_t = 3.0, value_parser = number::<f64>("a number"), help_heading = headings::TRUST)]
     trial_slower: f64,
-    /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later
+    /// Time to wait for the bundle at the start if it is not there, as on a disk that is mounted later; with it, a source
+    /// that is not there is waited for as well
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400), help_heading = RECORDING)]
     bundle_wait: u64,
     /// Number of requests that may wait; further ones are refused with 503
@@ -92,7 +93,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Asked once before anything is opened, so that a wrong flag is refused at once.
-    if let Some(source) = arguments.source()? {
+    // A daemon that waits for a disk waits for the source on it as well.
+    if let Some(source) = arguments.source()?.filter(|_| arguments.bundle_wait == 0) {
         check_presence(&source.spec)?;
     }
     let unknown = |what, expected: &str| SettingError { what, expected: expected.into(), found: "unknown".into() };
