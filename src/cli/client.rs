@@ -258,7 +258,8 @@ impl Client {
             let mut response = self.within(Some(PATIENCE), asked).await?;
             if response.status() != 200 {
                 let status = response.status().as_u16();
-                let body = response.into_body().collect().await.map_err(|error| self.unreachable(error))?;
+                let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+                let body = body.map_err(|error| self.unreachable(error))?;
                 let answer = Answer { status, retry_after: None, body: body.to_bytes().to_vec() };
                 // No success comes here, so that this is always an error.
                 return answer.json::<()>(&self.socket).map(Ok);

@@ -114,9 +114,19 @@ fn flags_of(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>> {
         if value.is_array() && !matches!(argument.get_action(), clap::ArgAction::Append) {
             return Err(problem(format!("has a list for {key:?}, expected one value")));
         }
-        let source = given.value_source(argument.get_id().as_str());
         // An environment variable counts as given: as flags, the file's settings would win over it.
-        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+        let is_given = |argument: &clap::Arg| {
+            let source = given.value_source(argument.get_id().as_str());
+            matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        };
+        // What was given wins also over a setting that it excludes: templates over a context.
+        let excludes = |one: &clap::Arg, other: &clap::Arg| {
+            serve.get_arg_conflicts_with(one).iter().any(|excluded| excluded.get_id() == other.get_id())
+        };
+        let is_excluded = serve
+            .get_arguments()
+            .any(|other| is_given(other) && (excludes(argument, other) || excludes(other, argument)));
+        if is_given(argument) || is_excluded {
             continue;
         }
         let values = match value {

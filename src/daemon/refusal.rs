@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::protocol::RefusalRecord;
+use crate::cancellation::Cancelled;
 use crate::error::{Category, Error};
 use crate::views::ImageError;
 
@@ -27,6 +28,11 @@ impl Refused {
     /// A refusal that passes: the client should try again after `seconds`.
     pub(crate) fn for_now(kind: &'static str, message: impl Into<String>, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, message) }
+    }
+
+    /// True if the work was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.kind == Error::from(Cancelled).kind()
     }
 }
 
@@ -79,7 +85,6 @@ pub(crate) fn final_answer(status: StatusCode, kind: &str, message: &str, retry_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cancellation::Cancelled;
     use crate::encoder::EncoderError;
 
     #[test]

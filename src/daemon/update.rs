@@ -233,6 +233,10 @@ impl Updater {
             tokio::task::spawn_blocking(move || act(&worker)).await
         });
         match changing.await {
+            // Nobody cancels a change but the end of the daemon.
+            Ok(Ok(Err(refused))) if refused.is_cancelled() => {
+                Err(Refused::for_now("not_ready", "the daemon is stopping", 1))
+            }
             Ok(Ok(result)) => result,
             _ => Err(Refused::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -323,13 +327,13 @@ impl Updater {
         let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
         // Before the model is handed over: a recording that cannot begin must leave the old model in force.
         let recorder = self.new_recorder(recording)?;
-        // From here on nothing can fail but by the daemon's end.
-        self.hand_over(|done| Job::Install(Box::new(model), done))?;
-        self.bundles.note_in_force(signed);
-        self.set_labels_origin(origin);
+        // From here on nothing can fail but by the daemon's end. The recording first, so that whoever sees the model sees it.
         if let Some(recorder) = recorder {
             self.parts.archive.replace(recorder);
         }
+        self.hand_over(|done| Job::Install(Box::new(model), done))?;
+        self.bundles.note_in_force(signed);
+        self.set_labels_origin(origin);
         self.set_source(source);
         Ok(())
     }
@@ -346,7 +350,15 @@ impl Updater {
             self.parts.archive.replace(None);
         }
         let start = |settings: RecorderSettings| Ok(Running { recorder: Recorder::start(&settings)?, settings });
-        wanted.map(start).transpose().map(Some)
+        let started = wanted.map(start).transpose();
+        // What was in force stays, where it had to make way.
+        if let (Err(_), Some(present), None) = (&started, present, self.parts.archive.settings()) {
+            match start(present) {
+                Ok(running) => self.parts.archive.replace(Some(running)),
+                Err::<_, Error>(error) => log::error!("the recording does not go on: {error}"),
+            }
+        }
+        started.map(Some)
     }
 
     fn relabel(&self, list: Option<Labels>) -> Result<()> {

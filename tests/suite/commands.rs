@@ -98,8 +98,9 @@ fn configurations_are_taken() {
         }
         let config = bench.write("rtpt.toml", text.as_bytes());
         let [socket, state] = ["socket", "state"].map(|name| bench.path(name).to_str().unwrap().to_string());
-        let run =
-            bench.rtpt(&["serve", "--config", &config, "--bundle", "/nowhere", "--socket", &socket, "--state", &state]);
+        // Waiting for the bundle, so that a folder of the reader's is not asked for.
+        let flags = ["--bundle", "/nowhere", "--bundle-wait", "1", "--socket", &socket, "--state", &state];
+        let run = bench.rtpt(&[&["serve", "--config", &config][..], &flags].concat());
         // File and values were taken if the bundle is what is missing, or a camera's program.
         let missing = ["there is no folder /nowhere", "which is not installed here"];
         assert!(missing.iter().any(|what| run.stderr.contains(what)), "{place}: {}", run.stderr);

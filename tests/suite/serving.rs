@@ -94,7 +94,7 @@ fn the_clients_say_what_the_daemon_says() {
         (&json!(["1", "2"]), &"edited".into())
     );
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n");
-    rtpt(&["labels", "set", &bench.write("one.txt", b"red\n")]).fails_with(2, &["1 label given"]);
+    rtpt(&["labels", "set", &bench.write("one.txt", b"red\n")]).fails_with(2, &["has 1 label, expected at least 2"]);
     rtpt(&["labels", "set", &bench.write("unknown.txt", b"red\nzebra\n")]).fails_with(2, &["no class named \"zebra\""]);
     assert_eq!(rtpt(&["labels", "show"]).stdout, "1\tred\n2\twatch\n", "the old ones stay");
     // What `show --json` prints can be put in force again.
@@ -707,4 +707,36 @@ fn a_reset_of_labels_asks_for_the_tag_as_any_change_and_identifiers_are_in_it() 
     assert_ne!(one, other, "labels with other identifiers are other labels");
     daemon.send("DELETE", "/v1/labels", &[&format!("if-match: {one}")], b"").refused(412, "changed_meanwhile");
     assert_eq!(daemon.send("DELETE", "/v1/labels", &[&format!("if-match: {other}")], b"").status, 200);
+}
+
+#[test]
+fn a_flag_wins_over_a_setting_that_it_excludes() {
+    let bench = Bench::new();
+    let config = bench.write("rtpt.toml", b"context = \"a photo of a\"\n");
+    let socket = bench.path("s");
+    let flags = ["serve", "--config", &config, "--template", "a {}.", "--bundle", "nowhere"];
+    bench.rtpt(&[&flags[..], &["--socket", socket.to_str().unwrap()]].concat()).fails_with(3, &["nowhere"]);
+}
+
+#[test]
+fn a_recording_that_cannot_be_changed_goes_on_as_it_was() {
+    let bench = Bench::new();
+    bench.write("photos/rgb.png", &image_bytes("rgb.png"));
+    let source = format!("{}?every=0.01", bench.path("photos").display());
+    let folder = bench.path("recording");
+    let settings = |max: u64| format!("source = {source:?}\nrecord = {:?}\nrecord-max-mb = {max}\n", folder.display());
+    let config = bench.write("rtpt.toml", settings(5).as_bytes());
+    let faults = crate::faults::Faults::new(&bench);
+    let daemon = faults.daemon(&bench, &["--config", &config]);
+    let committed = || daemon.status()["recording"]["committed"].as_u64().unwrap_or(0);
+    until("frames are on the disk", || (committed() > 2).then_some(()));
+    // The lock cannot be opened just then, as on a disk that hiccups.
+    faults.fail("open", nix::errno::Errno::EIO, "recording.lock");
+    bench.write("rtpt.toml", settings(6).as_bytes());
+    assert_ne!(daemon.send("POST", "/v1/reload", &[], b"").status, 200);
+    faults.mend("open");
+    assert_eq!(daemon.send("POST", "/v1/reload", &[], b"").status, 200);
+    until("it is recorded with the new room", || {
+        (committed() > 2 && daemon.status()["recording"]["bytes_max"] == 6 << 20).then_some(())
+    });
 }
