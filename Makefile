@@ -56,7 +56,8 @@ deny: needs ## Hold the dependencies to known sources and licences; installs car
 	tests/deny.sh
 
 SECONDS ?= 60
-fuzz: needs ## Fuzz every reader of foreign bytes, each for SECONDS; needs a C++ compiler, the first build takes ten minutes
+fuzz: needs ## Fuzz every reader of foreign bytes, each for SECONDS; the first build takes ten minutes
+	@tests/setup.sh --fuzz
 	fuzz/run.sh $(SECONDS)
 
 HOURS ?= 2

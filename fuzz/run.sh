@@ -26,7 +26,8 @@ names=("$@")
 fuzz() {
     local name=$1 status=0 scratch corpus=$target/corpus/$1 found=$target/found/$1 log=$target/$1.log
     mkdir -p "$corpus" "$found"
-    scratch=$(mktemp -d)
+    # In memory, where there is such a folder: readers of files write one for each input.
+    scratch=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
     RTPT_FUZZ_TARGET=$name TMPDIR=$scratch "$readers" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
         -malloc_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$found/" "$corpus" "fuzz/seeds/$name" \
         >"$log" 2>&1 || status=$?

@@ -1,8 +1,11 @@
 //! Making keys and signatures: what is done on the maker's computer.
 
 use std::io::{self, Cursor};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::civil::Date;
 use minisign::{KeyPair, SecretKey, SecretKeyBox};
 
@@ -12,8 +15,9 @@ use crate::error::Result;
 use crate::files::{Durability, FileError, Readers, read_up_to, write_file, write_file_as};
 use crate::limits::{MANIFEST_BYTES_MAX, SIGNATURE_BYTES_MAX};
 
-/// Base64 digits of a secret key.
-const SECRET_KEY_DIGITS: usize = 208;
+/// Length of a secret key (bytes), and where it says how it is encrypted: not at all if these are zero.
+const SECRET_KEY_BYTES: usize = 158;
+const KDF: Range<usize> = 2..4;
 
 /// The two files of a pair of keys.
 pub(crate) struct KeyPairFiles {
@@ -83,6 +87,9 @@ pub(crate) fn sign_bundle(
     let untrusted = format!("signature of the rtpt bundle {}", facts.name);
     let signature =
         minisign::sign(None, &key, Cursor::new(&bytes), Some(&comment), Some(&untrusted)).map_err(failed)?;
+    // A key that was damaged signs all the same, and nobody could verify it.
+    let own = minisign::PublicKey::from_secret_key(&key).map_err(failed)?;
+    minisign::verify(&own, &signature, Cursor::new(&bytes), true, false, false).map_err(failed)?;
     write_file(&folder.join(SIGNATURE), signature.into_string().as_bytes())?;
     Ok(facts)
 }
@@ -92,23 +99,14 @@ fn secret_key(path: &Path, password: impl FnOnce() -> io::Result<String>) -> Res
     let text = read_up_to(path, SIGNATURE_BYTES_MAX).map_err(unreadable)?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let problem = |problem: String| SigningError::SecretKey { path: path.into(), problem };
-    let no_key = |error: minisign::PError| {
-        problem(format!("{error}; expected the file NAME.key of a pair of keys, or minisign's"))
-    };
-    // The library takes a public key for a secret one that is encrypted. The one has 42 bytes, the other 158.
-    if text.lines().nth(1).is_none_or(|line| line.trim().len() < SECRET_KEY_DIGITS) {
-        return Err(
-            problem("it is no secret key; expected the file NAME.key of a pair of keys, or minisign's".into()).into()
-        );
+    let no_key = "it is no secret key; expected the file NAME.key of a pair of keys, or minisign's";
+    let bytes = text.lines().nth(1).and_then(|line| BASE64.decode(line.trim()).ok());
+    let bytes = bytes.filter(|bytes| bytes.len() == SECRET_KEY_BYTES).ok_or_else(|| problem(no_key.into()))?;
+    // Read by hand: minisign writes no checksum into a key that is not encrypted, and the library asks for one.
+    if bytes[KDF] == [0, 0] {
+        return Ok(SecretKey::from_bytes(&bytes).map_err(|error| problem(error.to_string()))?);
     }
-    let open = || SecretKeyBox::from_string(&text).map_err(no_key);
-    // Which of the two it is, the library says only by an error.
-    match open()?.into_unencrypted_secret_key() {
-        Ok(key) => Ok(key),
-        Err(_) => {
-            let password = password().map_err(|error| problem(format!("no password: {error}")))?;
-            let wrong = |error: minisign::PError| problem(format!("{error}; is the password right?"));
-            Ok(open()?.into_secret_key(Some(password)).map_err(wrong)?)
-        }
-    }
+    let password = password().map_err(|error| problem(format!("no password: {error}")))?;
+    let key = SecretKeyBox::from_string(&text).and_then(|key| key.into_secret_key(Some(password)));
+    Ok(key.map_err(|error| problem(format!("{error}; is the password right?")))?)
 }
