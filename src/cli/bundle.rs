@@ -139,7 +139,7 @@ fn check(opened: &Opened) -> Outcome {
     let files = counted(bundle.manifest.files.len(), "file");
     writeln!(out, "{}: {files}, sizes and digests as recorded", bundle.id())?;
     if let Some(signed) = &opened.signed {
-        writeln!(out, "signed: {}", in_words(signed))?;
+        writeln!(out, "signed: {}", signature_line(signed))?;
     }
     let deviations = check_goldens(bundle)?;
     print_deviations(&mut out, &deviations)?;
@@ -166,13 +166,13 @@ fn info(opened: &Opened) -> Outcome {
     let mut out = io::stdout().lock();
     print_info(&mut out, &opened.bundle)?;
     if let Some(signed) = &opened.signed {
-        writeln!(out, "{:14} {}", "signed", in_words(signed))?;
+        writeln!(out, "{:14} {}", "signed", signature_line(signed))?;
     }
     Ok(Completion::All)
 }
 
 /// What a signature says, in words.
-pub(crate) fn in_words(signed: &SignedFacts) -> String {
+pub(crate) fn signature_line(signed: &SignedFacts) -> String {
     let expires = signed.expires.map_or(String::new(), |date| format!(", valid to {date}"));
     format!("version {}, by the key {}{expires}", signed.version, signed.key)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hyper::Method;
 
-use super::bundle::{in_words, print_deviations};
+use super::bundle::{print_deviations, signature_line};
 use super::client::SocketArgument;
 use super::printer::json_line;
 use super::settings::TrustArgument;
@@ -66,7 +66,7 @@ pub(crate) fn install(arguments: &InstallArguments) -> Outcome {
             slots.install(source, trust.keys()?.as_ref(), &versions, unix_ms())?;
         let mut out = io::stdout().lock();
         print_deviations(&mut out, &deviations)?;
-        let signed = signed.map_or("not signed, since no keys are trusted".into(), |signed| in_words(&signed));
+        let signed = signed.map_or("not signed, since no keys are trusted".into(), |signed| signature_line(&signed));
         writeln!(out, "{id} ({signed}) is in slot {}; the next daemon tries it", slot.name())?;
         return Ok(Completion::All);
     }

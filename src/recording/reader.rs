@@ -1,6 +1,6 @@
 //! Reader of a recording: its whole frames, and the number of frames that are not whole.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -77,86 +77,27 @@ impl Recording {
 
     /// Reads a part; returns its chain, if it has one.
     fn read_part(&mut self, folder: &Path) -> Result<Option<ReadChain>> {
-        let Self { parts, left_out, altered, .. } = self;
-        let mut leave_out = |what: String| left_out.push(format!("{}: {what}", folder.display()));
-        let mut lost = |what: &str| {
-            let lines = last_head(folder).lines;
-            if lines > 0 {
-                altered.push(format!("{}: {what}, and {lines} lines were on the disk", folder.display()));
-            }
-        };
-        let mut lines = match open_regular(&folder.join(DECISIONS)) {
-            Ok(file) => BufReader::new(file),
-            Err(error) => {
-                leave_out(format!("no decisions ({error})"));
-                lost("there are no decisions");
-                return Ok(None);
-            }
-        };
-        let Line::Whole(first) = next_line(&mut lines) else {
-            leave_out("cut off before its first line ended".into());
-            lost("it is cut off before its first line ended");
-            return Ok(None);
-        };
-        let sealed = unseal(&first);
-        let json = sealed.as_ref().map_or(first.as_slice(), |(json, _)| json);
-        let opening = match serde_json::from_slice::<Opening<RecordedSettings>>(json) {
-            Ok(opening) if opening.settings.format == FORMAT && sealed.is_some() => opening,
-            Ok(opening) if opening.settings.format == FORMAT_UNCHAINED => opening,
-            // A later format may have other fields. Its number is looked for alone, so that it is refused by name and
-            // not passed over as damaged.
-            other => {
-                let format =
-                    serde_json::from_slice::<serde_json::Value>(&first).ok().and_then(|v| v["format"].as_u64());
-                if let Some(format) = format.filter(|&format| format > u64::from(FORMAT)) {
-                    let problem = format!("has format {format}, expected {FORMAT}; use the rtpt that made it");
-                    return Err(RecordingError::Unreadable { path: folder.into(), problem }.into());
+        let name = folder.display();
+        let BegunPart { lines, settings, mut chain } = match begin_part(folder)? {
+            Ok(begun) => begun,
+            Err(why) => {
+                self.left_out.push(format!("{name}: {why}"));
+                let lines = last_head(folder).lines;
+                if lines > 0 {
+                    self.altered.push(format!("{name}: {why}, and {lines} lines were on the disk"));
                 }
-                let why = other.err().map_or_else(|| "their chain is missing".into(), |error| error.to_string());
-                leave_out(format!("its settings cannot be read ({why})"));
-                lost("its settings cannot be read");
                 return Ok(None);
             }
         };
-        let Opening { settings, continues } = opening;
-        let mut chain = (settings.format == FORMAT).then(|| ReadChain::begin(folder, continues));
-        if let (Some(chain), Some((json, stated))) = (&mut chain, &sealed) {
-            chain.add(Some((json, *stated)));
-        }
         // Only the sizes are compared here: hashing every image would read the whole recording before the first answer.
         let image_bytes = folder.join(FRAMES).metadata().map_or(0, |found| found.len());
-        let mut frames = Vec::new();
-        let mut bad = 0;
-        loop {
-            let line = match next_line(&mut lines) {
-                Line::Whole(line) => line,
-                // A line without its end is the last one: a write that was cut off.
-                Line::CutOff => {
-                    bad += 1;
-                    break;
-                }
-                Line::None => break,
-            };
-            let sealed = chain.as_ref().and_then(|_| unseal(&line));
-            let json = sealed.as_ref().map_or(line.as_slice(), |(json, _)| json);
-            let frame = serde_json::from_slice::<RecordedFrame>(json)
-                .ok()
-                .filter(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= image_bytes));
-            if let Some(chain) = &mut chain {
-                chain.add(sealed.as_ref().filter(|_| frame.is_some()).map(|(json, stated)| (json.as_slice(), *stated)));
-            }
-            match frame {
-                Some(frame) if chain.is_none() || sealed.is_some() => frames.push(frame),
-                // Lines before and after are whole by themselves, so one that is not costs itself alone.
-                _ => bad += 1,
-            }
-        }
+        let (frames, bad) = read_frames(lines, chain.as_mut(), image_bytes);
         if bad > 0 {
-            leave_out(format!("{bad} line(s) that are damaged or whose image was cut off"));
+            self.left_out.push(format!("{name}: {bad} line(s) that are damaged or whose image was cut off"));
         }
         let problems = chain.as_ref().map(ReadChain::problems).unwrap_or_default();
-        altered.extend(problems.into_iter().map(|what| format!("{}: {what}", folder.display())));
-        parts.push(RecordingPart { folder: folder.into(), settings, frames });
+        self.altered.extend(problems.into_iter().map(|what| format!("{name}: {what}")));
+        self.parts.push(RecordingPart { folder: folder.into(), settings, frames });
         Ok(chain)
     }
 
@@ -178,6 +119,79 @@ impl Recording {
             return;
         };
         self.altered.push(format!("{}: {what}", folder.display()));
+    }
+}
+
+/// A part after its first line.
+struct BegunPart {
+    lines: BufReader<File>,
+    settings: RecordedSettings,
+    chain: Option<ReadChain>,
+}
+
+/// Reads the first line of a part; a reason, in words, if the part cannot be used.
+///
+/// # Errors
+/// The part is of a later version.
+fn begin_part(folder: &Path) -> Result<std::result::Result<BegunPart, String>> {
+    let mut lines = match open_regular(&folder.join(DECISIONS)) {
+        Ok(file) => BufReader::new(file),
+        Err(error) => return Ok(Err(format!("no decisions ({error})"))),
+    };
+    let Line::Whole(first) = next_line(&mut lines) else {
+        return Ok(Err("cut off before its first line ended".into()));
+    };
+    let sealed = unseal(&first);
+    let json = sealed.as_ref().map_or(first.as_slice(), |(json, _)| json);
+    let Opening { settings, continues } = match serde_json::from_slice::<Opening<RecordedSettings>>(json) {
+        Ok(opening) if opening.settings.format == FORMAT && sealed.is_some() => opening,
+        Ok(opening) if opening.settings.format == FORMAT_UNCHAINED => opening,
+        // A later format may have other fields. Its number is looked for alone, so that it is refused by name and
+        // not passed over as damaged.
+        other => {
+            let format = serde_json::from_slice::<serde_json::Value>(&first).ok().and_then(|v| v["format"].as_u64());
+            if let Some(format) = format.filter(|&format| format > u64::from(FORMAT)) {
+                let problem = format!("has format {format}, expected {FORMAT}; use the rtpt that made it");
+                return Err(RecordingError::Unreadable { path: folder.into(), problem }.into());
+            }
+            let why = other.err().map_or_else(|| "their chain is missing".into(), |error| error.to_string());
+            return Ok(Err(format!("its settings cannot be read ({why})")));
+        }
+    };
+    let mut chain = (settings.format == FORMAT).then(|| ReadChain::begin(folder, continues));
+    if let (Some(chain), Some((json, stated))) = (&mut chain, &sealed) {
+        chain.add(Some((json, *stated)));
+    }
+    Ok(Ok(BegunPart { lines, settings, chain }))
+}
+
+/// The frames of a part whose lines are whole and whose images are within so many bytes, and the number of other lines.
+fn read_frames(
+    mut lines: BufReader<File>,
+    mut chain: Option<&mut ReadChain>,
+    image_bytes: u64,
+) -> (Vec<RecordedFrame>, usize) {
+    let (mut frames, mut bad) = (Vec::new(), 0);
+    loop {
+        let line = match next_line(&mut lines) {
+            Line::Whole(line) => line,
+            // A line without its end is the last one: a write that was cut off.
+            Line::CutOff => return (frames, bad + 1),
+            Line::None => return (frames, bad),
+        };
+        let sealed = chain.as_ref().and_then(|_| unseal(&line));
+        let json = sealed.as_ref().map_or(line.as_slice(), |(json, _)| json);
+        let frame = serde_json::from_slice::<RecordedFrame>(json)
+            .ok()
+            .filter(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= image_bytes));
+        if let Some(chain) = &mut chain {
+            chain.add(sealed.as_ref().filter(|_| frame.is_some()).map(|(json, stated)| (json.as_slice(), *stated)));
+        }
+        match frame {
+            Some(frame) if chain.is_none() || sealed.is_some() => frames.push(frame),
+            // Lines before and after are whole by themselves, so one that is not costs itself alone.
+            _ => bad += 1,
+        }
     }
 }
 

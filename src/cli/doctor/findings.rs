@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bundle::{Bundle, BundleError};
 use crate::cache::{FOLDER_NAME, disk_usage};
 use crate::check::Deviation;
-use crate::cli::bundle::in_words;
+use crate::cli::bundle::signature_line;
 #[cfg(feature = "daemon")]
 use crate::cli::client::ClientError;
 use crate::device::{Memory, Processor, Slowed};
@@ -189,7 +189,7 @@ pub(crate) fn goldens(bundle: &Bundle, deviations: &Result<Vec<Deviation>>) -> F
 
 pub(crate) fn trust(signed: Option<&SignedFacts>) -> Finding {
     match signed {
-        Some(signed) => finding("trust", Fine, format!("the bundle is {}", in_words(signed)), NOTHING),
+        Some(signed) => finding("trust", Fine, format!("the bundle is {}", signature_line(signed)), NOTHING),
         None => {
             let advice = "to open signed bundles alone, name their makers' keys with --trusted-keys";
             finding("trust", Fine, "no keys are trusted: whoever can write the bundle can change the model", advice)
