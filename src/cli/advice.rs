@@ -7,8 +7,6 @@ use crate::encoder::EncoderError;
 use crate::error::Error;
 #[cfg(feature = "eval")]
 use crate::eval::EvalError;
-#[cfg(feature = "eval")]
-use crate::eval::dataset::NOT_AMONG;
 use crate::import::{ImportError, RESOLUTION};
 #[cfg(feature = "daemon")]
 use crate::lock::{InUse, Resource};
@@ -21,10 +19,11 @@ use crate::views::ImageError;
 /// The message of an error, with the flag or command that helps, where there is one.
 pub(super) fn advised(error: &Error) -> String {
     match advice(error) {
-        // The end of the message's last sentence, or a sentence of its own.
-        Some(end) if end.starts_with("with ") => format!("{error} {end}"),
         Some(advice) => format!("{error}; {advice}"),
-        None => error.to_string(),
+        None => match in_use(error) {
+            Some(flag) => format!("{error} with {flag}"),
+            None => error.to_string(),
+        },
     }
 }
 
@@ -81,9 +80,6 @@ fn of_program(error: &Error) -> Option<&'static str> {
         if let Some(error) = error.of_program() {
             return of_client(error);
         }
-        if let Some(InUse { resource, .. }) = error.of_program() {
-            return of_resource(*resource);
-        }
         if let Some(RecordingError::OtherBundle { .. }) = error.of_program() {
             return Some("name the right one with --bundle DIR");
         }
@@ -104,7 +100,7 @@ fn of_import(error: &ImportError) -> Option<&'static str> {
 #[cfg(feature = "eval")]
 fn of_eval(error: &EvalError) -> Option<&'static str> {
     match error {
-        EvalError::DataSet { shown, .. } if shown.iter().any(|problem| problem.contains(NOT_AMONG)) => {
+        EvalError::DataSet { unlabelled: true, .. } => {
             Some("add what is missing to the labels, or map it with --class-names FILE")
         }
         _ => None,
@@ -121,12 +117,19 @@ fn of_client(error: &ClientError) -> Option<&'static str> {
     }
 }
 
+/// The flag that chooses another resource, where a daemon has this one: the message ends in the choice.
 #[cfg(feature = "daemon")]
-fn of_resource(resource: Resource) -> Option<&'static str> {
+fn in_use(error: &Error) -> Option<&'static str> {
+    let InUse { resource, .. } = error.of_program()?;
     match resource {
-        Resource::Socket => Some("with --socket PATH"),
-        Resource::State => Some("with --state DIR"),
-        Resource::Recording => Some("with --record DIR"),
+        Resource::Socket => Some("--socket PATH"),
+        Resource::State => Some("--state DIR"),
+        Resource::Recording => Some("--record DIR"),
         Resource::Slots => None,
     }
+}
+
+#[cfg(not(feature = "daemon"))]
+fn in_use(_: &Error) -> Option<&'static str> {
+    None
 }

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Abrupt, DaemonSettings, Loaded, SlotsSettings, Token, TrialSettings, serve};
@@ -121,7 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         bundle_wait: Duration::from_secs(arguments.bundle_wait),
         give_up,
     };
-    serve(settings, Box::new(load))?;
+    let started = arguments.lasting();
+    serve(settings, Box::new(move || load(&started)))?;
     Ok(Completion::All)
 }
 
@@ -193,10 +193,10 @@ fn trusted_keys() -> Result<Option<TrustedKeys>> {
     arguments()?.settings.bundle.trust.keys()
 }
 
-/// Settings of the command line and the configuration.
-fn load() -> Result<Loaded> {
+/// Settings of the command line and the configuration, for a daemon that was started with those of `started`.
+fn load(started: &[(&'static str, String)]) -> Result<Loaded> {
     let arguments = arguments()?;
-    arguments.warn_of_what_stays();
+    arguments.warn_of_what_stays(started);
     let slot = arguments.slots.as_deref().map(|folder| Slots::in_folder(folder)?.active()).transpose()?.flatten();
     let Opened { bundle, signed } = arguments.settings.bundle.open_signed(slot.as_deref())?;
     Ok(Loaded {
@@ -210,29 +210,25 @@ fn load() -> Result<Loaded> {
     })
 }
 
-/// The settings that a running daemon keeps, as it was started with them.
-static LASTING: OnceLock<Vec<(&'static str, String)>> = OnceLock::new();
-
 impl Arguments {
-    /// Warns of settings that changed since the start and that a reload does not put in force.
-    fn warn_of_what_stays(&self) {
-        let cache = format!("{:?}", self.cache);
-        let now = vec![
+    /// The settings that a running daemon keeps as it was started with them, by name.
+    fn lasting(&self) -> Vec<(&'static str, String)> {
+        vec![
             ("socket", format!("{:?}", self.socket)),
             ("listen", format!("{:?}", self.listen)),
             ("token-file", format!("{:?}", self.token_file)),
             ("queue", self.queue.to_string()),
             ("state", format!("{:?}", self.state)),
-            ("cache", cache),
+            ("cache", format!("{:?}", self.cache)),
             ("slots", format!("{:?}", self.slots)),
-        ];
-        let changed: Vec<&str> = LASTING
-            .get_or_init(|| now.clone())
-            .iter()
-            .zip(&now)
-            .filter(|(before, now)| before != now)
-            .map(|(_, (name, _))| *name)
-            .collect();
+        ]
+    }
+
+    /// Warns of settings that differ from those of the start, and that a reload does not put in force.
+    fn warn_of_what_stays(&self, started: &[(&'static str, String)]) {
+        let now = self.lasting();
+        let pairs = started.iter().zip(&now);
+        let changed: Vec<&str> = pairs.filter(|(before, now)| before != now).map(|(_, (name, _))| *name).collect();
         match &changed[..] {
             [] => {}
             [one] => log::warn!("{one} changed; it takes effect after a restart"),

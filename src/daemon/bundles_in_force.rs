@@ -1,9 +1,7 @@
 //! The bundle in force: its signature, its slot, and its trial.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use super::health::{Health, TrialSettings, Verdict};
 use super::model_in_force::ModelInForce;
@@ -28,15 +26,20 @@ pub(crate) struct SlotsSettings {
     pub trial: TrialSettings,
 }
 
+/// Whether a bundle may be older than one that was in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// It must not.
+    Refused,
+    /// It may: somebody goes back to it.
+    Allowed,
+}
+
 /// What is known of the bundle in force besides the model that was made of it.
 pub(crate) struct Bundles {
     settings: Option<SlotsSettings>,
     versions: VersionMemory,
     signed: Mutex<Option<SignedFacts>>,
-    /// When the bundle came into force, in this process: a trial is not shortened by a clock that is set.
-    since: Mutex<Option<Instant>>,
-    /// True if the next bundle may be older than one that was in force: somebody went back on purpose.
-    older_allowed: AtomicBool,
     model: Arc<ModelInForce>,
     health: Arc<Health>,
 }
@@ -52,8 +55,7 @@ impl Bundles {
         // Beside the slots where there are any: who goes back by hand has no other folder of the daemon.
         let folder = settings.as_ref().map_or(state, |settings| settings.slots.folder());
         let versions = VersionMemory::in_folder(folder);
-        let (signed, since, older_allowed) = Default::default();
-        Self { versions, settings, signed, since, older_allowed, model, health }
+        Self { versions, settings, signed: Mutex::default(), model, health }
     }
 
     fn slots(&self) -> Option<&Slots> {
@@ -98,8 +100,8 @@ impl Bundles {
     ///
     /// # Errors
     /// It is older, or does not reproduce its goldens on this device.
-    pub(crate) fn check(&self, bundle: &Bundle, signed: Option<&SignedFacts>) -> Result<()> {
-        if let Some(signed) = signed.filter(|_| !self.older_allowed.swap(false, Ordering::Relaxed)) {
+    pub(crate) fn check(&self, bundle: &Bundle, signed: Option<&SignedFacts>, older: Older) -> Result<()> {
+        if let Some(signed) = signed.filter(|_| older == Older::Refused) {
             self.versions.check(&bundle.folder, signed)?;
         }
         if self.is_on_trial() {
@@ -111,7 +113,6 @@ impl Bundles {
     /// Notes the bundle that came into force.
     pub(crate) fn note_in_force(&self, signed: Option<SignedFacts>) {
         *self.signed.lock().unwrap_or_else(PoisonError::into_inner) = signed;
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.remember_version();
         self.publish();
     }
@@ -152,11 +153,6 @@ impl Bundles {
         Ok(())
     }
 
-    /// Allows the next bundle to be older than one that was in force.
-    pub(crate) fn allow_older(&self) {
-        self.older_allowed.store(true, Ordering::Relaxed);
-    }
-
     /// Confirms the bundle on trial.
     ///
     /// # Errors
@@ -183,9 +179,8 @@ impl Bundles {
     pub(crate) fn verdict(&self, is_fed: bool) -> Verdict {
         // From memory: this is asked every second, and a disk may block.
         let on_trial = self.model.bundle().is_some_and(|bundle| bundle.state == ON_TRIAL);
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| on_trial);
-        match (&self.settings, since) {
-            (Some(settings), Some(since)) => self.health.verdict(since.elapsed().as_secs(), is_fed, &settings.trial),
+        match &self.settings {
+            Some(settings) if on_trial => self.health.verdict(is_fed, &settings.trial),
             _ => Verdict::Open,
         }
     }

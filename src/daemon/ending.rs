@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::archive::Archive;
+use super::feed::Feed;
 use super::progress::Progress;
-use super::update::Updater;
 use crate::limits::{FRAME_END_MS, PARTS_END_MS};
 
 /// The parts that have to end, the engine's inbox being closed.
@@ -17,7 +17,7 @@ pub(super) struct Ending {
     /// The frame that it works on.
     pub progress: Arc<Progress>,
     /// The source.
-    pub updater: Arc<Updater>,
+    pub feed: Arc<Feed>,
     /// The recording.
     pub archive: Arc<Archive>,
 }
@@ -49,8 +49,8 @@ impl Ending {
     }
 
     fn end(self, mut wait_for: impl FnMut(&'static str)) -> bool {
-        let Self { engine, progress, updater, archive } = self;
-        updater.ask_source_to_stop();
+        let Self { engine, progress, feed, archive } = self;
+        feed.ask_to_stop();
         // A frame has no client whose hang-up would cancel it: it may run to its end within a bound.
         let until = Instant::now() + Duration::from_millis(FRAME_END_MS);
         while !engine.is_finished() && Instant::now() < until {
@@ -59,7 +59,7 @@ impl Ending {
         progress.cancel_frame();
         let intact = engine.join().is_ok();
         wait_for("the source");
-        updater.stop_source();
+        feed.stop();
         // After the engine, whose last decision is recorded as well.
         wait_for("the recording");
         archive.replace(None);

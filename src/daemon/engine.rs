@@ -15,7 +15,7 @@ use super::health::Health;
 use super::history::History;
 use super::metrics::Metrics;
 use super::model::Model;
-use super::model_in_force::ModelInForce;
+use super::model_in_force::{ModelInForce, ModelInfo};
 use super::progress::Progress;
 use super::protocol::{DecisionRecord, HistoryPoint, SCHEMA, ViewRecord};
 use super::queue::Queue;
@@ -103,8 +103,12 @@ impl Engine {
                 Taken::Job(Job::Install(new, done)) => {
                     // Set by the engine and not by the updater: what is read as in force is what the next image is
                     // answered with.
+                    // The same bundle loaded again, as for other labels, is judged on.
+                    let id = |info: &ModelInfo| info.record.bundle.clone();
+                    if self.model.info().map(|old| id(&old)) != Some(id(new.info())) {
+                        self.health.begin();
+                    }
                     self.model.set(new.info());
-                    self.health.begin();
                     model = Some(new);
                     // Whoever waited may be gone when the daemon ends; the model is in force all the same.
                     let _ = done.send(());

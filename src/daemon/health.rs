@@ -1,6 +1,7 @@
 //! How the model in force does: what the trial of a bundle is judged by.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::answer::Answer;
 
@@ -43,8 +44,14 @@ const SUSPICIOUS: (f64, f64) = (0.5, 0.25);
 
 /// The tallies of the model in force, and of the one before it.
 #[derive(Default)]
-pub(crate) struct Health {
-    tallies: Mutex<(Tally, Option<Tally>)>,
+pub(crate) struct Health(Mutex<Tallies>);
+
+#[derive(Default)]
+struct Tallies {
+    now: Tally,
+    before: Option<Tally>,
+    /// When the model came into force, by a clock that nobody sets; none before the first.
+    since: Option<Instant>,
 }
 
 /// What a trial has shown so far.
@@ -68,39 +75,41 @@ pub(crate) struct TrialSettings {
 }
 
 impl Health {
-    fn change(&self, change: impl FnOnce(&mut (Tally, Option<Tally>))) {
-        change(&mut self.tallies.lock().unwrap_or_else(PoisonError::into_inner));
+    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes an image that was answered.
     pub(crate) fn note_answer(&self, answer: &Answer) {
         let tamper = answer.tamper().and_then(|tamper| tamper.suspicious);
-        self.change(|(now, _)| {
-            now.images += 1;
-            now.judged += u64::from(tamper.is_some());
-            now.suspicious += u64::from(tamper == Some(true));
-            // What came from the cache says nothing of the encoder.
-            if !answer.features.cached {
-                now.views += answer.features.views.count as u64;
-                now.milliseconds += answer.timings.views + answer.timings.encode;
-            }
-        });
+        let now = &mut self.tallies().now;
+        now.images += 1;
+        now.judged += u64::from(tamper.is_some());
+        now.suspicious += u64::from(tamper == Some(true));
+        // What came from the cache says nothing of the encoder.
+        if !answer.features.cached {
+            now.views += answer.features.views.count as u64;
+            now.milliseconds += answer.timings.views + answer.timings.encode;
+        }
     }
 
     /// Notes an image that the model could not answer.
     pub(crate) fn note_fault(&self) {
-        self.change(|(now, _)| now.faults += 1);
+        self.tallies().now.faults += 1;
     }
 
     /// Begins with another model, whose tally is compared with this one's.
     pub(crate) fn begin(&self) {
-        self.change(|(now, before)| *before = Some(std::mem::take(now)));
+        let mut tallies = self.tallies();
+        let before = Some(std::mem::take(&mut tallies.now));
+        *tallies = Tallies { now: Tally::default(), before, since: Some(Instant::now()) };
     }
 
-    /// The verdict on the model in force after so many seconds, where a source of frames `is_fed`.
-    pub(crate) fn verdict(&self, seconds: u64, is_fed: bool, settings: &TrialSettings) -> Verdict {
-        let (now, before) = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&now, before.as_ref(), seconds, is_fed, settings)
+    /// The verdict on the model in force; `is_fed` says whether there is a source of frames.
+    pub(crate) fn verdict(&self, is_fed: bool, settings: &TrialSettings) -> Verdict {
+        let Tallies { now, before, since } = &*self.tallies();
+        let Some(since) = since else { return Verdict::Open };
+        judge(now, before.as_ref(), since.elapsed().as_secs(), is_fed, settings)
     }
 }
 

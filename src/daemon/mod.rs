@@ -145,7 +145,7 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     })?;
     let _one = Lock::take(&state.join("daemon.lock"), &state, Resource::State)?;
     let parts = Parts::new(queue, cache, listeners.places());
-    let (engine, archive) = (parts.engine(), Arc::clone(&parts.archive));
+    let (engine, feed, archive) = (parts.engine(), Arc::clone(&parts.feed), Arc::clone(&parts.archive));
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());
     let engine = engine.map_err(|source| Error::Thread { what: "the engine's thread", source })?;
     let bundles = Bundles::new(slots, &state, Arc::clone(&parts.model), Arc::clone(&parts.health));
@@ -163,9 +163,9 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
     context.queue.inbox.close();
     // Clients that are still there lose their connection, and their work is cancelled.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    let (progress, updater) = (Arc::clone(&context.progress), Arc::clone(&context.updater));
+    let progress = Arc::clone(&context.progress);
     context.updater.note_end();
-    let intact = Ending { engine, progress, updater, archive }.wait();
+    let intact = Ending { engine, progress, feed, archive }.wait();
     if intact { outcome } else { outcome.and(Err(engine_gone())) }
 }
 

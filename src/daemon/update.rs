@@ -2,17 +2,16 @@
 //!
 //! A new part is made beside the one in force and put in its place when it is whole; where that fails, the old stays.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use super::archive::{Archive, Running};
-use super::bundles_in_force::Bundles;
+use super::bundles_in_force::{Bundles, Older};
 use super::edited_labels::EditedLabels;
 use super::engine::Job;
 use super::events::Events;
@@ -34,8 +33,7 @@ use crate::labels::Labels;
 use crate::predictor::Predictor;
 use crate::recording::{Recorder, RecorderSettings};
 use crate::signing::SignedFacts;
-use crate::source::{SourceSettings, supervise};
-use crate::stream::{Frame, unix_ms};
+use crate::source::SourceSettings;
 use crate::text::Prompt;
 use crate::wording::counted;
 
@@ -60,8 +58,6 @@ pub(crate) struct Loaded {
 /// Function that reads flags and configuration and opens the bundle, anew with each call.
 pub(crate) type Loader = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
-/// Interval at which a source that waits for the encoder checks for a stop.
-const TURN: Duration = Duration::from_millis(100);
 /// Pause before a bundle that is not there is looked for again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -74,7 +70,6 @@ pub(crate) struct Updater {
     cache_folder: Option<PathBuf>,
     bundles: Bundles,
     one: AsyncMutex<()>,
-    source: Mutex<Option<RunningSource>>,
 }
 
 /// The parts of the daemon that a change reaches.
@@ -93,12 +88,6 @@ pub(crate) struct Changeable {
     pub cache: Option<Arc<FeatureCache>>,
 }
 
-struct RunningSource {
-    settings: SourceSettings,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
 impl Updater {
     /// An updater that has changed nothing yet.
     pub(crate) fn new(
@@ -108,7 +97,7 @@ impl Updater {
         cache_folder: Option<PathBuf>,
         bundles: Bundles,
     ) -> Self {
-        Self { parts, loader, edited, cache_folder, bundles, one: AsyncMutex::default(), source: Mutex::default() }
+        Self { parts, loader, edited, cache_folder, bundles, one: AsyncMutex::default() }
     }
 
     /// Loads everything as flags and configuration say, and puts it in force.
@@ -135,9 +124,7 @@ impl Updater {
     /// It is no bundle that may be installed, or cannot be loaded; what was in force stays.
     pub(crate) async fn install_bundle(self: &Arc<Self>, archive: PathBuf) -> std::result::Result<(), Refused> {
         self.change(move |this| {
-            let _changing = this.parts.model.begin_change("bundle", None);
-            this.bundles.install(&archive)?;
-            drop(_changing);
+            this.install(&archive)?;
             this.load_all()?;
             // Loading it may have been its end.
             match this.bundles.why_given_up() {
@@ -146,6 +133,11 @@ impl Updater {
             }
         })
         .await
+    }
+
+    fn install(&self, archive: &Path) -> Result<()> {
+        let _changing = self.parts.model.begin_change("bundle", None);
+        self.bundles.install(archive)
     }
 
     /// Confirms the bundle on trial.
@@ -163,8 +155,8 @@ impl Updater {
     pub(crate) async fn give_up_bundle(self: &Arc<Self>, why: String) -> std::result::Result<(), Refused> {
         self.change(move |this| {
             this.bundles.go_back(&why)?;
-            this.bundles.allow_older();
-            Ok(this.load_all()?)
+            // Whoever goes back wants what is older.
+            Ok(this.load(Older::Allowed)?)
         })
         .await
     }
@@ -286,19 +278,19 @@ impl Updater {
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
         let _changing = self.parts.model.begin_change("model", None);
-        match self.load() {
+        match self.load(Older::Refused) {
             // A bundle on trial that cannot even be loaded needs no further trial.
             Err(error) if !matches!(error, Error::Cancelled(_)) && self.bundles.is_on_trial() => {
                 self.bundles.go_back(&error.to_string())?;
-                self.load()
+                self.load(Older::Allowed)
             }
             outcome => outcome,
         }
     }
 
-    fn load(&self) -> Result<()> {
+    fn load(&self, older: Older) -> Result<()> {
         let Loaded { bundle, signed, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
-        self.bundles.check(&bundle, signed.as_ref())?;
+        self.bundles.check(&bundle, signed.as_ref(), older)?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         // A reload may bring another bundle, which need not know the edited labels. They stay in the file: the next
@@ -334,7 +326,7 @@ impl Updater {
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
         self.bundles.note_in_force(signed);
         self.set_labels_origin(origin);
-        self.set_source(source);
+        self.parts.feed.set_source(source, &self.parts.queue);
         Ok(())
     }
 
@@ -405,63 +397,5 @@ impl Updater {
         // The only error is that the daemon ends.
         self.parts.queue.inbox.push_own(job(done)).map_err(|_| Cancelled)?;
         Ok(taken.blocking_recv().map_err(|_| Cancelled)?)
-    }
-
-    /// Puts another source in force, unless it is the same.
-    fn set_source(&self, wanted: Option<SourceSettings>) {
-        let mut running = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.as_ref().map(|running| &running.settings) == wanted.as_ref() {
-            return;
-        }
-        // Ended before the next is opened: a camera has one user at a time.
-        stop(running.take());
-        self.parts.feed.set_settings(wanted.clone());
-        let Some(settings) = wanted else { return };
-        let stop = Arc::new(AtomicBool::new(false));
-        let (queue, feed) = (Arc::clone(&self.parts.queue), Arc::clone(&self.parts.feed));
-        let (stopped, asked) = (Arc::clone(&stop), settings.clone());
-        let thread = thread::Builder::new().name("rtpt-source".into()).spawn(move || {
-            let live = asked.spec.is_live();
-            supervise(&asked, feed.status(), &stopped, |picture| {
-                let frame = Frame { sequence: feed.next_frame(), unix_ms: unix_ms(), live, picture };
-                if live {
-                    return queue.inbox.offer(frame);
-                }
-                // Files do not go stale: each waits for its turn.
-                let mut waiting = Box::new(frame);
-                while let Err(frame) = queue.inbox.offer_in_turn(*waiting, TURN) {
-                    if stopped.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    waiting = frame;
-                }
-            });
-        });
-        match thread {
-            Ok(thread) => *running = Some(RunningSource { settings, stop, thread }),
-            Err(error) => log::error!("cannot start a thread for the source: {error}"),
-        }
-    }
-
-    /// Tells the source to stop, and does not wait for it.
-    pub(super) fn ask_source_to_stop(&self) {
-        // A reload that is under way has the lock while it waits for the source that it replaces.
-        if let Ok(source) = self.source.try_lock()
-            && let Some(source) = source.as_ref()
-        {
-            source.stop.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Ends the source.
-    pub(super) fn stop_source(&self) {
-        stop(self.source.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
-fn stop(source: Option<RunningSource>) {
-    if let Some(source) = source {
-        source.stop.store(true, Ordering::Relaxed);
-        let _ = source.thread.join();
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum EvalError {
         count: usize,
         /// The first of them, with file and line.
         shown: Vec<String>,
+        /// True if a class is among them that has no label.
+        unlabelled: bool,
     },
     /// Results that cannot be continued or put together.
     #[error("the results in {} cannot be used: {problem}", path.display())]

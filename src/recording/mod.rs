@@ -14,6 +14,7 @@ mod error;
 mod part;
 mod reader;
 mod replay;
+mod ring;
 mod writer;
 
 pub(crate) use error::RecordingError;

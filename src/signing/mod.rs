@@ -50,7 +50,9 @@ pub(crate) fn open_bundle(folder: &Path, keys: Option<&TrustedKeys>) -> Result<O
     // What is no bundle at all is told as such, and not as one without a signature.
     let path = folder.join(MANIFEST);
     if !path.is_file() {
-        return Ok(Opened { bundle: Bundle::open(folder)?, signed: None });
+        Bundle::open(folder)?;
+        // It was not there and is now: what it says was verified by nobody.
+        return Err(SigningError::Changed { path }.into());
     }
     let (facts, digest) = verify(folder, keys)?;
     let bundle = Bundle::open(folder)?;

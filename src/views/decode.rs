@@ -60,7 +60,8 @@ pub(crate) fn decode_as(bytes: &[u8], damaged: DamagedImages) -> Result<Decoded>
         .map_err(|source| ImageError::Corrupt { source: source.into() })?;
     // The crate recognises more formats than it was built to decode. For those its error would name no kind.
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP)) {
-        return Err(ImageError::FormatUnknown { found: kind_of(bytes) });
+        let (found, converter) = kind_of(bytes);
+        return Err(ImageError::FormatUnknown { found, converter });
     }
     let format = reader.format();
     // Set before the decoder exists, because the PNG decoder reads colour profiles and text while it is made.
@@ -85,40 +86,30 @@ pub(crate) fn decode_as(bytes: &[u8], damaged: DamagedImages) -> Result<Decoded>
     Ok(Decoded { pixels: to_pixels(image), damage })
 }
 
-/// Text about a file that is not read, with its kind by its first bytes.
-macro_rules! not_read {
-    ($kind:literal) => {
-        concat!($kind, ", not a JPEG, PNG, BMP or WebP image, whatever its name says")
-    };
-    ($kind:literal, $advice:literal) => {
-        concat!($kind, ", not a JPEG, PNG, BMP or WebP image; convert it to JPEG, as with ", $advice)
-    };
-}
-
-/// Kind of a file that is not read, by its first bytes, and what to do.
-fn kind_of(bytes: &[u8]) -> &'static str {
+/// Kind of a file that is not read, by its first bytes, and a program that makes a JPEG of it.
+fn kind_of(bytes: &[u8]) -> (&'static str, Option<&'static str>) {
     let brands = bytes.get(8..bytes.len().min(32)).unwrap_or_default();
     // An ISO media file begins with a box that lists its main brand, a version and the brands it is compatible with.
     // The version is looked at like a brand and matches none.
     let has_brand = |names: &[&[u8; 4]]| brands.chunks_exact(4).any(|brand| names.iter().any(|name| brand == *name));
     match bytes {
-        [b'G', b'I', b'F', b'8', ..] => not_read!("a GIF image", "ImageMagick"),
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => not_read!("a TIFF or raw image", "ImageMagick"),
-        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => not_read!("a JPEG XL image", "djxl"),
-        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => not_read!("a JPEG 2000 image", "ImageMagick"),
-        [b'%', b'P', b'D', b'F', ..] => not_read!("a PDF document", "pdftoppm"),
+        [b'G', b'I', b'F', b'8', ..] => ("a GIF image", Some("ImageMagick")),
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => ("a TIFF or raw image", Some("ImageMagick")),
+        [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => ("a JPEG XL image", Some("djxl")),
+        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => ("a JPEG 2000 image", Some("ImageMagick")),
+        [b'%', b'P', b'D', b'F', ..] => ("a PDF document", Some("pdftoppm")),
         // AVIF before HEIC: an AVIF file may list `mif1` as well.
         [_, _, _, _, b'f', b't', b'y', b'p', ..] if has_brand(&[b"avif", b"avis"]) => {
-            not_read!("an AVIF image", "heif-convert")
+            ("an AVIF image", Some("heif-convert"))
         }
         [_, _, _, _, b'f', b't', b'y', b'p', ..]
             if has_brand(&[b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"]) =>
         {
-            not_read!("a HEIC image", "heif-convert")
+            ("a HEIC image", Some("heif-convert"))
         }
         // MP4 and QuickTime use the same container.
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => not_read!("a film", "ffmpeg"),
-        _ => not_read!("something else"),
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => ("a film", Some("ffmpeg")),
+        _ => ("something else", None),
     }
 }
 

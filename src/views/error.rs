@@ -18,10 +18,12 @@ pub enum ImageError {
         limit: u64,
     },
     /// The content is of no image format that is read.
-    #[error("this is {found}")]
+    #[error("this is {found}, not a JPEG, PNG, BMP or WebP image{}", conversion(*converter))]
     FormatUnknown {
-        /// Kind of file by its first bytes, and what to do.
+        /// Kind of file by its first bytes.
         found: &'static str,
+        /// Program that makes a JPEG of such a file, if it is one that is known.
+        converter: Option<&'static str>,
     },
     /// The image claims sides that are 0 or past the limits.
     #[error(
@@ -49,4 +51,11 @@ pub enum ImageError {
         /// Error of the decoder.
         source: Cause,
     },
+}
+
+fn conversion(converter: Option<&str>) -> String {
+    match converter {
+        Some(program) => format!("; convert it to JPEG, as with {program}"),
+        None => ", whatever its name says".into(),
+    }
 }

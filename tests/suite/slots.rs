@@ -484,3 +484,16 @@ fn a_confirmation_or_a_way_back_that_is_killed_is_made_or_not() {
         }
     }
 }
+
+#[test]
+fn a_trial_goes_on_over_reloads() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let daemon = device.daemon(&["--trial-seconds", "2"]);
+    assert_eq!(device.bundle(&["install", newer(&bench, "next").to_str().unwrap()]).code, 0);
+    until("it is confirmed, however often the configuration is loaded", || {
+        assert_eq!(daemon.send("POST", "/v1/reload", &[], b"").status, 200);
+        thread::sleep(Duration::from_millis(200));
+        (record(&daemon)["state"] == "confirmed").then_some(())
+    });
+}

@@ -15,9 +15,6 @@ use crate::labels::{Labels, nearest, read_labels};
 use crate::limits::{DATA_SET_FILE_BYTES_MAX, DATA_SET_PROBLEMS_SHOWN, FILES_MAX};
 use crate::wording::quoted;
 
-/// What is wrong with a class that has no label.
-pub(crate) const NOT_AMONG: &str = "is not among the";
-
 /// Images and what they show.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSet {
@@ -62,6 +59,8 @@ impl Default for DataSetOptions {
 struct Problems {
     found: Vec<String>,
     count: usize,
+    /// True if a class was found that has no label.
+    unlabelled: bool,
 }
 
 impl Problems {
@@ -76,7 +75,10 @@ impl Problems {
     fn none_or_error(self, path: &Path) -> Result<()> {
         match self.count {
             0 => Ok(()),
-            count => Err(EvalError::DataSet { path: path.into(), count, shown: self.found }.into()),
+            count => {
+                let (path, shown, unlabelled) = (path.into(), self.found, self.unlabelled);
+                Err(EvalError::DataSet { path, count, shown, unlabelled }.into())
+            }
         }
     }
 }
@@ -162,9 +164,13 @@ impl DataSet {
                 if place.is_none() {
                     let hint = nearest(names, class).map_or(String::new(), |name| format!(" (did you mean {name:?}?)"));
                     let called = if class == item.class { String::new() } else { format!(", renamed {class:?},") };
-                    let message =
-                        format!("the class {}{called} {NOT_AMONG} {} labels{hint}", quoted(&item.class), names.len());
+                    let message = format!(
+                        "the class {}{called} is not among the {} labels{hint}",
+                        quoted(&item.class),
+                        names.len()
+                    );
                     problems.add(&self.path, item.line, message);
+                    problems.unlabelled = true;
                 }
                 place
             });
