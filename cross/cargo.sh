@@ -52,6 +52,7 @@ fi
 upper=${variable^^}
 export "CARGO_TARGET_${upper}_LINKER=$linker"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/cross CARGO_INCREMENTAL=0
+export RTPT_SOURCE=$PWD RTPT_PREFIX=$prefix RTPT_RUSTC_WRAPPER=${RUSTC_WRAPPER:-} RUSTC_WRAPPER=$PWD/cross/rustc.sh
 echo "cross: $triple, $origin: $("${RUSTC:-rustc}" --version), linked by ${linker##*/}${RTPT_ZIG_TARGET:+ for $RTPT_ZIG_TARGET}" >&2
 command=("$1")
 shift

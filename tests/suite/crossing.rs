@@ -205,3 +205,34 @@ fn a_program_that_asks_too_much_is_told() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("needs glibc 2."), "{said}");
 }
+
+#[test]
+fn what_is_built_does_not_name_the_folder_it_was_built_in() {
+    let bench = Bench::new();
+    let built = |folder: &str| {
+        // As cargo compiles a package: from its own folder, a library by a path below the sources, another by one below the registry.
+        let (source, home) = (bench.path(folder), bench.path(&format!("{folder}-home")));
+        let program =
+            bench.write(&format!("{folder}/src/main.rs"), b"fn main() { println!(\"{}\", krate::name()); panic!(); }");
+        let package = bench.write(
+            &format!("{folder}-home/registry/src/index-1/krate/lib.rs"),
+            b"pub fn name() -> &'static str { file!() }",
+        );
+        let compile = |arguments: &[&str]| {
+            let mut command = Command::new(root().join("cross/rustc.sh"));
+            command.arg("rustc").args(arguments).current_dir(&source);
+            command.env("CARGO_HOME", &home).env("RTPT_SOURCE", &source).env_remove("CARGO_TARGET_DIR");
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let common = ["--edition=2024", "-Copt-level=1", "-Cstrip=symbols", "--out-dir=out"];
+        compile(&[&["--crate-type=rlib", "--crate-name=krate", &package], &common[..]].concat());
+        compile(&[&["--extern=krate=out/libkrate.rlib", &program], &common[..]].concat());
+        fs::read(source.join("out/main")).unwrap()
+    };
+    let (one, other) = (built("one"), built("somewhere-else"));
+    let text = String::from_utf8_lossy(&one);
+    assert!(text.contains("/rtpt-edge/src/main.rs") && text.contains("/crates/krate/lib.rs"));
+    assert!(!text.contains(bench.path("one").to_str().unwrap()));
+    assert!(one == other, "two folders give two programs");
+}
