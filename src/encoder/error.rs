@@ -38,6 +38,18 @@ pub enum EncoderError {
         /// The bound (bytes).
         limit: u64,
     },
+    /// The encoder has an operator for which the memory that it takes cannot be told before it is taken.
+    #[error(
+        "the image encoder has {operator} at {node:?}, {why}; export it with its constants folded and without control flow"
+    )]
+    Unbounded {
+        /// Name of the node.
+        node: String,
+        /// Name of the operator.
+        operator: String,
+        /// What is not known of it.
+        why: &'static str,
+    },
     /// The encoder failed while running.
     #[error("the image encoder failed: {source}; check the bundle on this device")]
     Run {

@@ -11,6 +11,11 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 use super::error::{EncoderError, Result};
 use crate::limits::{ENCODER_RUN_BYTES_MAX, ENCODER_TENSOR_BYTES_MAX, INFERENCE_PASSES_MAX};
 
+/// Operators that hold graphs.
+const CONTROL_FLOW: [&str; 3] = ["If", "Loop", "Scan"];
+/// Operators whose outputs have a size that depends on the values, but is within a small multiple of the inputs'.
+const NEVER_LARGER: [&str; 2] = ["Compress", "NonZero"];
+
 /// Infers the shapes of a model with a batch of `batch`, node by node, and looks at what a node will make before it is made.
 ///
 /// # Errors
@@ -48,11 +53,23 @@ fn infer_node(model: &mut InferenceModel, id: usize, batch: usize) -> Result<boo
     let facts = [known(inputs), known(outputs), known(observed)].map(|facts| facts.map_err(failed));
     let [inputs, outputs, observed] = facts;
     let (inputs, outputs, observed) = (inputs?, outputs?, observed?);
+    let unbounded =
+        |operator: &str, why| EncoderError::Unbounded { node: name.clone(), operator: operator.into(), why };
     let op = &mut model.node_mut(id).op;
+    let operator = op.name();
+    if CONTROL_FLOW.contains(&&*operator) {
+        // What is constant in it is computed at once, also where the outer shapes are asked for.
+        return Err(unbounded(&operator, "which holds a graph of its own"));
+    }
     // First the shapes alone. Then `infer` computes the values, too, where those of all inputs are known.
     let shapes =
         op.infer_facts(inputs.iter().collect(), outputs.iter().collect(), observed.iter().collect()).map_err(failed)?;
     shapes.1.iter().try_for_each(|output| check_fact(&name, output, batch))?;
+    let of_constants = !shapes.0.is_empty() && shapes.0.iter().all(|input| input.value.is_concrete());
+    let open = shapes.1.iter().any(|output| sizes_of(output).is_none());
+    if of_constants && open && !NEVER_LARGER.contains(&&*operator) {
+        return Err(unbounded(&operator, "of constants, and how much that makes is not known before it is made"));
+    }
     let inferred =
         op.infer(inputs.iter().collect(), outputs.iter().collect(), observed.iter().collect()).map_err(failed)?;
     let mut changed = false;
@@ -71,11 +88,14 @@ fn infer_node(model: &mut InferenceModel, id: usize, batch: usize) -> Result<boo
 
 fn check_fact(node: &str, fact: &InferenceFact, batch: usize) -> Result<()> {
     let Some(kind) = fact.datum_type.concretize() else { return Ok(()) };
-    let Some(shape) = fact.shape.concretize() else { return Ok(()) };
-    // A size that is no number is negative or too large for one: the engine refuses it by itself.
-    let sizes: Option<Vec<usize>> = shape.iter().map(|size| size.to_usize().ok()).collect();
-    let Some(sizes) = sizes else { return Ok(()) };
+    // A size that is no number is unknown yet, or negative, or too large for one: the engine refuses these by itself.
+    let Some(sizes) = sizes_of(fact) else { return Ok(()) };
     check_tensor(node, &sizes, kind, batch)
+}
+
+/// The shape, where all of it is known and is numbers.
+fn sizes_of(fact: &InferenceFact) -> Option<Vec<usize>> {
+    fact.shape.concretize()?.iter().map(|size| size.to_usize().ok()).collect()
 }
 
 /// Checks every tensor of a typed model, and what a run holds at once.
@@ -250,6 +270,61 @@ mod tests {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kilobytes < 2 << 20, "{kilobytes} kB");
+    }
+
+    /// A graph that makes `big` of nothing but `tensors`.
+    fn branch(nodes: Vec<NodeProto>, initializer: Vec<TensorProto>) -> AttributeProto {
+        let graph = GraphProto {
+            name: "branch".into(),
+            node: nodes,
+            initializer,
+            output: vec![value("inner", &[])],
+            ..GraphProto::default()
+        };
+        AttributeProto { r#type: AttributeType::Graph as i32, g: Some(graph), ..AttributeProto::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_bounded_is_refused_before_it_is_made() {
+        // 7 GiB in a branch; boxes that are as many as a number says.
+        let huge = 7 << 28;
+        let mut choice = node("If", &["condition"], "big", &[]);
+        for (name, size) in [("then_branch", huge), ("else_branch", 1)] {
+            let nodes = vec![
+                node("ConstantOfShape", &["size"], "made", &[]),
+                node("ReduceMax", &["made"], "inner", &[("keepdims", 0)]),
+            ];
+            choice
+                .attribute
+                .push(AttributeProto { name: name.into(), ..branch(nodes, vec![numbers("size", &[size], false)]) });
+        }
+        let condition =
+            TensorProto { name: "condition".into(), data_type: 9, int32_data: vec![1], ..TensorProto::default() };
+        let floats = |name: &str, dims: &[i64]| TensorProto {
+            name: name.into(),
+            data_type: 1,
+            dims: dims.to_vec(),
+            float_data: vec![0.5; dims.iter().product::<i64>() as usize],
+            ..TensorProto::default()
+        };
+        let boxes = vec![
+            node("NonMaxSuppression", &["boxes", "scores", "most"], "kept", &[]),
+            node("Cast", &["kept"], "big", &[("to", 1)]),
+        ];
+        let tensors = vec![floats("boxes", &[1, 4, 4]), floats("scores", &[1, 1, 4]), numbers("most", &[4], false)];
+        for (operator, nodes, tensors) in [("If", vec![choice], vec![condition]), ("NonMaxSuppression", boxes, tensors)]
+        {
+            match load(nodes, tensors) {
+                Err(EncoderError::Unbounded { operator: found, .. }) => assert_eq!(found, operator),
+                other => panic!("{operator}: {:?}", other.err()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_depends_on_values_but_is_small_is_loaded() {
+        let nodes = vec![node("NonZero", &["values"], "places", &[]), node("Cast", &["places"], "big", &[("to", 1)])];
+        load(nodes, vec![numbers("values", &[0, 3, 0, 5], false)]).unwrap();
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn of_encoder(error: &EncoderError) -> Class {
         EncoderError::Load { .. } => (Category::Bundle, "encoder_load"),
         EncoderError::Shape { .. } => (Category::Bundle, "encoder_shape"),
         EncoderError::Memory { .. } => (Category::Bundle, "encoder_memory"),
+        EncoderError::Unbounded { .. } => (Category::Bundle, "encoder_unbounded"),
         EncoderError::Run { .. } => (Category::Bundle, "encoder_run"),
         EncoderError::File(error) => of_file(error),
         EncoderError::Cancelled(_) => (Category::Input, "cancelled"),
