@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ndarray::Array1;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::BundleContents;
+use crate::bundle::{BundleContents, TrustedCalibration};
 use crate::error::Result;
 use crate::files::{read_up_to, write_file};
 use crate::label_set::LabelSet;
@@ -108,11 +108,17 @@ impl Calibration {
     /// The calibration kept with a bundle, if there is one; one that cannot be used is a warning.
     pub(crate) fn of(bundle: &BundleContents) -> Option<Self> {
         let path = Self::path(bundle);
-        if !path.exists() {
+        if bundle.calibration == TrustedCalibration::None || !path.exists() {
             return None;
         }
         let parsed = read_up_to(&path, MANIFEST_BYTES_MAX)
             .map_err(|error| error.to_string())
+            .and_then(|bytes| match bundle.calibration {
+                TrustedCalibration::Of(signed) if signed != blake3::hash(&bytes) => {
+                    Err("it is not the one that was signed".into())
+                }
+                _ => Ok(bytes),
+            })
             .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).map_err(|error| error.to_string()))
             .and_then(|found| match found {
                 Self { format, .. } if format != FORMAT => Err(format!("it has format {format}, expected {FORMAT}")),

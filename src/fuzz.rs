@@ -81,7 +81,7 @@ fn archive(bytes: &[u8], folder: &Path) {
     let (inner, path) = (folder.join("outer/inner"), folder.join("archive"));
     fs::create_dir_all(&inner).expect("the folder is the target's own");
     fs::write(&path, bytes).expect("the folder is the target's own");
-    let _ = unpack(&path, &inner);
+    let _ = unpack(&path, "the archive", &inner);
     let names = |folder: &Path| fs::read_dir(folder).expect("it was just made").count();
     assert_eq!((names(folder), names(&folder.join("outer"))), (2, 1), "something is outside of the folder");
 }

@@ -57,8 +57,21 @@ pub struct BundleContents {
     pub(crate) labels: Option<Labels>,
     /// Image, texts and results that it checks itself with.
     pub(crate) goldens: Goldens,
+    /// The calibration beside it that may be used.
+    pub(crate) calibration: TrustedCalibration,
     text: Option<TextFiles>,
     text_model: OnceLock<TextModel>,
+}
+
+/// Which calibration beside a bundle may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrustedCalibration {
+    /// Whichever is there.
+    Any,
+    /// The one with this BLAKE3, which was signed.
+    Of(blake3::Hash),
+    /// None.
+    None,
 }
 
 impl Deref for Bundle {
@@ -117,8 +130,26 @@ impl Bundle {
                 .transpose()?,
         };
         let (folder, text_model) = (folder.into(), OnceLock::new());
-        let contents = BundleContents { folder, digest, manifest, classes, labels, goldens, text, text_model };
+        let calibration = TrustedCalibration::Any;
+        let contents =
+            BundleContents { folder, digest, manifest, classes, labels, goldens, calibration, text, text_model };
         Ok(Self { encoder, contents: Arc::new(contents) })
+    }
+
+    /// Says which calibration may be used.
+    #[cfg(feature = "cli")]
+    pub(crate) fn trust_calibration(&mut self, calibration: TrustedCalibration) {
+        let contents = Arc::get_mut(&mut self.contents).expect("a bundle that was just opened is shared with nobody");
+        contents.calibration = calibration;
+    }
+
+    /// The name in the manifest of a folder, of which nothing else is looked at.
+    ///
+    /// # Errors
+    /// There is no manifest, or it cannot be read.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn name_in(folder: &Path) -> Result<String> {
+        Ok(open_manifest(folder)?.0.name)
     }
 
     /// The short name of the model.

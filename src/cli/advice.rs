@@ -32,7 +32,9 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::Bundle(error) => of_bundle(error),
         Error::Encoder(EncoderError::Run { .. } | EncoderError::NotFinite { .. } | EncoderError::Zero { .. })
         | Error::Text(TextError::NotFinite { .. }) => Some("run `rtpt bundle check`"),
-        Error::Image(ImageError::Damaged { .. }) => Some("or classify it all the same with --damaged answer"),
+        Error::Image(ImageError::Damaged { answerable: true, .. }) => {
+            Some("or classify it all the same with --damaged answer")
+        }
         Error::Setting(error) => of_setting(error),
         _ => of_program(error),
     }
@@ -125,7 +127,7 @@ fn in_use(error: &Error) -> Option<&'static str> {
         Resource::Socket => Some("--socket PATH"),
         Resource::State => Some("--state DIR"),
         Resource::Recording => Some("--record DIR"),
-        Resource::Slots => None,
+        Resource::Slots => Some("--slots DIR, or leave --slots out to ask the daemon"),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::eval::{Answered, confidences, fit_temperature, fit_threshold};
 use crate::metrics::calibration_error;
 use crate::setting::SettingError;
+use crate::signing::SIGNATURE;
 use crate::wording::counted;
 use clap::Args;
 
@@ -117,6 +118,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     } else {
         calibration.write(&bundle)?;
         writeln!(out, "kept in {}", Calibration::path(&bundle).display())?;
+        if bundle.folder.join(SIGNATURE).exists() {
+            log::warn!("the bundle's signature is not over this calibration; sign the bundle again");
+        }
     }
     Ok(if measured.failed == 0 { Completion::All } else { Completion::SomeFailed })
 }

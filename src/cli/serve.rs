@@ -138,6 +138,9 @@ fn check_presence(spec: &SourceSpec) -> Result<()> {
         SourceSpec::Watched(folder) if !folder.is_dir() => {
             (format!("watch:{}, which is a file", folder.display()), "watch: and a folder")
         }
+        SourceSpec::Images { path, .. } if !path.is_file() && !path.is_dir() => {
+            (format!("{}, which is neither a file nor a folder", path.display()), "an image or a folder of images")
+        }
         SourceSpec::Command(words) if !is_program(&words[0]) => {
             (format!("exec:{} …, which is not installed here", words[0]), "exec: and a program in PATH, or its path")
         }

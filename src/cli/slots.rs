@@ -4,20 +4,22 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hyper::Method;
 
 use super::bundle::{print_deviations, signature_line};
-use super::client::SocketArgument;
+use super::client::{ClientError, SocketArgument};
 use super::printer::json_line;
 use super::settings::TrustArgument;
 use super::{Completion, Outcome};
 use crate::daemon::protocol::BundleRecord;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::FileError;
 use crate::signing::VersionMemory;
-use crate::slots::{Installed, Slots, SlotsState, pack};
+use crate::slots::{Installed, Slots, SlotsError, SlotsState, pack};
 use crate::stream::unix_ms;
 
 pub(crate) const INSTALL_EXAMPLES: &str = "\
@@ -42,10 +44,16 @@ pub(crate) struct InstallArguments {
     place: SlotsArgument,
     #[command(flatten)]
     trust: TrustArgument,
+    /// Wait for the end of the trial, and fail if the bundle is given up
+    #[arg(long, conflicts_with = "slots")]
+    wait: bool,
     /// A bundle's folder, or a .tar or .tar.zst of its files
     #[arg(value_name = "PATH")]
     source: PathBuf,
 }
+
+/// Pause before the state is asked for again, and time without an answer after which it is given up.
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 
 #[derive(Args)]
 pub(crate) struct ShowArguments {
@@ -57,16 +65,18 @@ pub(crate) struct ShowArguments {
 }
 
 pub(crate) fn install(arguments: &InstallArguments) -> Outcome {
-    let InstallArguments { place, trust, source } = arguments;
+    let InstallArguments { place, trust, wait, source } = arguments;
     if let Some(folder) = &place.slots {
         let slots = Slots::in_folder(folder)?;
+        let _claim = slots.claim()?;
         slots.tidy()?;
         let versions = VersionMemory::in_folder(folder);
         let Installed { id, slot, signed, deviations } =
-            slots.install(source, trust.keys()?.as_ref(), &versions, unix_ms())?;
+            slots.install(source, &source.display().to_string(), trust.keys()?.as_ref(), &versions, unix_ms())?;
         let mut out = io::stdout().lock();
         print_deviations(&mut out, &deviations)?;
-        let signed = signed.map_or("not signed, since no keys are trusted".into(), |signed| signature_line(&signed));
+        let signed = signed
+            .map_or("no keys are trusted, so its signature was not looked at".into(), |signed| signature_line(&signed));
         writeln!(out, "{id} ({signed}) is in slot {}; the next daemon tries it", slot.name())?;
         return Ok(Completion::All);
     }
@@ -74,8 +84,39 @@ pub(crate) fn install(arguments: &InstallArguments) -> Outcome {
     let packed = found.is_dir().then(|| Packed::of(source)).transpose()?;
     let archive = packed.as_ref().map_or(source.as_path(), |packed| &packed.0);
     let client = place.socket.client()?;
-    let record: BundleRecord = client.send_file(Method::PUT, "/v1/bundle", archive)?.json(client.socket())?;
-    print(&record)
+    let record = client.send_file(Method::PUT, "/v1/bundle", archive)?.json(client.socket()).map_err(refused)?;
+    if *wait { print(&end_of_trial(place, record)?) } else { print(&record) }
+}
+
+/// What the daemon refuses to install is no fault of an image, whose exit code other refusals have.
+fn refused(error: Error) -> Error {
+    match error.of_program() {
+        Some(ClientError::Refused { status: 422, message, .. }) => {
+            SlotsError::Refused { message: message.clone() }.into()
+        }
+        _ => error,
+    }
+}
+
+/// The record of the bundle that was installed when its trial has ended.
+fn end_of_trial(place: &SlotsArgument, installed: BundleRecord) -> Result<BundleRecord> {
+    let mut now = installed.clone();
+    let mut answered = Instant::now();
+    while now.is_on_trial() {
+        thread::sleep(POLL.0);
+        // The daemon may be started again in between.
+        match ask(place, Method::GET, "/v1/bundle") {
+            Ok(record) => (now, answered) = (record, Instant::now()),
+            Err(_) if answered.elapsed() < POLL.1 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match now.given_up {
+        Some(given_up) if now.slot != installed.slot => {
+            Err(SlotsError::GivenUp { slot: given_up.slot, why: given_up.why }.into())
+        }
+        _ => Ok(now),
+    }
 }
 
 pub(crate) fn show(arguments: &ShowArguments) -> Outcome {
@@ -92,14 +133,22 @@ pub(crate) fn show(arguments: &ShowArguments) -> Outcome {
 
 pub(crate) fn confirm(place: &SlotsArgument) -> Outcome {
     match &place.slots {
-        Some(folder) => print_state(folder, &Slots::in_folder(folder)?.confirm()?),
+        Some(folder) => {
+            let slots = Slots::in_folder(folder)?;
+            let _claim = slots.claim()?;
+            print_state(folder, &slots.confirm()?)
+        }
         None => print(&ask(place, Method::POST, "/v1/bundle/confirm")?),
     }
 }
 
 pub(crate) fn roll_back(place: &SlotsArgument) -> Outcome {
     match &place.slots {
-        Some(folder) => print_state(folder, &Slots::in_folder(folder)?.go_back("it was asked for", unix_ms())?),
+        Some(folder) => {
+            let slots = Slots::in_folder(folder)?;
+            let _claim = slots.claim()?;
+            print_state(folder, &slots.go_back("it was asked for", unix_ms())?)
+        }
         None => print(&ask(place, Method::POST, "/v1/bundle/rollback")?),
     }
 }

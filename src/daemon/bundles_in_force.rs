@@ -39,9 +39,18 @@ pub(crate) enum Older {
 pub(crate) struct Bundles {
     settings: Option<SlotsSettings>,
     versions: VersionMemory,
-    signed: Mutex<Option<SignedFacts>>,
+    in_force: Mutex<InForce>,
     model: Arc<ModelInForce>,
     health: Arc<Health>,
+}
+
+/// The bundle that was loaded last.
+#[derive(Clone, Default)]
+struct InForce {
+    /// Name and digest.
+    id: Option<String>,
+    /// What its signature says, if keys are trusted.
+    signed: Option<SignedFacts>,
 }
 
 impl Bundles {
@@ -55,7 +64,7 @@ impl Bundles {
         // Beside the slots where there are any: who goes back by hand has no other folder of the daemon.
         let folder = settings.as_ref().map_or(state, |settings| settings.slots.folder());
         let versions = VersionMemory::in_folder(folder);
-        Self { versions, settings, signed: Mutex::default(), model, health }
+        Self { versions, settings, in_force: Mutex::default(), model, health }
     }
 
     fn slots(&self) -> Option<&Slots> {
@@ -71,6 +80,11 @@ impl Bundles {
     fn state(&self) -> Option<SlotsState> {
         let state = self.slots()?.state();
         state.inspect_err(|error| log::error!("the bundle slots cannot be used: {error}")).ok()
+    }
+
+    /// True if a slot is in force, from which one can go back.
+    pub(crate) fn is_in_slot(&self) -> bool {
+        self.state().is_some_and(|state| state.active.is_some())
     }
 
     /// True while the bundle in force is on trial.
@@ -110,16 +124,16 @@ impl Bundles {
         Ok(())
     }
 
-    /// Notes the bundle that came into force.
-    pub(crate) fn note_in_force(&self, signed: Option<SignedFacts>) {
-        *self.signed.lock().unwrap_or_else(PoisonError::into_inner) = signed;
+    /// Notes the bundle that comes into force; before the model does, so that whoever sees the model sees this.
+    pub(crate) fn note_in_force(&self, id: String, signed: Option<SignedFacts>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { id: Some(id), signed };
         self.remember_version();
         self.publish();
     }
 
     /// Remembers the version in force, unless it is on trial: who gives it up must be able to go back.
     fn remember_version(&self) {
-        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let InForce { signed, .. } = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(signed) = signed.filter(|_| !self.is_on_trial())
             && let Err(error) = self.versions.remember(&signed)
         {
@@ -133,7 +147,8 @@ impl Bundles {
     /// It is no bundle that may be installed; what was in force stays.
     pub(crate) fn install(&self, archive: &Path) -> Result<()> {
         let Some(SlotsSettings { slots, keys, .. }) = &self.settings else { return Ok(()) };
-        let installed = slots.install(archive, keys()?.as_ref(), &self.versions, unix_ms())?;
+        let installed = slots.install(archive, "the archive", keys()?.as_ref(), &self.versions, unix_ms())?;
+        self.health.expect_another();
         log::info!("{} is in slot {}, on trial", installed.id, installed.slot.name());
         Ok(())
     }
@@ -146,6 +161,7 @@ impl Bundles {
         let Some(slots) = self.slots() else { return Ok(()) };
         log::error!("the bundle in force is given up: {why}");
         let state = slots.go_back(why, unix_ms())?;
+        self.health.expect_another();
         let place =
             state.active.map_or("the bundle that the device came with".into(), |slot| format!("slot {}", slot.name()));
         log::warn!("going back to {place}");
@@ -178,7 +194,7 @@ impl Bundles {
     /// The verdict on the bundle in force, if it is on trial.
     pub(crate) fn verdict(&self, is_fed: bool) -> Verdict {
         // From memory: this is asked every second, and a disk may block.
-        let on_trial = self.model.bundle().is_some_and(|bundle| bundle.state == ON_TRIAL);
+        let on_trial = self.model.bundle().is_some_and(|bundle| bundle.is_on_trial());
         match &self.settings {
             Some(settings) if on_trial => self.health.verdict(is_fed, &settings.trial),
             _ => Verdict::Open,
@@ -188,7 +204,7 @@ impl Bundles {
     /// Shows the state to clients.
     fn publish(&self) {
         let (Some(slots), Some(state)) = (self.slots(), self.state()) else { return };
-        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let InForce { id, signed } = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let given_up = state.given_up.map(|given_up| GivenUpRecord {
             slot: given_up.slot.name().into(),
             why: given_up.why,
@@ -196,7 +212,7 @@ impl Bundles {
         });
         self.model.set_bundle(BundleRecord {
             schema: SCHEMA,
-            bundle: self.model.info().map(|model| model.record.bundle.clone()),
+            bundle: id,
             signed: signed.map(|signed| SignedRecord {
                 version: signed.version,
                 key: signed.key,
@@ -204,12 +220,9 @@ impl Bundles {
             }),
             folder: slots.folder().display().to_string(),
             slot: state.active.map(|slot| slot.name().into()),
-            state: if state.trial.is_some() { ON_TRIAL } else { "confirmed" }.into(),
+            state: if state.trial.is_some() { BundleRecord::ON_TRIAL } else { "confirmed" }.into(),
             since_unix_ms: state.trial.map(|trial| trial.since_unix_ms),
             given_up,
         });
     }
 }
-
-/// Name of the state of a bundle on trial.
-const ON_TRIAL: &str = "trial";

@@ -103,11 +103,8 @@ impl Engine {
                 Taken::Job(Job::Install(new, done)) => {
                     // Set by the engine and not by the updater: what is read as in force is what the next image is
                     // answered with.
-                    // The same bundle loaded again, as for other labels, is judged on.
                     let id = |info: &ModelInfo| info.record.bundle.clone();
-                    if self.model.info().map(|old| id(&old)) != Some(id(new.info())) {
-                        self.health.begin();
-                    }
+                    self.health.take_on(self.model.info().map(|old| id(&old)) != Some(id(new.info())));
                     self.model.set(new.info());
                     model = Some(new);
                     // Whoever waited may be gone when the daemon ends; the model is in force all the same.

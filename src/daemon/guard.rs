@@ -56,7 +56,9 @@ impl Token {
                 "{least} to {most} ASCII letters, digits and signs without spaces, quotes, commas and semicolons, such as `openssl rand -hex 16` prints"
             );
             let found = match printable {
-                true => format!("{} characters long", token.len()),
+                // No more than this of a file is read.
+                true if token.len() > most => format!("more than {most} characters"),
+                true => format!("{} characters", token.len()),
                 false => "a text with characters that are not allowed".to_string(),
             };
             return Err(SettingError { what: "the token", expected, found }.into());
@@ -75,8 +77,9 @@ pub(crate) fn check_head(uri: &Uri, headers: &HeaderMap) -> std::result::Result<
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > HEADERS_MAX || bytes + uri.to_string().len() > HEADER_BYTES_MAX {
         let message = format!(
-            "the request has {} headers of {bytes} bytes, expected at most {HEADERS_MAX} of {HEADER_BYTES_MAX}",
-            headers.len()
+            "the request has {} headers, and with its path {} bytes, expected at most {HEADERS_MAX} and {HEADER_BYTES_MAX}",
+            headers.len(),
+            bytes + uri.to_string().len()
         );
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message));
     }

@@ -52,6 +52,8 @@ struct Tallies {
     before: Option<Tally>,
     /// When the model came into force, by a clock that nobody sets; none before the first.
     since: Option<Instant>,
+    /// True if the next model is judged anew, also where it is the same bundle.
+    is_other_next: bool,
 }
 
 /// What a trial has shown so far.
@@ -98,17 +100,25 @@ impl Health {
         self.tallies().now.faults += 1;
     }
 
-    /// Begins with another model, whose tally is compared with this one's.
-    pub(crate) fn begin(&self) {
+    /// Notes that a bundle was installed or given up: the next model begins anew, also if its manifest is the same.
+    pub(crate) fn expect_another(&self) {
+        self.tallies().is_other_next = true;
+    }
+
+    /// Takes on a model. Another one, whose tally is compared with this one's, begins anew; the same one, loaded again, is judged on.
+    pub(crate) fn take_on(&self, is_other: bool) {
         let mut tallies = self.tallies();
-        let before = Some(std::mem::take(&mut tallies.now));
-        *tallies = Tallies { now: Tally::default(), before, since: Some(Instant::now()) };
+        if is_other || tallies.is_other_next {
+            let before = Some(std::mem::take(&mut tallies.now));
+            *tallies = Tallies { before, since: Some(Instant::now()), ..Tallies::default() };
+        }
     }
 
     /// The verdict on the model in force; `is_fed` says whether there is a source of frames.
     pub(crate) fn verdict(&self, is_fed: bool, settings: &TrialSettings) -> Verdict {
-        let Tallies { now, before, since } = &*self.tallies();
-        let Some(since) = since else { return Verdict::Open };
+        let Tallies { now, before, since, is_other_next } = &*self.tallies();
+        // Until the engine has the other one, these are the tallies of the one before.
+        let Some(since) = since.filter(|_| !is_other_next) else { return Verdict::Open };
         judge(now, before.as_ref(), since.elapsed().as_secs(), is_fed, settings)
     }
 }
@@ -128,13 +138,12 @@ fn judge(now: &Tally, before: Option<&Tally>, seconds: u64, is_fed: bool, settin
         ));
     }
     let (most, usual) = SUSPICIOUS;
-    let earlier = before.and_then(Tally::share_suspicious).unwrap_or(0.0);
-    if let Some(share) = now.share_suspicious().filter(|&share| share > most && earlier < usual) {
-        return Verdict::GiveUp(format!(
-            "{:.0} % of the images look tampered with, {:.0} % with the bundle before",
-            100.0 * share,
-            100.0 * earlier
-        ));
+    let earlier = before.and_then(Tally::share_suspicious);
+    if let Some(share) = now.share_suspicious().filter(|&share| share > most && earlier.is_none_or(|it| it < usual)) {
+        let earlier = earlier.map_or("too few are known of the bundle before".into(), |earlier| {
+            format!("{:.0} % with the bundle before", 100.0 * earlier)
+        });
+        return Verdict::GiveUp(format!("{:.0} % of the images look tampered with, {earlier}", 100.0 * share));
     }
     // Where frames should come and none was answered, nothing is known yet.
     if seconds >= settings.seconds && (now.images > 0 || !is_fed) { Verdict::Confirm } else { Verdict::Open }
@@ -188,5 +197,21 @@ mod tests {
         assert!(given_up(Tally { suspicious: 50, ..well() }, Some(well())).is_none());
         assert!(given_up(nervous, Some(nervous)).is_none(), "then it is the images");
         assert!(given_up(Tally { judged: 19, suspicious: 19, ..well() }, None).is_none());
+        assert!(given_up(nervous, None).unwrap().contains("too few are known of the bundle before"));
+    }
+
+    #[test]
+    fn a_bundle_that_is_installed_again_is_not_judged_by_what_it_did_before() {
+        let health = Health::default();
+        health.take_on(true);
+        (0..5).for_each(|_| health.note_fault());
+        health.take_on(false);
+        assert!(matches!(health.verdict(true, &SETTINGS), Verdict::GiveUp(_)), "a reload changes nothing");
+        health.expect_another();
+        health.take_on(false);
+        assert_eq!(health.verdict(true, &SETTINGS), Verdict::Open);
+        health.note_fault();
+        health.take_on(false);
+        assert_eq!(health.tallies().now.faults, 1, "it was expected once");
     }
 }

@@ -144,6 +144,8 @@ pub(crate) fn serve(settings: DaemonSettings, loader: Loader) -> Result<()> {
         },
     })?;
     let _one = Lock::take(&state.join("daemon.lock"), &state, Resource::State)?;
+    // Commands that change the slots without asking this daemon are kept out.
+    let _claim = slots.as_ref().map(|slots| slots.slots.claim()).transpose()?;
     let parts = Parts::new(queue, cache, listeners.places());
     let (engine, feed, archive) = (parts.engine(), Arc::clone(&parts.feed), Arc::clone(&parts.archive));
     let engine = thread::Builder::new().name("rtpt-engine".into()).spawn(move || engine.run());

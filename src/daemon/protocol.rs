@@ -96,6 +96,16 @@ pub(crate) struct BundleRecord {
     pub given_up: Option<GivenUpRecord>,
 }
 
+impl BundleRecord {
+    /// Name of the state of a bundle on trial.
+    pub(crate) const ON_TRIAL: &str = "trial";
+
+    /// True while the bundle is on trial.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.state == Self::ON_TRIAL
+    }
+}
+
 /// What the signature of a bundle says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignedRecord {

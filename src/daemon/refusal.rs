@@ -30,6 +30,13 @@ impl Refused {
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, message) }
     }
 
+    /// The refusal of something that was sent: a bundle that is none is the client's, and no error of this daemon.
+    pub(crate) fn of_sent(error: Error) -> Self {
+        let of_client = error.category() == Category::Bundle;
+        let refused = Self::from(error);
+        if of_client { Self { status: StatusCode::UNPROCESSABLE_ENTITY, ..refused } } else { refused }
+    }
+
     /// True if the work was cancelled.
     pub(super) fn is_cancelled(&self) -> bool {
         self.kind == Error::from(Cancelled).kind()

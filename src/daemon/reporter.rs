@@ -70,10 +70,10 @@ impl Reporter {
             state: state.into(),
             problem,
             since_unix_ms: since.map_or(0, |since| since.as_millis() as u64),
-            frames: health.frames,
+            frames: health.frames + health.cut,
             classified: self.metrics.frames_classified.get(),
-            failed: self.metrics.frames_failed.get(),
-            damaged: self.metrics.frames_damaged.get(),
+            failed: self.metrics.frames_failed.get() + health.cut,
+            damaged: self.metrics.frames_damaged.get() + health.cut,
             dropped: self.queue.inbox.dropped(),
             reopens: health.reopens,
             waiting: health.waiting,
@@ -122,7 +122,7 @@ impl Reporter {
             temperature_c: status.temperature_c,
             uptime_s: status.uptime_s,
             recorded,
-            on_trial: status.bundle.as_ref().is_some_and(|bundle| bundle.state == "trial"),
+            on_trial: status.bundle.as_ref().is_some_and(|bundle| bundle.is_on_trial()),
             bundle_version: status.bundle.and_then(|bundle| Some(bundle.signed?.version)),
         }
     }

@@ -26,7 +26,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::cache::FeatureCache;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::classifier::{Classifier, ClassifierSettings};
-use crate::error::{Error, Result};
+use crate::error::{Category, Error, Result};
 use crate::extractor::worker_pool;
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
@@ -124,7 +124,7 @@ impl Updater {
     /// It is no bundle that may be installed, or cannot be loaded; what was in force stays.
     pub(crate) async fn install_bundle(self: &Arc<Self>, archive: PathBuf) -> std::result::Result<(), Refused> {
         self.change(move |this| {
-            this.install(&archive)?;
+            this.install(&archive).map_err(Refused::of_sent)?;
             this.load_all()?;
             // Loading it may have been its end.
             match this.bundles.why_given_up() {
@@ -267,6 +267,11 @@ impl Updater {
                     }
                     thread::sleep(RETRY.min(patience));
                 }
+                // What cannot be opened would keep the device from ever starting again.
+                Err(error) if error.category() == Category::Bundle && self.bundles.is_in_slot() => {
+                    self.bundles.go_back(&format!("it cannot be opened: {error}"))?;
+                    return self.load(Older::Allowed);
+                }
                 outcome => return outcome,
             }
         }
@@ -323,8 +328,8 @@ impl Updater {
         if let Some(recorder) = recorder {
             self.parts.archive.replace(recorder);
         }
+        self.bundles.note_in_force(model.info().record.bundle.clone(), signed);
         self.hand_over(|done| Job::Install(Box::new(model), done))?;
-        self.bundles.note_in_force(signed);
         self.set_labels_origin(origin);
         self.parts.feed.set_source(source, &self.parts.queue);
         Ok(())

@@ -49,6 +49,22 @@ pub(crate) enum SigningError {
         /// Comment found.
         found: String,
     },
+    /// A bundle whose name cannot stand in a trusted comment.
+    #[error(
+        "a bundle of the name {name:?} cannot be signed, expected a name without white space; change it in the manifest"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A calibration that a signature is not over.
+    #[error("the calibration {} {problem}; get the bundle again, or sign it again after calibrating", path.display())]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// Problem found.
+        problem: String,
+    },
     /// A signature that was made for a bundle of another name.
     #[error("the signature in {} is for {signed:?}, and the bundle is {found:?}; sign the bundle again", path.display())]
     OtherName {
@@ -58,6 +74,14 @@ pub(crate) enum SigningError {
         signed: String,
         /// Name in the manifest.
         found: String,
+    },
+    /// A last day that is over.
+    #[error("the signature would have expired on {on}, and today is {today}; choose a later day")]
+    Past {
+        /// Last day asked for.
+        on: String,
+        /// Date of this computer.
+        today: String,
     },
     /// A signature that holds no longer.
     #[error("the signature {} expired on {on}, and today is {today}; get a newer bundle, or set the clock if it is wrong", path.display())]
@@ -113,10 +137,14 @@ impl ProgramLayer for SigningError {
                 (Category::Bundle, "signature_malformed")
             }
             Self::UnknownKey { .. } => (Category::Bundle, "signature_key"),
-            Self::Wrong { .. } | Self::Changed { .. } => (Category::Bundle, "signature_wrong"),
+            Self::Wrong { .. } | Self::Changed { .. } | Self::Calibration { .. } => {
+                (Category::Bundle, "signature_wrong")
+            }
             Self::Expired { .. } => (Category::Bundle, "signature_expired"),
             Self::Older { .. } => (Category::Bundle, "older_version"),
-            Self::Keys { .. } | Self::SecretKey { .. } => (Category::Usage, "keys"),
+            Self::Keys { .. } | Self::SecretKey { .. } | Self::Name { .. } | Self::Past { .. } => {
+                (Category::Usage, "keys")
+            }
         }
     }
 }

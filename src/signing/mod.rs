@@ -2,7 +2,7 @@
 //!
 //! A signature is minisign's, Ed25519 over BLAKE2b of `manifest.json`, in the file `manifest.json.minisig` beside it. The manifest has the
 //! digest of every other file, so that the signature is over the whole bundle. The trusted comment, which is signed as well, says
-//! `rtpt name=NAME version=N` and perhaps `expires=YYYY-MM-DD`.
+//! `rtpt name=NAME version=N`, perhaps `expires=YYYY-MM-DD`, and `calibration=BLAKE3` where there is a calibration.
 
 mod comment;
 mod error;
@@ -20,7 +20,8 @@ pub(crate) use sign::{make_keys, sign_bundle};
 #[cfg(feature = "daemon")]
 pub(crate) use versions::VersionMemory;
 
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, TrustedCalibration};
+use crate::calibration::Calibration;
 use crate::error::Result;
 use crate::files::read_up_to;
 use crate::limits::{MANIFEST_BYTES_MAX, SIGNATURE_BYTES_MAX};
@@ -64,7 +65,30 @@ pub(crate) fn open_bundle(folder: &Path, keys: Option<&TrustedKeys>) -> Result<O
         let (signed, found) = (facts.name, bundle.manifest.name.clone());
         return Err(SigningError::OtherName { path: folder.into(), signed, found }.into());
     }
+    let mut bundle = bundle;
+    let trusted = trusted_calibration(&bundle, &facts)?;
+    bundle.trust_calibration(trusted);
     Ok(Opened { bundle, signed: Some(facts) })
+}
+
+/// The calibration that a signature is over.
+///
+/// # Errors
+/// It is over another one than there is.
+fn trusted_calibration(bundle: &Bundle, facts: &SignedFacts) -> Result<TrustedCalibration> {
+    let path = Calibration::path(bundle);
+    let Some(signed) = facts.calibration else {
+        if path.exists() {
+            log::warn!("not using {}: the signature is not over it; sign the bundle again", path.display());
+        }
+        return Ok(TrustedCalibration::None);
+    };
+    let found = read_up_to(&path, MANIFEST_BYTES_MAX).map(|bytes| blake3::hash(&bytes));
+    match found {
+        Ok(digest) if digest == signed => Ok(TrustedCalibration::Of(signed)),
+        Ok(_) => Err(SigningError::Calibration { path, problem: "is not the one that was signed".into() }.into()),
+        Err(error) => Err(SigningError::Calibration { path, problem: format!("cannot be read: {error}") }.into()),
+    }
 }
 
 /// Verifies the signature of a folder's manifest; what it says, and the digest of the manifest it is over.

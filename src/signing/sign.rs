@@ -11,6 +11,7 @@ use minisign::{KeyPair, SecretKey, SecretKeyBox};
 
 use super::{MANIFEST, SIGNATURE, SignedFacts, SigningError};
 use crate::bundle::Bundle;
+use crate::calibration::Calibration;
 use crate::error::Result;
 use crate::files::{Durability, FileError, Readers, read_up_to, write_file, write_file_as};
 use crate::limits::{MANIFEST_BYTES_MAX, SIGNATURE_BYTES_MAX};
@@ -76,11 +77,19 @@ pub(crate) fn sign_bundle(
     if bundle.digest != blake3::hash(&bytes) {
         return Err(SigningError::Changed { path }.into());
     }
-    let facts = SignedFacts { name, version, expires, key: String::new() };
+    let calibration = match read_up_to(&Calibration::path(&bundle), MANIFEST_BYTES_MAX) {
+        Ok(bytes) => Some(blake3::hash(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(FileError::Unreadable { path: Calibration::path(&bundle), source }.into()),
+    };
+    let facts = SignedFacts { name, version, expires, calibration, key: String::new() };
     let comment = facts.comment();
     // A name with white space would be read as more fields.
     if SignedFacts::parse(&comment, String::new()).as_ref() != Some(&facts) {
-        return Err(SigningError::Comment { path: folder.join(SIGNATURE), found: comment }.into());
+        return Err(SigningError::Name { name: facts.name }.into());
+    }
+    if let Some((on, today)) = facts.over() {
+        return Err(SigningError::Past { on: on.to_string(), today: today.to_string() }.into());
     }
     let key = secret_key(key, password)?;
     let failed = |error: minisign::PError| SigningError::SecretKey { path: folder.into(), problem: error.to_string() };

@@ -53,6 +53,20 @@ impl VersionMemory {
         }
     }
 
+    /// Forgets a bundle's version, or those of all if its name is not known: somebody goes back to an older one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn forget(&self, name: Option<&str>) -> Result<()> {
+        let mut versions = self.read();
+        let count = versions.len();
+        versions.retain(|kept, _| name.is_some_and(|name| name != kept));
+        if versions.len() == count {
+            return Ok(());
+        }
+        Ok(write_file(&self.path, &serde_json::to_vec(&versions).expect("a map of numbers is always JSON"))?)
+    }
+
     /// Remembers a bundle that is in force; also one that is older, if it was chosen on purpose.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::error::{Category, Class, ProgramLayer};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SlotsError {
     /// A state that cannot be used.
-    #[error("{} is not the state of bundle slots: {problem}; remove it to go back to the bundle that the device came with", path.display())]
+    #[error("{} is not the state of bundle slots: {problem}; remove it, and bundle-versions.json beside it, to go back to the bundle that the device came with", path.display())]
     State {
         /// The file.
         path: PathBuf,
@@ -30,10 +30,10 @@ pub(crate) enum SlotsError {
         slot: &'static str,
     },
     /// What should be installed is neither a bundle nor an archive of one.
-    #[error("{} cannot be installed: {problem}; expected a bundle's folder, or a .tar or .tar.zst of its files", path.display())]
+    #[error("{name} cannot be installed: {problem}; expected a bundle's folder, or a .tar or .tar.zst of its files")]
     Source {
         /// Folder or archive.
-        path: PathBuf,
+        name: String,
         /// Problem found.
         problem: String,
     },
@@ -44,6 +44,20 @@ pub(crate) enum SlotsError {
         entry: String,
         /// Reason for the refusal.
         problem: String,
+    },
+    /// A bundle that the daemon refused.
+    #[error("{message}")]
+    Refused {
+        /// Its message.
+        message: String,
+    },
+    /// A bundle that was given up during its trial.
+    #[error("the bundle in slot {slot} was given up: {why}; the one before it is in force")]
+    GivenUp {
+        /// Name of the slot.
+        slot: String,
+        /// Reason, in words.
+        why: String,
     },
     /// A bundle that is in force already.
     #[error("the bundle {id} is in force already")]
@@ -60,6 +74,8 @@ impl ProgramLayer for SlotsError {
             Self::NothingBefore { .. } => (Category::Usage, "nothing_before"),
             Self::OnTrial { .. } => (Category::Usage, "on_trial"),
             Self::Source { .. } => (Category::Usage, "install_source"),
+            Self::Refused { .. } => (Category::Bundle, "bundle_refused"),
+            Self::GivenUp { .. } => (Category::Bundle, "bundle_given_up"),
             Self::Entry { .. } => (Category::Bundle, "archive_entry"),
             Self::Same { .. } => (Category::Usage, "same_bundle"),
         }

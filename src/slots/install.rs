@@ -1,9 +1,10 @@
 //! Installing a bundle into the slot that is not in force.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::archive::{files_of, unpack};
+use super::archive::{files_beside, files_of, unpack};
 use super::{Slot, Slots, SlotsError, SlotsState, Trial};
 use crate::bundle::Bundle;
 use crate::calibration::FILE_NAME as CALIBRATION;
@@ -29,7 +30,7 @@ pub(crate) struct Installed {
 const WORKPLACES: [&str; 2] = ["incoming", "outgoing"];
 
 impl Slots {
-    /// Installs a bundle from a folder or archive: verified, checked with its goldens, then put into the other slot and in force, on trial.
+    /// Installs a bundle from a folder or archive, which messages call `name`: verified, checked with its goldens, then put into the other slot and in force, on trial.
     ///
     /// # Errors
     /// A bundle is on trial already, the source is no bundle, it is not signed as it must be or older than one that was in force, it does not
@@ -37,6 +38,7 @@ impl Slots {
     pub(crate) fn install(
         &self,
         source: &Path,
+        name: &str,
         keys: Option<&TrustedKeys>,
         versions: &VersionMemory,
         unix_ms: u64,
@@ -47,7 +49,9 @@ impl Slots {
             return Err(SlotsError::OnTrial { slot: active.name() }.into());
         }
         self.clear()?;
-        let outcome = self.install_locked(source, keys, versions, &state, unix_ms);
+        let outcome = self
+            .unpack_source(source, name)
+            .and_then(|folder| self.install_unpacked(&folder, keys, versions, &state, unix_ms));
         // Whatever came of it: room on a device is dear.
         let cleared = self.clear();
         let installed = outcome?;
@@ -55,55 +59,57 @@ impl Slots {
         Ok(installed)
     }
 
-    fn install_locked(
+    /// The folder with the files of a bundle's folder or archive.
+    fn unpack_source(&self, source: &Path, name: &str) -> Result<PathBuf> {
+        let incoming = self.folder.join(WORKPLACES[0]);
+        fs::create_dir(&incoming).map_err(unwritable(&incoming))?;
+        let found = source.metadata().map_err(|error| FileError::Unreadable { path: source.into(), source: error })?;
+        if found.is_dir() {
+            copy_bundle(source, name, &incoming)?;
+        } else {
+            unpack(source, name, &incoming)?;
+        }
+        // `tar` of a folder has the folder's name before all others.
+        Ok(only_folder(&incoming).unwrap_or(incoming))
+    }
+
+    fn install_unpacked(
         &self,
-        source: &Path,
+        bundle_folder: &Path,
         keys: Option<&TrustedKeys>,
         versions: &VersionMemory,
         state: &SlotsState,
         unix_ms: u64,
     ) -> Result<Installed> {
-        let incoming = self.folder.join(WORKPLACES[0]);
-        let unwritable = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| FileError::Unwritable { path, source }
-        };
-        fs::create_dir(&incoming).map_err(unwritable(&incoming))?;
-        let found = source.metadata().map_err(|error| FileError::Unreadable { path: source.into(), source: error })?;
-        if found.is_dir() {
-            copy_bundle(source, &incoming)?;
-        } else {
-            unpack(source, &incoming)?;
-        }
-        // `tar` of a folder has the folder's name before all others.
-        let bundle_folder = only_folder(&incoming).unwrap_or(incoming);
-        let opened = open_bundle(&bundle_folder, keys)?;
+        let opened = open_bundle(bundle_folder, keys)?;
         if let Some(signed) = &opened.signed {
-            versions.check(&bundle_folder, signed)?;
+            versions.check(bundle_folder, signed)?;
         }
-        let mut names = files_of(&opened.bundle, &bundle_folder);
-        // A calibration is no part of the manifest, so that no signature is over it.
-        if opened.signed.is_none() {
+        let mut names = files_of(&opened.bundle, bundle_folder);
+        // With a signature only where that is over it, too.
+        if opened.signed.as_ref().is_none_or(|signed| signed.calibration.is_some()) {
             names.push(CALIBRATION.into());
         }
-        keep_only(&bundle_folder, &bundle_folder, &names)?;
+        keep_only(bundle_folder, bundle_folder, &names)?;
         let id = opened.bundle.id();
-        if state.active.is_some_and(|slot| same_manifest(&self.place(slot), &bundle_folder)) {
+        if state.active.is_some_and(|slot| same_manifest(&self.place(slot), bundle_folder)) {
             return Err(SlotsError::Same { id }.into());
         }
         let deviations = check_goldens(&opened.bundle)?;
         require_goldens(&deviations)?;
-        sync_folder(&bundle_folder).map_err(unwritable(&bundle_folder))?;
+        sync_folder(bundle_folder).map_err(unwritable(bundle_folder))?;
         let slot = state.active.map_or(Slot::A, Slot::other);
         let (place, outgoing) = (self.place(slot), self.folder.join(WORKPLACES[1]));
         if place.exists() {
             fs::rename(&place, &outgoing).map_err(unwritable(&outgoing))?;
         }
-        fs::rename(&bundle_folder, &place).map_err(unwritable(&place))?;
+        fs::rename(bundle_folder, &place).map_err(unwritable(&place))?;
         // The bundle is on the disk under its name before it is in force.
         sync_folder(&self.folder).map_err(unwritable(&self.folder))?;
         let trial = Some(Trial { before: state.active, since_unix_ms: unix_ms, starts: 0 });
-        self.set(&SlotsState { active: Some(slot), trial, ..state.clone() })?;
+        // What was given up in this slot is gone.
+        let given_up = state.given_up.clone().filter(|given_up| given_up.slot != slot);
+        self.set(&SlotsState { active: Some(slot), trial, given_up, ..state.clone() })?;
         Ok(Installed { id, slot, signed: opened.signed, deviations })
     }
 
@@ -129,7 +135,7 @@ impl Slots {
         for name in WORKPLACES {
             let path = self.folder.join(name);
             match fs::remove_dir_all(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(FileError::Unwritable { path, source }.into());
                 }
                 _ => {}
@@ -137,6 +143,11 @@ impl Slots {
         }
         Ok(())
     }
+}
+
+fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_path_buf();
+    move |source| FileError::Unwritable { path, source }
 }
 
 /// The folder in another one, if that is all there is.
@@ -167,13 +178,13 @@ fn same_manifest(one: &Path, other: &Path) -> bool {
     read(one).is_some_and(|bytes| Some(bytes) == read(other))
 }
 
-/// Copies a bundle's files: the manifest, what it names, and the signature.
-fn copy_bundle(source: &Path, target: &Path) -> Result<()> {
+/// Copies a bundle's files: the manifest, what it names, the signature and the calibration.
+fn copy_bundle(source: &Path, name: &str, target: &Path) -> Result<()> {
     // Opened first, so that nothing but a bundle is copied. The copy is verified again.
     let bundle = Bundle::open(source)?;
     let mut total = 0;
-    for name in files_of(&bundle, source) {
-        let (from, to) = (source.join(&name), target.join(&name));
+    for file in files_beside(&bundle, source) {
+        let (from, to) = (source.join(&file), target.join(&file));
         let unreadable = |error| FileError::Unreadable { path: from.clone(), source: error };
         let unwritable = |error| FileError::Unwritable { path: to.clone(), source: error };
         fs::create_dir_all(to.parent().unwrap_or(target)).map_err(unwritable)?;
@@ -181,10 +192,10 @@ fn copy_bundle(source: &Path, target: &Path) -> Result<()> {
         total += input.metadata().map_err(unreadable)?.len();
         if total > ARCHIVE_BYTES_MAX {
             let problem = format!("its files are more than {} MiB", ARCHIVE_BYTES_MAX >> 20);
-            return Err(SlotsError::Source { path: source.into(), problem }.into());
+            return Err(SlotsError::Source { name: name.into(), problem }.into());
         }
         let mut output = File::create_new(&to).map_err(unwritable)?;
-        std::io::copy(&mut input, &mut output).map_err(unwritable)?;
+        io::copy(&mut input, &mut output).map_err(unwritable)?;
         output.sync_all().map_err(unwritable)?;
     }
     Ok(())

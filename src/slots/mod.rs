@@ -17,15 +17,19 @@ pub(crate) use archive::{pack, unpack};
 pub(crate) use error::SlotsError;
 pub(crate) use install::Installed;
 
+use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::{CONFIG_BYTES_MAX, TRIAL_STARTS_MAX};
 use crate::lock::{Lock, Resource};
+use crate::signing::VersionMemory;
 
 /// File of the state, in the slots' folder.
 const STATE: &str = "state.json";
 /// File that is locked while anything is changed.
 const LOCK: &str = "slots.lock";
+/// File that is locked by whoever uses the slots: a daemon as long as it runs.
+const CLAIM: &str = "in-use.lock";
 /// Version of the state's format.
 const FORMAT: u32 = 1;
 
@@ -102,6 +106,12 @@ impl Default for SlotsState {
     }
 }
 
+/// The right to change slots, which a daemon has as long as it runs.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _lock: Lock,
+}
+
 /// The slots in a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
@@ -155,6 +165,14 @@ impl Slots {
         Ok(self.state()?.active.map(|slot| self.place(slot)))
     }
 
+    /// Claims the slots.
+    ///
+    /// # Errors
+    /// A daemon or another command uses them, or the lock cannot be made.
+    pub(crate) fn claim(&self) -> Result<Claim> {
+        Ok(Claim { _lock: Lock::take(&self.folder.join(CLAIM), &self.folder, Resource::Slots)? })
+    }
+
     fn lock(&self) -> Result<Lock> {
         Lock::take(&self.folder.join(LOCK), &self.folder, Resource::Slots)
     }
@@ -178,7 +196,8 @@ impl Slots {
         Ok(state)
     }
 
-    /// Goes back: from a bundle on trial to the one before it, else to the bundle in the other slot.
+    /// Goes back: from a bundle on trial to the one before it, else to the bundle in the other slot if that was not given up, else to
+    /// the bundle that the device came with. Versions of the bundle that is left are forgotten: what one goes back to is older.
     ///
     /// # Errors
     /// There is nothing to go back to, or the state cannot be read or written.
@@ -190,10 +209,13 @@ impl Slots {
         state.active = match state.trial.take() {
             Some(trial) => trial.before,
             None => {
-                let other = left.other();
-                Some(other).filter(|other| self.place(*other).join("manifest.json").is_file())
+                let was_given_up = |slot| state.given_up.as_ref().is_some_and(|given_up| given_up.slot == slot);
+                let has_bundle = |slot| self.place(slot).join("manifest.json").is_file();
+                Some(left.other()).filter(|&other| has_bundle(other) && !was_given_up(other))
             }
         };
+        // Before the switch: a process that is killed in between starts with the bundle that is in force, whose version is noted anew.
+        VersionMemory::in_folder(&self.folder).forget(Bundle::name_in(&self.place(left)).ok().as_deref())?;
         state.given_up = Some(GivenUp { slot: left, why: why.into(), unix_ms });
         self.set(&state)?;
         Ok(state)

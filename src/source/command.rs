@@ -122,6 +122,10 @@ impl Source for Command {
             other => other,
         })
     }
+
+    fn dropped(&self) -> u64 {
+        self.output.dropped()
+    }
 }
 
 impl Drop for Command {

@@ -208,6 +208,10 @@ impl<R: Read + AsFd> Source for Jpegs<R> {
             }
         }
     }
+
+    fn dropped(&self) -> u64 {
+        self.splitter.dropped
+    }
 }
 
 /// A JPEG with Huffman tables: the MJPEG of many USB cameras leaves out the usual ones, as AVI files do.

@@ -101,6 +101,11 @@ pub(crate) trait Source {
     /// There is none any more, or none in the time that `wait` allows.
     fn next(&mut self, wait: &Wait) -> Result<Picture, SourceFailure>;
 
+    /// Pictures that were cut short or too long, and dropped (count).
+    fn dropped(&self) -> u64 {
+        0
+    }
+
     /// Pictures that are there already and wait to be taken (count).
     fn waiting(&self) -> usize {
         0

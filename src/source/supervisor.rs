@@ -47,6 +47,7 @@ pub(crate) struct SourceStatus {
     frames: AtomicU64,
     reopens: AtomicU64,
     waiting: AtomicU64,
+    cut: AtomicU64,
     bad_in_a_row: AtomicU32,
     /// Files that failed when they were last read.
     failing: Mutex<HashSet<String>>,
@@ -59,6 +60,7 @@ impl Default for SourceStatus {
             frames: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
             bad_in_a_row: AtomicU32::new(0),
             failing: Mutex::default(),
         }
@@ -78,6 +80,8 @@ pub(crate) struct SourceHealth {
     pub reopens: u64,
     /// Files of a watched folder that wait for their turn (count).
     pub waiting: u64,
+    /// Frames of a stream that were cut short or too long, and never came to be frames (count).
+    pub cut: u64,
 }
 
 impl SourceStatus {
@@ -86,8 +90,8 @@ impl SourceStatus {
         let (state, since) = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // `Relaxed` throughout: the counters are for display, and no other memory is read on the strength of them.
         let (frames, reopens) = (self.frames.load(Ordering::Relaxed), self.reopens.load(Ordering::Relaxed));
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        SourceHealth { state, since, frames, reopens, waiting }
+        let (waiting, cut) = (self.waiting.load(Ordering::Relaxed), self.cut.load(Ordering::Relaxed));
+        SourceHealth { state, since, frames, reopens, waiting, cut }
     }
 
     /// Notes whether the last frame could be decoded: a source that sends only undecodable bytes is opened again.
@@ -182,10 +186,24 @@ fn run(
         Err(failure) => return failure,
     };
     let live = settings.spec.is_live();
+    let mut cut = 0;
     loop {
         // Of a folder silence is no fault: there may be nothing new for days.
         let until = live.then(|| Instant::now() + settings.timeout);
-        match source.next(&Wait { until, stop }) {
+        let next = source.next(&Wait { until, stop });
+        let dropped = source.dropped();
+        if dropped > cut {
+            // Once an opening: a stream that loses bytes loses many.
+            if cut == 0 {
+                log::warn!(
+                    "{} sends frames that are cut short or too long; they are counted as damaged",
+                    settings.spec
+                );
+            }
+            status.cut.fetch_add(dropped - cut, Ordering::Relaxed);
+            cut = dropped;
+        }
+        match next {
             Ok(picture) => {
                 status.enter(SourceState::Streaming);
                 status.frames.fetch_add(1, Ordering::Relaxed);

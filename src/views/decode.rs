@@ -77,8 +77,14 @@ pub(crate) fn decode_as(bytes: &[u8], damaged: DamagedImages) -> Result<Decoded>
     };
     let damage = match checked {
         Ok(()) => None,
-        Err(Damage::Broken(problem)) if damaged == DamagedImages::Answer => Some(problem),
-        Err(damage) => return Err(ImageError::Damaged { problem: damage.problem() }),
+        Err(Damage::Broken(problem)) if damaged == DamagedImages::Answer && format != Some(ImageFormat::Png) => {
+            Some(problem)
+        }
+        Err(damage) => {
+            // The decoder of PNGs gives nothing of a damaged one.
+            let answerable = format == Some(ImageFormat::Jpeg) && matches!(damage, Damage::Broken(_));
+            return Err(ImageError::Damaged { problem: damage.problem(), answerable });
+        }
     };
     let orientation = decoder.orientation().map_err(corrupt)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;

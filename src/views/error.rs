@@ -39,11 +39,13 @@ pub enum ImageError {
         /// Largest area (pixels).
         pixels_max: u64,
     },
-    /// An image whose pixels the decoder gives, though some of them are not in the file.
+    /// An image some of whose pixels are not in the file, or one that was made to keep decoders busy.
     #[error("the image is damaged: {problem}; get the file again")]
     Damaged {
         /// The damage.
         problem: &'static str,
+        /// True if what is left of it can be answered for, with [`DamagedImages::Answer`](crate::DamagedImages::Answer).
+        answerable: bool,
     },
     /// The image is damaged or cut short.
     #[error("the image cannot be decoded: {source}; it is damaged or cut short; get the file again")]

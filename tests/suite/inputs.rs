@@ -132,6 +132,16 @@ fn damaged_images_are_answered_where_that_is_asked_for_and_never_remembered() {
     let sheet = bench.path("why.png").to_str().unwrap().to_string();
     assert_eq!(bench.rtpt(&["classify", "--damaged", "answer", "--explain", &sheet, &path]).code, 0);
     bench.rtpt(&["classify", &path]).fails_with(1, &["--damaged answer"]);
+    // Nothing is left of a damaged PNG, and nobody is told that there is.
+    let mut png = image_bytes("rgb.png");
+    let middle = png.len() / 2;
+    png[middle] ^= 1;
+    let png = bench.write("flipped.png", &png);
+    for damaged in ["answer", "refuse"] {
+        let run = bench.rtpt(&["classify", "--damaged", damaged, &png]);
+        run.fails_with(1, &["the image is damaged: a part of it has the wrong checksum; get the file again"]);
+        assert!(!run.stderr.contains("--damaged"), "{}", run.stderr);
+    }
 }
 
 #[test]

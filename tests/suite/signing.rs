@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, until};
 use crate::program::{Bench, BrokenBundle};
+use crate::slots::calibration;
 
 /// Makes the keys `keys/NAME.key` and `keys/NAME.pub`.
 pub fn make_keys(bench: &Bench, name: &str) -> String {
@@ -27,7 +28,7 @@ pub fn sign(bench: &Bench, bundle: &str, key: &str, more: &[&str]) {
 }
 
 /// A signature over some bytes with any trusted comment, as minisign makes it.
-fn signature(key: &str, bytes: &[u8], comment: &str) -> String {
+pub fn signature(key: &str, bytes: &[u8], comment: &str) -> String {
     let key = SecretKeyBox::from_string(&fs::read_to_string(key).unwrap()).unwrap();
     let key = key.into_unencrypted_secret_key().unwrap();
     minisign::sign(None, &key, Cursor::new(bytes), Some(comment), None).unwrap().into_string()
@@ -169,7 +170,10 @@ fn keys_that_cannot_sign_say_why() {
     let damaged = bench.write("damaged.key", plain(&bytes).as_bytes());
     sign(&damaged).fails_with(2, &["the secret key", "cannot be used"]);
     bundle.manifest(|manifest| manifest["name"] = "a name".into());
-    sign(&key).fails_with(3, &["rtpt name=a name version=1", "expected"]);
+    sign(&key).fails_with(2, &["\"a name\" cannot be signed", "without white space"]);
+    bundle.manifest(|manifest| manifest["name"] = "tiny".into());
+    let past = ["bundle", "sign", "--key", &key, "--bundle-version", "1", "--expires", "2020-01-31", bundle.folder()];
+    bench.rtpt(&past).fails_with(2, &["would have expired on 2020-01-31", "choose a later day"]);
 }
 
 #[test]
@@ -201,4 +205,34 @@ fn a_daemon_opens_no_older_version_than_it_has_had() {
     sign(&bench, bundle.folder(), &key, &["--bundle-version", "5"]);
     let mut daemon = Daemon::launch(&bench, &flags, |command| command);
     assert_eq!(daemon.wait(), Some(3), "also after a restart");
+}
+
+#[test]
+fn a_calibration_is_signed_with_its_bundle() {
+    let bench = Bench::new();
+    let bundle = bench.bundle();
+    let key = make_keys(&bench, "maker");
+    let keys = bench.path("keys");
+    let image = bench.image("rgb.png");
+    let folder = Path::new(bundle.folder());
+    let classify = || {
+        let flags = ["--views", "4", "--json", "--bundle", bundle.folder(), "--trusted-keys", keys.to_str().unwrap()];
+        bench.rtpt(&[&["classify"], &flags[..], &[&image]].concat())
+    };
+    let suspicious = || -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&classify().stdout).unwrap()["tamper"]["suspicious"].clone()
+    };
+    sign(&bench, bundle.folder(), &key, &["--bundle-version", "1"]);
+    assert_eq!(suspicious(), serde_json::Value::Null);
+    // One that the signature is not over is as if it were not there.
+    fs::write(bundle.file("calibration.json"), calibration(folder, 0.0)).unwrap();
+    assert_eq!(suspicious(), serde_json::Value::Null);
+    assert!(classify().stderr.contains("the signature is not over it"), "{}", classify().stderr);
+    sign(&bench, bundle.folder(), &key, &["--bundle-version", "1"]);
+    assert_eq!(suspicious(), true);
+    // What was signed is what is used, or nothing is.
+    fs::write(bundle.file("calibration.json"), calibration(folder, 1.0)).unwrap();
+    classify().fails_with(3, &["calibration.json is not the one that was signed", "sign it again"]);
+    fs::remove_file(bundle.file("calibration.json")).unwrap();
+    classify().fails_with(3, &["calibration.json cannot be read"]);
 }

@@ -15,7 +15,7 @@ use crate::bundles::replace_tensor;
 use crate::daemon::{Daemon, until};
 use crate::faults::Faults;
 use crate::program::{Bench, image_bytes, tiny};
-use crate::signing::{make_keys, sign};
+use crate::signing::{make_keys, sign, signature};
 
 /// A bundle that differs from the tiny one by its description, as a newer version would.
 fn newer(bench: &Bench, name: &str) -> PathBuf {
@@ -36,6 +36,17 @@ fn tar_of(folder: &Path) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     builder.append_dir_all(".", folder).unwrap();
     builder.into_inner().unwrap()
+}
+
+/// A calibration of the bundle in a folder, for four views: what is above the threshold is suspicious.
+pub fn calibration(folder: &Path, threshold: f32) -> Vec<u8> {
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    let augment = serde_json::from_slice::<Value>(&manifest).unwrap()["views"]["augment"].clone();
+    let calibration = json!({
+        "format": 1, "bundle": blake3::hash(&manifest).to_hex().to_string(), "views": 4, "augment": augment, "seed": 0,
+        "tamper": {"threshold": threshold, "false_positive_rate": 0.05, "images": 20}, "temperature": null,
+    });
+    serde_json::to_vec(&calibration).unwrap()
 }
 
 fn source(bench: &Bench) -> String {
@@ -76,7 +87,7 @@ impl<'a> Device<'a> {
     /// What is in the slots' folder but the slots themselves.
     fn leftovers(&self) -> Vec<String> {
         let names = fs::read_dir(&self.slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let known = ["a", "b", "state.json", "slots.lock", "bundle-versions.json"];
+        let known = ["a", "b", "state.json", "slots.lock", "in-use.lock", "bundle-versions.json"];
         names.filter(|name| !known.contains(&name.as_str())).collect()
     }
 }
@@ -139,13 +150,7 @@ fn a_trial_that_goes_wrong_is_given_up_by_itself() {
     until("frames are answered", || (daemon.metric("rtpt_frames_classified_total") > 30.0).then_some(()));
     // It takes every picture for an attack.
     let nervous = newer(&bench, "nervous");
-    let manifest = fs::read(nervous.join("manifest.json")).unwrap();
-    let augment = serde_json::from_slice::<Value>(&manifest).unwrap()["views"]["augment"].clone();
-    let calibration = json!({
-        "format": 1, "bundle": blake3::hash(&manifest).to_hex().to_string(), "views": 4, "augment": augment, "seed": 0,
-        "tamper": {"threshold": 0.0, "false_positive_rate": 0.05, "images": 20}, "temperature": null,
-    });
-    fs::write(nervous.join("calibration.json"), serde_json::to_vec(&calibration).unwrap()).unwrap();
+    fs::write(nervous.join("calibration.json"), calibration(&nervous, 0.0)).unwrap();
     let archive = bench.write("nervous.tar", &tar_of(&nervous));
     let run = device.bundle(&["install", &archive]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -328,7 +333,12 @@ fn a_bundle_whose_goldens_or_signature_are_wrong_is_not_installed() {
     sign(&bench, older.to_str().unwrap(), &key, &["--bundle-version", "2"]);
     assert!(install(&older).stderr.contains("is version 2 of \"tiny\", expected 3 or later"));
     let expired = newer(&bench, "expired");
-    sign(&bench, expired.to_str().unwrap(), &key, &["--bundle-version", "4", "--expires", "2026-01-31"]);
+    let manifest = fs::read(expired.join("manifest.json")).unwrap();
+    let over = signature(&key, &manifest, "rtpt name=tiny version=4 expires=2026-01-31");
+    fs::write(expired.join("manifest.json.minisig"), over).unwrap();
+    let run = install(&expired);
+    assert_eq!(run.code, 3, "a bundle's exit code: {}", run.stderr);
+    assert_eq!(daemon.send("PUT", "/v1/bundle", &[], &tar_of(&expired)).status, 422, "it is the client's");
     assert!(install(&expired).stderr.contains("expired on 2026-01-31"));
     let broken = bench.bundle();
     replace_tensor(&broken, "features", vec![1, 8], &[0.125_f32; 8].map(f32::to_le_bytes).concat());
@@ -496,4 +506,130 @@ fn a_trial_goes_on_over_reloads() {
         thread::sleep(Duration::from_millis(200));
         (record(&daemon)["state"] == "confirmed").then_some(())
     });
+}
+
+#[test]
+fn a_bundle_that_is_only_signed_anew_has_a_whole_trial() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let key = make_keys(&bench, "maker");
+    let keys = bench.path("keys");
+    let folder = newer(&bench, "same");
+    let folder = folder.to_str().unwrap();
+    sign(&bench, folder, &key, &["--bundle-version", "1"]);
+    let flags = ["--bundle", folder, "--trusted-keys", keys.to_str().unwrap(), "--trial-seconds", "3"];
+    let daemon = device.daemon(&flags);
+    until("frames are answered", || (daemon.metric("rtpt_frames_classified_total") > 30.0).then_some(()));
+    thread::sleep(Duration::from_secs(4));
+    let copy = newer(&bench, "copy");
+    fs::copy(Path::new(folder).join("manifest.json"), copy.join("manifest.json")).unwrap();
+    sign(&bench, copy.to_str().unwrap(), &key, &["--bundle-version", "2"]);
+    let began = Instant::now();
+    let run = device.bundle(&["install", "--wait", copy.to_str().unwrap()]);
+    assert!(run.code == 0 && run.stdout.contains("slot       a, confirmed"), "{}{}", run.stdout, run.stderr);
+    assert!(began.elapsed() >= Duration::from_secs(3), "what the old one did before confirms nothing");
+}
+
+#[test]
+fn waiting_for_a_trial_tells_when_the_bundle_is_given_up() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let daemon = device.daemon(&["--trial-seconds", "600"]);
+    let folder = newer(&bench, "bad");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| device.bundle(&["install", "--wait", folder.to_str().unwrap()]));
+        until("it is on trial", || (record(&daemon)["state"] == "trial").then_some(()));
+        assert_eq!(device.bundle(&["rollback"]).code, 0);
+        let run = waiting.join().unwrap();
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        assert!(run.stderr.contains("the bundle in slot a was given up: it was asked for"), "{}", run.stderr);
+    });
+}
+
+#[test]
+fn without_a_daemon_one_can_go_back_to_an_older_version() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let key = make_keys(&bench, "maker");
+    let keys = bench.path("keys");
+    let [first, next] = ["first", "next"].map(|name| newer(&bench, name));
+    for (folder, version) in [(&first, "1"), (&next, "2")] {
+        sign(&bench, folder.to_str().unwrap(), &key, &["--bundle-version", version]);
+    }
+    let flags = ["--bundle", first.to_str().unwrap(), "--trusted-keys", keys.to_str().unwrap()];
+    let mut daemon = device.daemon(&flags);
+    assert_eq!(device.bundle(&["install", next.to_str().unwrap()]).code, 0);
+    assert_eq!(device.bundle(&["confirm"]).code, 0);
+    let slots = device.slots.to_str().unwrap();
+    for command in ["rollback", "confirm"] {
+        // What the daemon has in use is not changed behind its back.
+        bench.rtpt(&["bundle", command, "--slots", slots]).fails_with(4, &["another daemon", "leave --slots out"]);
+    }
+    assert_eq!(record(&daemon)["slot"], "a");
+    assert_eq!(daemon.terminate(), Some(0));
+    let run = bench.rtpt(&["bundle", "rollback", "--slots", slots]);
+    assert!(run.code == 0 && run.stdout.contains("slot       none"), "{}{}", run.stdout, run.stderr);
+    let daemon = device.daemon(&flags);
+    assert_eq!(record(&daemon)["signed"]["version"], 1, "{}", daemon.log());
+}
+
+#[test]
+fn what_was_given_up_is_not_gone_back_to() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let _daemon = device.daemon(&["--trial-seconds", "600"]);
+    for name in ["good", "bad"] {
+        assert_eq!(device.bundle(&["install", newer(&bench, name).to_str().unwrap()]).code, 0);
+        assert_eq!(device.bundle(&[if name == "good" { "confirm" } else { "rollback" }]).code, 0);
+    }
+    assert_eq!(device.state()["active"], "a");
+    let back = device.bundle(&["rollback"]);
+    assert!(back.stdout.contains("slot       none"), "slot b has the bad one: {}{}", back.stdout, back.stderr);
+    device.bundle(&["rollback"]).fails_with(2, &["there is nothing to go back from"]);
+}
+
+#[test]
+fn a_confirmed_bundle_that_rots_is_left_at_the_next_start() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let mut daemon = device.daemon(&[]);
+    assert_eq!(device.bundle(&["install", newer(&bench, "soon-rotten").to_str().unwrap()]).code, 0);
+    assert_eq!(device.bundle(&["confirm"]).code, 0);
+    let encoder = device.slots.join("a/image_encoder.onnx");
+    let bytes = fs::read(&encoder).unwrap();
+    fs::write(&encoder, &bytes[..bytes.len() / 2]).unwrap();
+    // The daemon that runs goes on with what it has.
+    assert_eq!(daemon.send("POST", "/v1/reload", &[], b"").status, 500);
+    assert_eq!(record(&daemon)["slot"], "a");
+    assert_eq!(daemon.terminate(), Some(0));
+    let daemon = device.daemon(&[]);
+    assert_eq!(record(&daemon)["slot"], Value::Null, "{}", daemon.log());
+    assert!(record(&daemon)["given_up"]["why"].as_str().unwrap().contains("it cannot be opened"));
+}
+
+#[test]
+fn a_calibration_comes_with_its_bundle() {
+    let bench = Bench::new();
+    let device = Device::new(&bench);
+    let daemon = device.daemon(&[]);
+    let calibrated = |name: &str| {
+        let folder = newer(&bench, name);
+        fs::write(folder.join("calibration.json"), calibration(&folder, 0.5)).unwrap();
+        folder
+    };
+    for (name, slot) in [("as-folder", "a"), ("as-archive", "b")] {
+        let folder = calibrated(name);
+        let path = match slot {
+            "a" => folder.display().to_string(),
+            _ => bench.write("calibrated.tar", &tar_of(&folder)),
+        };
+        assert_eq!(device.bundle(&["install", &path]).code, 0);
+        assert_eq!(device.bundle(&["confirm"]).code, 0);
+        assert!(device.slots.join(slot).join("calibration.json").is_file(), "{name}: {}", daemon.log());
+    }
+    drop(daemon);
+    let folder = calibrated("offline");
+    let run = bench.rtpt(&["bundle", "install", "--slots", device.slots.to_str().unwrap(), folder.to_str().unwrap()]);
+    assert!(run.code == 0 && run.stdout.contains("its signature was not looked at"), "{}{}", run.stdout, run.stderr);
+    assert!(device.slots.join("a/calibration.json").is_file());
 }

@@ -72,6 +72,19 @@ fn a_folder_of_images_is_gone_through_again_and_again() {
 }
 
 #[test]
+fn frames_of_a_stream_that_are_cut_short_are_counted() {
+    let bench = Bench::new();
+    let whole = bench.write("whole.jpg", &jpeg(1));
+    let cut = bench.write("cut.jpg", &jpeg(2)[..jpeg(2).len() - 20]);
+    let film = format!("exec:sh -c 'while true; do cat {cut} {whole}; sleep 0.05; done'");
+    let daemon = Daemon::start(&bench, &["--source", &film]);
+    wait_for(&daemon, "they are counted", |source| source["damaged"].as_u64() > Some(2));
+    let found = source(&daemon);
+    assert!(found["failed"].as_u64() >= found["damaged"].as_u64() && found["classified"].as_u64() > Some(0), "{found}");
+    assert_eq!(daemon.log().matches("cut short or too long").count(), 1, "{}", daemon.log());
+}
+
+#[test]
 fn a_watched_folder_gives_files_when_they_are_whole() {
     let bench = Bench::new();
     let inbox = bench.path("inbox");
@@ -396,6 +409,7 @@ fn what_is_no_source_ends_the_start() {
         ("nofolder", "which does not exist"),
         ("watch:nofolder", "which does not exist"),
         ("exec:no-such-program", "which is not installed here"),
+        ("/dev/zero", "which is neither a file nor a folder"),
     ] {
         bench.rtpt(&["serve", "--source", spec]).fails_with(2, &[advice, spec]);
     }
