@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 pub use crate::cli::run;
+#[cfg(feature = "cli")]
+pub use crate::heap::bound as bound_heap;
 
 #[cfg(feature = "eval")]
 pub mod attack {

@@ -78,6 +78,9 @@ mod builder;
 mod classifier;
 
 #[cfg(feature = "cli")]
+mod heap;
+
+#[cfg(feature = "cli")]
 mod check;
 #[cfg(feature = "cli")]
 mod import;

@@ -57,6 +57,7 @@ pub(crate) use update::{Loaded, Loader};
 use crate::cache::FeatureCache;
 use crate::encoder::EncoderError;
 use crate::error::{Error, Result};
+use crate::heap;
 use crate::limits::QUEUE;
 use crate::lock::{Lock, Resource};
 use crate::setting::SettingError;
@@ -117,6 +118,8 @@ impl Access {
     }
 }
 
+/// Interval at which free memory is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
 /// Interval of the status events for watchers.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -304,6 +307,7 @@ async fn run_until_stopped(
         tokio::spawn(async move { updater.load_first(bundle_wait).await })
     };
     tokio::spawn(feed_watchdog(Arc::clone(&context.progress)));
+    tokio::spawn(give_back_memory());
     let mut status = tokio::time::interval(STATUS_EVERY);
     let mut loaded = false;
     let outcome = loop {
@@ -359,6 +363,16 @@ async fn run_until_stopped(
     let _ = stop.send(true);
     let _ = (&mut connections).await;
     outcome
+}
+
+/// Gives free memory back to the system from time to time.
+async fn give_back_memory() {
+    let mut every = tokio::time::interval(GIVE_BACK_EVERY);
+    loop {
+        every.tick().await;
+        // It holds the allocator's lock for some milliseconds, and must not hold this thread.
+        let _ = tokio::task::spawn_blocking(heap::give_back).await;
+    }
 }
 
 /// Feeds the service manager's watchdog, if it has one, as long as the engine makes progress.
