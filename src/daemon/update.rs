@@ -282,7 +282,6 @@ impl Updater {
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
-        let _changing = self.parts.model.begin_change("model", None);
         match self.load(Older::Refused) {
             // A bundle on trial that cannot even be loaded needs no further trial.
             Err(error) if !matches!(error, Error::Cancelled(_)) && self.bundles.is_on_trial() => {
@@ -294,6 +293,7 @@ impl Updater {
     }
 
     fn load(&self, older: Older) -> Result<()> {
+        let _changing = self.parts.model.begin_change("model", None);
         let Loaded { bundle, signed, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
         self.bundles.check(&bundle, signed.as_ref(), older)?;
         let pool = worker_pool(settings.extractor.threads)?;
