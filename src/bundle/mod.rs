@@ -143,15 +143,6 @@ impl Bundle {
         contents.calibration = calibration;
     }
 
-    /// The name in the manifest of a folder, of which nothing else is looked at.
-    ///
-    /// # Errors
-    /// There is no manifest, or it cannot be read.
-    #[cfg(feature = "daemon")]
-    pub(crate) fn name_in(folder: &Path) -> Result<String> {
-        Ok(open_manifest(folder)?.0.name)
-    }
-
     /// The short name of the model.
     pub fn name(&self) -> &str {
         &self.manifest.name

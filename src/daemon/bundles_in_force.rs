@@ -26,15 +26,6 @@ pub(crate) struct SlotsSettings {
     pub trial: TrialSettings,
 }
 
-/// Whether a bundle may be older than one that was in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Older {
-    /// It must not.
-    Refused,
-    /// It may: somebody goes back to it.
-    Allowed,
-}
-
 /// What is known of the bundle in force besides the model that was made of it.
 pub(crate) struct Bundles {
     settings: Option<SlotsSettings>,
@@ -114,8 +105,8 @@ impl Bundles {
     ///
     /// # Errors
     /// It is older, or does not reproduce its goldens on this device.
-    pub(crate) fn check(&self, bundle: &Bundle, signed: Option<&SignedFacts>, older: Older) -> Result<()> {
-        if let Some(signed) = signed.filter(|_| older == Older::Refused) {
+    pub(crate) fn check(&self, bundle: &Bundle, signed: Option<&SignedFacts>) -> Result<()> {
+        if let Some(signed) = signed {
             self.versions.check(&bundle.folder, signed)?;
         }
         if self.is_on_trial() {

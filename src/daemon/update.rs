@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use super::archive::{Archive, Running};
-use super::bundles_in_force::{Bundles, Older};
+use super::bundles_in_force::Bundles;
 use super::edited_labels::EditedLabels;
 use super::engine::Job;
 use super::events::Events;
@@ -155,8 +155,7 @@ impl Updater {
     pub(crate) async fn give_up_bundle(self: &Arc<Self>, why: String) -> std::result::Result<(), Refused> {
         self.change(move |this| {
             this.bundles.go_back(&why)?;
-            // Whoever goes back wants what is older.
-            Ok(this.load(Older::Allowed)?)
+            Ok(this.load()?)
         })
         .await
     }
@@ -267,10 +266,10 @@ impl Updater {
                     }
                     thread::sleep(RETRY.min(patience));
                 }
-                // What cannot be opened would keep the device from ever starting again.
+                // What cannot be opened would keep the device from ever starting again. Each way back leads further, to the bundle that the
+                // device came with at last.
                 Err(error) if error.category() == Category::Bundle && self.bundles.is_in_slot() => {
                     self.bundles.go_back(&format!("it cannot be opened: {error}"))?;
-                    return self.load(Older::Allowed);
                 }
                 outcome => return outcome,
             }
@@ -282,20 +281,20 @@ impl Updater {
     /// # Errors
     /// As [`Self::reload`].
     pub(crate) fn load_all(&self) -> Result<()> {
-        match self.load(Older::Refused) {
+        match self.load() {
             // A bundle on trial that cannot even be loaded needs no further trial.
             Err(error) if !matches!(error, Error::Cancelled(_)) && self.bundles.is_on_trial() => {
                 self.bundles.go_back(&error.to_string())?;
-                self.load(Older::Allowed)
+                self.load()
             }
             outcome => outcome,
         }
     }
 
-    fn load(&self, older: Older) -> Result<()> {
+    fn load(&self) -> Result<()> {
         let _changing = self.parts.model.begin_change("model", None);
         let Loaded { bundle, signed, settings, labels: configured, prompt, source, recording } = (self.loader)()?;
-        self.bundles.check(&bundle, signed.as_ref(), older)?;
+        self.bundles.check(&bundle, signed.as_ref())?;
         let pool = worker_pool(settings.extractor.threads)?;
         let embed = |list| pool.install(|| LabelSet::new(&bundle, list, prompt.clone(), self.cache_folder.as_deref()));
         // A reload may bring another bundle, which need not know the edited labels. They stay in the file: the next

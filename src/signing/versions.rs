@@ -1,11 +1,13 @@
 //! The highest version of each signed bundle that was in force on this device: none older is opened again.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{SignedFacts, SigningError};
 use crate::error::Result;
-use crate::files::{read_up_to, write_file};
+use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::CONFIG_BYTES_MAX;
 
 /// Name of the file.
@@ -26,7 +28,7 @@ impl VersionMemory {
     fn read(&self) -> BTreeMap<String, u64> {
         let bytes = match read_up_to(&self.path, CONFIG_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return BTreeMap::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return BTreeMap::new(),
             Err(error) => {
                 log::warn!("cannot read {}: {error}; older bundles are not noticed", self.path.display());
                 return BTreeMap::new();
@@ -53,18 +55,17 @@ impl VersionMemory {
         }
     }
 
-    /// Forgets a bundle's version, or those of all if its name is not known: somebody goes back to an older one.
+    /// Forgets all versions: somebody goes back to an older one, whose version is remembered when it is in force.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub(crate) fn forget(&self, name: Option<&str>) -> Result<()> {
-        let mut versions = self.read();
-        let count = versions.len();
-        versions.retain(|kept, _| name.is_some_and(|name| name != kept));
-        if versions.len() == count {
-            return Ok(());
+    /// The file cannot be removed.
+    pub(crate) fn forget(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(FileError::Unwritable { path: self.path.clone(), source }.into())
+            }
+            _ => Ok(()),
         }
-        Ok(write_file(&self.path, &serde_json::to_vec(&versions).expect("a map of numbers is always JSON"))?)
     }
 
     /// Remembers a bundle that is in force; also one that is older, if it was chosen on purpose.

@@ -17,7 +17,6 @@ pub(crate) use archive::{pack, unpack};
 pub(crate) use error::SlotsError;
 pub(crate) use install::Installed;
 
-use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::{CONFIG_BYTES_MAX, TRIAL_STARTS_MAX};
@@ -197,7 +196,7 @@ impl Slots {
     }
 
     /// Goes back: from a bundle on trial to the one before it, else to the bundle in the other slot if that was not given up, else to
-    /// the bundle that the device came with. Versions of the bundle that is left are forgotten: what one goes back to is older.
+    /// the bundle that the device came with. Versions are forgotten: what one goes back to is older.
     ///
     /// # Errors
     /// There is nothing to go back to, or the state cannot be read or written.
@@ -215,7 +214,7 @@ impl Slots {
             }
         };
         // Before the switch: a process that is killed in between starts with the bundle that is in force, whose version is noted anew.
-        VersionMemory::in_folder(&self.folder).forget(Bundle::name_in(&self.place(left)).ok().as_deref())?;
+        VersionMemory::in_folder(&self.folder).forget()?;
         state.given_up = Some(GivenUp { slot: left, why: why.into(), unix_ms });
         self.set(&state)?;
         Ok(state)
