@@ -15,7 +15,7 @@ fn main() {
         |place: usize, default: usize| words.get(place).map_or(default, |word| word.parse().expect("a number"));
     let path = words.first().map_or("models/demo/bundle/image_encoder.onnx", String::as_str);
     let (resolution, embedding, runs) = (number(1, 72), number(2, 128), number(3, 1));
-    let model = EncoderModel { onnx: fs::read(path).expect("an ONNX file"), output: None, projection: None };
+    let model = EncoderModel { onnx: fs::read(path).expect("an ONNX file").into(), output: None, projection: None };
     let encoder = Encoder::load(&model, EncoderShape { resolution, embedding }, 1).expect("the sizes fit the model");
     let ramp = |place: usize| (place % 17) as f32 / 8.0 - 1.0;
     let view = Array4::from_shape_fn((1, 3, resolution, resolution), |(_, c, y, x)| {

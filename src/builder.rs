@@ -101,7 +101,7 @@ impl ClassifierBuilder<'_> {
 
     /// Views that the encoder takes at once (1 to 64). May change the last bits of results.
     pub fn batch(mut self, batch: usize) -> Self {
-        self.settings.extractor.batch = Some(batch);
+        self.settings.extractor.batch = batch;
         self
     }
 
@@ -116,8 +116,7 @@ impl ClassifierBuilder<'_> {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Folder for label embeddings and for the encoder's batch, which is measured at the first start. Without it
-    /// nothing is stored, and the batch is 1.
+    /// Folder for label embeddings. Without it nothing is stored.
     pub fn cache_folder(self, folder: impl AsRef<Path>) -> Self {
         Self { cache_folder: Some(folder.as_ref().into()), ..self }
     }
@@ -134,10 +133,9 @@ impl ClassifierBuilder<'_> {
         let labels = labels.or_else(|| bundle.labels().cloned());
         let labels = labels.ok_or_else(|| BundleError::NoLabels { bundle: bundle.name().into() })?;
         let prompt = prompt.unwrap_or_else(|| bundle.prompt());
-        let folder = cache_folder.as_deref();
         // The extractor's own pool does not exist before the labels are embedded.
         let pool = worker_pool(settings.extractor.threads)?;
-        let labels = pool.install(|| LabelSet::new(bundle, labels, prompt, folder))?;
-        Ok(Classifier::new(bundle, labels, settings, folder)?.with_cache(cache))
+        let labels = pool.install(|| LabelSet::new(bundle, labels, prompt, cache_folder.as_deref()))?;
+        Ok(Classifier::new(bundle, labels, settings)?.with_cache(cache))
     }
 }

@@ -65,7 +65,6 @@ pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Deviation>> {
     let preprocessing = bundle.manifest.preprocessing();
     let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
     let view = clean_view_array(&goldens.image, &preprocessing).insert_axis(Axis(0));
-    // One image needs no larger batch, and a batch of 1 needs no measurement.
     let features = Encoder::load(&bundle.encoder, shape, 1)?.encode(view.view())?;
     let view = view.index_axis_move(Axis(0), 0);
     let mut deviations = vec![

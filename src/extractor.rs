@@ -1,7 +1,6 @@
 //! Image bytes to features: views and encoder, or the cache.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use crate::bundle::Bundle;
 use crate::cache::{CacheScope, FeatureCache};
 use crate::cancellation::CancellationToken;
 use crate::device::device_key;
-use crate::encoder::{BatchChoice, BatchOrigin, Encoder, EncoderShape, choose_batch};
+use crate::encoder::{Encoder, EncoderShape};
 use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
@@ -26,8 +25,9 @@ pub(crate) struct ExtractorSettings {
     pub views: ViewSettings,
     /// Worker threads; `None` for as many as the device has. The results do not depend on it.
     pub threads: Option<usize>,
-    /// Views the encoder takes at once; `None` to measure once per bundle and device. May change the last bits.
-    pub batch: Option<usize>,
+    /// Views the encoder takes at once. May change the last bits.
+    // One is the fastest, wherever it was measured: what a layer makes of more views leaves the cache before the next layer reads it.
+    pub batch: usize,
     /// Treatment of damaged images.
     pub damaged: DamagedImages,
 }
@@ -35,7 +35,7 @@ pub(crate) struct ExtractorSettings {
 impl ExtractorSettings {
     /// Settings that the bundle's manifest recommends.
     pub(crate) fn of(bundle: &Bundle) -> Self {
-        Self { views: bundle.manifest.views, threads: None, batch: None, damaged: DamagedImages::Refuse }
+        Self { views: bundle.manifest.views, threads: None, batch: 1, damaged: DamagedImages::Refuse }
     }
 
     /// Range check of every setting.
@@ -45,7 +45,7 @@ impl ExtractorSettings {
     pub(crate) fn check(&self) -> Result<()> {
         self.views.check()?;
         self.threads.map_or(Ok(()), |threads| within("the number of threads", threads, THREADS_MAX))?;
-        self.batch.map_or(Ok(()), |batch| within("the encoder's batch", batch, BATCH_MAX))
+        within("the encoder's batch", self.batch, BATCH_MAX)
     }
 }
 
@@ -61,7 +61,6 @@ pub(crate) struct Extractor {
     encoder: Arc<Encoder>,
     preprocessing: Preprocessing,
     settings: ExtractorSettings,
-    batch_origin: BatchOrigin,
     bundle_id: Arc<str>,
     pool: Arc<ThreadPool>,
     encoder_digest: blake3::Hash,
@@ -117,26 +116,18 @@ impl Features {
 }
 
 impl Extractor {
-    /// Prepares to encode with `bundle`; measured choices are kept in the folder `cache_folder`.
+    /// Prepares to encode with `bundle`.
     ///
     /// # Errors
     /// A setting is out of range, or the encoder cannot be loaded.
-    pub(crate) fn new(bundle: &Bundle, settings: ExtractorSettings, cache_folder: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(bundle: &Bundle, settings: ExtractorSettings) -> Result<Self> {
         settings.check()?;
         let preprocessing = bundle.manifest.preprocessing();
         let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
-        let choice = match settings.batch {
-            Some(batch) => BatchChoice { batch, origin: BatchOrigin::Given },
-            None => {
-                let key = format!("{}-{}", &bundle.digest.to_hex()[..32], device_key());
-                choose_batch(&bundle.encoder, shape, cache_folder, &key)?
-            }
-        };
         Ok(Self {
-            encoder: Arc::new(Encoder::load(&bundle.encoder, shape, choice.batch)?),
+            encoder: Arc::new(Encoder::load(&bundle.encoder, shape, settings.batch)?),
             preprocessing,
             settings,
-            batch_origin: choice.origin,
             bundle_id: bundle.id().into(),
             pool: Arc::new(worker_pool(settings.threads)?),
             encoder_digest: bundle.encoder_digest(),
@@ -152,7 +143,6 @@ impl Extractor {
             encoder: Arc::clone(&self.encoder),
             preprocessing: self.preprocessing,
             settings: self.settings,
-            batch_origin: self.batch_origin,
             bundle_id: Arc::clone(&self.bundle_id),
             pool: Arc::clone(&self.pool),
             encoder_digest: self.encoder_digest,
@@ -287,9 +277,9 @@ impl Extractor {
         self.encoder.kernels()
     }
 
-    /// The encoder's batch and its origin.
-    pub(crate) fn batch(&self) -> BatchChoice {
-        BatchChoice { batch: self.encoder.batch(), origin: self.batch_origin }
+    /// Views the encoder takes at once.
+    pub(crate) fn batch(&self) -> usize {
+        self.encoder.batch()
     }
 }
 

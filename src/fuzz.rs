@@ -254,7 +254,7 @@ fn onnx_load(bytes: &[u8], folder: &Path) {
     if let Ok(mut file) = OnnxFile::parse(bytes.to_vec()) {
         let _ = (file.inputs(), file.outputs(), file.bring_in(folder));
     }
-    let model = EncoderModel { onnx: bytes.to_vec(), output: None, projection: None };
+    let model = EncoderModel { onnx: bytes.to_vec().into(), output: None, projection: None };
     let Ok(encoder) = Encoder::load(&model, EncoderShape { resolution: 16, embedding: 8 }, 1) else { return };
     let _ = encoder.encode(Array4::zeros((1, 3, 16, 16)).view());
 }

@@ -48,7 +48,7 @@ pub mod cache {
 }
 
 pub mod encoder {
-    pub use crate::encoder::{Encoder, EncoderModel, EncoderShape};
+    pub use crate::encoder::{Encoder, EncoderModel, EncoderShape, ModelFile};
 }
 
 #[cfg(all(feature = "daemon", feature = "eval"))]

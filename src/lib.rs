@@ -63,6 +63,7 @@ mod bundle;
 
 mod error;
 
+mod kernels;
 mod label_set;
 
 mod cache;
@@ -86,6 +87,8 @@ mod check;
 mod import;
 #[cfg(feature = "cli")]
 mod listing;
+#[cfg(feature = "cli")]
+mod quantise;
 #[cfg(feature = "cli")]
 mod report;
 #[cfg(feature = "cli")]

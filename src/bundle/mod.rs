@@ -36,7 +36,7 @@ use verified::{open_verified, read_bounded, read_verified};
 
 /// An open, verified bundle.
 pub struct Bundle {
-    /// The image encoder. Its bytes are as large as the encoder that is loaded from them.
+    /// The image encoder, whose weights stay in its file until it is loaded.
     pub(crate) encoder: EncoderModel,
     contents: Arc<BundleContents>,
 }
@@ -91,12 +91,12 @@ impl Bundle {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let (manifest, digest) = open_manifest(folder)?;
-        let mut loaded = Vec::new();
+        let onnx = open_verified(folder, &manifest.image.file, &manifest.files[&manifest.image.file])?;
+        let mut loaded = vec![manifest.image.file.clone()];
         let mut read = |name: &str| {
             loaded.push(name.to_string());
             read_verified(folder, name, &manifest.files[name])
         };
-        let onnx = read(&manifest.image.file)?;
         let projection = manifest.image.projection.as_deref().map(&mut read).transpose()?;
         let golden_bytes = read(&manifest.goldens)?;
         let section = manifest.classes.as_ref();
@@ -120,7 +120,7 @@ impl Bundle {
         let class_count = labels.as_ref().map(|labels| labels.names().len());
         let goldens = golden_file.goldens(manifest.image.resolution, manifest.embedding, class_count)?;
         let encoder = EncoderModel {
-            onnx,
+            onnx: onnx.into(),
             output: manifest.image.output.clone(),
             projection: projection
                 .map(|bytes| {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::eval::dataset::Item;
 use crate::files::{FileError, read_up_to, write_file};
 use crate::limits::IMAGE_BYTES_MAX;
-use crate::method::{Method, ViewUse};
+use crate::method::Method;
 use crate::metrics::wilson;
 use crate::report::{success_curve, write_png};
 use crate::rows::argmax;
@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::datasets::DataSetArguments;
 use super::outputs::check_folder;
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser, number, whole};
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, method_parser, number, whole};
 use super::{Completion, Outcome, progress_bar};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -180,14 +180,10 @@ impl Common {
     }
 
     fn target(&self, bundle: &Bundle, list: crate::labels::Labels) -> Result<Classifier> {
-        let mut settings = self.extractor.settings(bundle);
-        if self.target.views() == ViewUse::CleanView {
-            // One view at a time, on as many threads as there are images at work.
-            settings.batch = settings.batch.or(Some(1));
-        }
+        let settings = self.extractor.settings(bundle);
         let labels = self.labels.embed(bundle, Some(list), settings.threads)?;
         let settings = ClassifierSettings { extractor: settings, method: bundle.manifest.settings_of(self.target) };
-        Classifier::new(bundle, labels, settings, cache_folder().as_deref())
+        Classifier::new(bundle, labels, settings)
     }
 }
 

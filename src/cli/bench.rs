@@ -94,7 +94,7 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
         views: views.count,
         classes: classifier.labels().names().len(),
         threads: classifier.extractor().pool().current_num_threads(),
-        batch: classifier.extractor().batch().batch,
+        batch: classifier.extractor().batch(),
         runs: timings.len(),
         // The third stage is the encoder's.
         views_per_second: views.count as f64 * 1e3 / stages[2].median_ms,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::bundle::{Bundle, locate_bundle};
 use crate::calibration::Calibration;
 use crate::check::{Deviation, check_goldens, require_goldens};
+use crate::encoder::Layers;
 use crate::setting::SettingError;
 use crate::signing::{Opened, SignedFacts, make_keys, open_bundle, sign_bundle};
 use crate::wording::counted;
@@ -15,7 +16,7 @@ use jiff::civil::Date;
 use super::settings::BundleArgument;
 #[cfg(feature = "daemon")]
 use super::slots;
-use super::{Completion, Outcome, import};
+use super::{Completion, Outcome, import, quantize};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -48,6 +49,9 @@ enum Command {
     /// Make a bundle of a published CLIP model
     #[command(after_help = import::EXAMPLES)]
     Import(Box<import::Arguments>),
+    /// Make a smaller and faster bundle of another: weights in int8 or f16, and how far its features are
+    #[command(after_help = quantize::EXAMPLES)]
+    Quantize(quantize::Arguments),
     /// Show what the bundle holds
     Info {
         #[command(flatten)]
@@ -91,7 +95,7 @@ struct SignArguments {
 }
 
 #[derive(Args)]
-struct Folder {
+pub(crate) struct Folder {
     /// The bundle's folder, as --bundle names it too [default: the demo bundle]
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -100,7 +104,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(&self) -> crate::error::Result<Opened> {
+    pub(crate) fn open(&self) -> crate::error::Result<Opened> {
         // What stands on the command line is meant before what stands in the environment.
         let environment = std::env::var_os("RTPT_BUNDLE").map(PathBuf::from);
         if let (Some(folder), Some(other)) = (&self.folder, &self.bundle.bundle)
@@ -128,6 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         Command::Keygen(arguments) => keygen(arguments),
         Command::Sign(arguments) => sign(arguments),
         Command::Import(arguments) => import::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments),
         Command::Info { folder, classes: false } => info(&folder.open()?),
         Command::Info { folder, classes: true } => list_classes(&folder.open()?.bundle),
     }
@@ -225,6 +230,7 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
         "image encoder",
         format!("{}, {1}×{1} pixels to {2} numbers", image.file, image.resolution, manifest.embedding),
     )?;
+    line("weights", weights_line(bundle))?;
     match &manifest.text {
         Some(text) => {
             let shape =
@@ -259,6 +265,16 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
         line("file", format!("{name}, {} bytes, BLAKE3 {}", record.size, record.blake3))?;
     }
     Ok(())
+}
+
+/// What the weights are stored in, in words.
+fn weights_line(bundle: &Bundle) -> String {
+    // What is no model is a matter of the check.
+    let Ok(layers) = Layers::of(&bundle.encoder.onnx) else { return "unknown".into() };
+    let counts = [(layers.in_int8, "int8"), (layers.in_f16, "f16"), (layers.in_f32.len(), "f32")];
+    let stored = counts.iter().filter(|(count, _)| *count > 0);
+    let stored: Vec<String> = stored.map(|(count, kind)| format!("{} in {kind}", counted(*count, "layer"))).collect();
+    if stored.is_empty() { "in no layer that is known".into() } else { stored.join(", ") }
 }
 
 fn list_classes(bundle: &Bundle) -> Outcome {

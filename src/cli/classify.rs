@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use crate::answer::Answer;
 use crate::classifier::Classifier;
-use crate::encoder::BatchOrigin;
 use crate::error::Result;
 use crate::files::write_file;
 use crate::limits::TOP_MAX;
@@ -80,11 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> super::Outcome {
     }
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
-    let once = match classifier.extractor().batch().origin {
-        BatchOrigin::Measured { ms } => format!(", and {:.1} s to choose the encoder's batch, once", ms as f64 / 1e3),
-        _ => String::new(),
-    };
-    printer.summary(inputs.len(), failed, &format!("{seconds:.1} s{once}"))?;
+    printer.summary(inputs.len(), failed, &format!("{seconds:.1} s"))?;
     Ok(if failed == 0 { Completion::All } else { Completion::SomeFailed })
 }
 

@@ -28,6 +28,7 @@ mod labels;
 mod manual;
 mod outputs;
 mod printer;
+mod quantize;
 #[cfg(feature = "daemon")]
 mod replay;
 #[cfg(feature = "daemon")]
@@ -49,7 +50,7 @@ use std::process::ExitCode;
 
 use crate::bundle::BundleError;
 use crate::cancellation::Cancelled;
-use crate::encoder::{BATCH_LOG_TARGET, EncoderError};
+use crate::encoder::EncoderError;
 use crate::error::{Category, Error};
 use crate::files::FileError;
 use crate::labels::LabelsError;
@@ -202,12 +203,7 @@ pub fn run() -> ExitCode {
         Ok(program) => program,
         Err(code) => return code,
     };
-    let mut levels = program.log_level().to_string();
-    // Measuring the batch takes seconds, in which somebody at a terminal would see nothing.
-    if io::stderr().is_terminal() {
-        levels += &format!(",{BATCH_LOG_TARGET}=info");
-    }
-    let levels = env_logger::Env::default().default_filter_or(levels);
+    let levels = env_logger::Env::default().default_filter_or(program.log_level());
     let mut logger = env_logger::Builder::from_env(levels);
     // Without times: the journal has its own.
     logger.format_timestamp(None);

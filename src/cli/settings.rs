@@ -273,14 +273,13 @@ impl SettingsArguments {
     pub(crate) fn classifier_among(&self, bundle: &Bundle, list: Option<Labels>) -> Result<Classifier> {
         let settings = self.settings(bundle)?;
         settings.extractor.check()?;
-        let cache_folder = cache_folder();
         let labels = self.labels.embed(bundle, list, settings.extractor.threads)?;
         if settings.extractor.views.count == 1 {
             log::warn!(
                 "with one view there is nothing to ensemble, so an attack is not resisted; use --views 2 or more"
             );
         }
-        Classifier::new(bundle, labels, settings, cache_folder.as_deref())
+        Classifier::new(bundle, labels, settings)
     }
 
     /// The settings asked for.
@@ -327,7 +326,7 @@ impl ExtractorArguments {
         settings.views.seed = self.seed;
         settings.views.count = self.views.unwrap_or(settings.views.count);
         settings.threads = self.threads;
-        settings.batch = self.batch;
+        settings.batch = self.batch.unwrap_or(settings.batch);
         settings.damaged = match self.damaged {
             DamagedChoice::Refuse => DamagedImages::Refuse,
             DamagedChoice::Answer => DamagedImages::Answer,

@@ -121,7 +121,7 @@ impl ModelInfo {
             head: classifier.method().method(),
             views: views.count,
             seed: views.seed,
-            batch: extractor.batch().batch,
+            batch: extractor.batch(),
             threads: extractor.pool().current_num_threads(),
             resolution: extractor.preprocessing().resolution,
         };

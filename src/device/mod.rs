@@ -15,12 +15,16 @@ pub(crate) use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
 #[cfg(feature = "cli")]
 pub(crate) use processor::Processor;
 
-/// Key of this kind of device (16 hex digits), made of the program's version and the processor's model and features.
+/// Revision of the arithmetic of encoder and text tower. One more with every change after which features may have other bits.
+const ARITHMETIC: u32 = 2;
+
+/// Key of this kind of device (16 hex digits), made of the program's version and arithmetic, and the processor's model and features.
 ///
-/// Choices and results that hold for one kind of processor are remembered under it.
+/// Results that hold for one kind of processor are remembered under it.
 pub(crate) fn device_key() -> String {
     let mut device = blake3::Hasher::new();
     device.update(env!("CARGO_PKG_VERSION").as_bytes());
+    device.update(&ARITHMETIC.to_le_bytes());
     device.update(std::env::consts::ARCH.as_bytes());
     // Without the lines that change from moment to moment.
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

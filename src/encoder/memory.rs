@@ -9,6 +9,7 @@ use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
 use super::error::{EncoderError, Result};
+use super::weights::Weights;
 use crate::limits::{ENCODER_RUN_BYTES_MAX, ENCODER_TENSOR_BYTES_MAX, INFERENCE_PASSES_MAX};
 
 /// Operators that hold graphs.
@@ -123,7 +124,7 @@ pub(super) fn check_model(model: &TypedModel, batch: usize) -> Result<()> {
             }
         }
         // Weights are there once, whatever runs.
-        if !node.op_is::<Const>() {
+        if !node.op_is::<Const>() && !node.op_is::<Weights>() {
             held = held.saturating_add(bytes);
             ending[last_use[id]] = ending[last_use[id]].saturating_add(bytes);
         }
@@ -210,7 +211,7 @@ mod tests {
         let opset = OperatorSetIdProto { domain: String::new(), version: 13 };
         let model =
             ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-        let model = EncoderModel { onnx: model.encode_to_vec(), output: None, projection: None };
+        let model = EncoderModel { onnx: model.encode_to_vec().into(), output: None, projection: None };
         Encoder::load(&model, EncoderShape { resolution: 8, embedding: 192 }, 1)
     }
 

@@ -4,11 +4,16 @@
 //! over threads, each with a plan state of its own; tract itself runs single-threaded. Work is cut at multiples of
 //! the batch, whatever the number of threads, so that the bits do not depend on it.
 
-mod batch;
 mod error;
+mod file;
+mod fused;
 mod memory;
 #[cfg(feature = "cli")]
 mod onnx;
+mod products;
+#[cfg(feature = "cli")]
+mod quantise;
+mod weights;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,16 +24,21 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
 use tract_onnx::tract_hir::infer::Factoid;
 
-pub(crate) use batch::{BatchChoice, BatchOrigin, LOG_TARGET as BATCH_LOG_TARGET, choose_batch};
 pub use error::EncoderError;
+pub use file::ModelFile;
 #[cfg(feature = "cli")]
 pub(crate) use onnx::{OnnxFile, OnnxValue};
+#[cfg(feature = "cli")]
+pub(crate) use quantise::{INT8_OPERATORS_MIN, Layer, Layers, StoredIn, stored_in};
 
 use crate::cancellation::CancellationToken;
 use crate::cause::contained;
+use crate::kernels::{FloatKernel, IntKernel};
 use crate::rows::{dot, length};
 use error::Result;
+use fused::{Kernels, lower};
 use memory::{check_model, infer_within_bounds};
+use weights::StoredWeights;
 
 /// Input and output sizes of an encoder; from the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +52,8 @@ pub struct EncoderShape {
 /// An encoder as a bundle has it.
 #[derive(Clone, Debug)]
 pub struct EncoderModel {
-    /// The bytes of the ONNX file: `[N, 3, R, R]` f32 to `[N, D]`, or to `[N, X]` where a projection follows.
-    pub onnx: Vec<u8>,
+    /// The ONNX file: `[N, 3, R, R]` f32 to `[N, D]`, or to `[N, X]` where a projection follows.
+    pub onnx: ModelFile,
     /// Name of the output to use; the first if none is named.
     pub output: Option<String>,
     /// A projection `[D, X]` that the ONNX model leaves out.
@@ -59,6 +69,25 @@ pub struct Encoder {
     idle: Mutex<Vec<Worker>>,
 }
 
+/// Whose operators run a model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operators {
+    /// The engine's alone.
+    Engine,
+    /// Ours, where there is one, with these kernels.
+    Own(Kernels),
+}
+
+impl Operators {
+    /// The fastest on this processor: without vectors of ours the engine's own kernels are.
+    fn best() -> Self {
+        match FloatKernel::available()[0] {
+            FloatKernel::Portable => Self::Engine,
+            float => Self::Own(Kernels { float, int8: IntKernel::available()[0] }),
+        }
+    }
+}
+
 /// One thread's plan state and the input tensor it reuses.
 struct Worker {
     state: TypedSimpleState,
@@ -72,13 +101,28 @@ impl Encoder {
     /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
     /// `[N, 3, R, R]` or its output not of the width expected, in f32; or it would take more memory than an encoder may.
     pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
-        contained(|| Self::load_uncontained(model, shape, batch))
+        Self::load_with(model, shape, batch, Operators::best())
+    }
+
+    /// As [`Self::load`], with these operators.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_with(
+        model: &EncoderModel,
+        shape: EncoderShape,
+        batch: usize,
+        operators: Operators,
+    ) -> Result<Self> {
+        contained(|| Self::load_uncontained(model, shape, batch, operators))
             .unwrap_or_else(|source| Err(EncoderError::Load { stage: "loaded", source }))
     }
 
-    fn load_uncontained(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
+    fn load_uncontained(model: &EncoderModel, shape: EncoderShape, batch: usize, operators: Operators) -> Result<Self> {
         let failed = |stage| move |source: TractError| EncoderError::Load { stage, source: source.into() };
-        let parsed = onnx().model_for_read(&mut &model.onnx[..]).map_err(failed("parsed"))?;
+        let (proto, weights) = StoredWeights::apart(&model.onnx, matches!(operators, Operators::Own(_)))?;
+        let parsed = StoredWeights::reader().model_for_proto_model(&proto).map_err(failed("parsed"))?;
+        drop(proto);
         if parsed.inputs.len() != 1 || parsed.outputs.is_empty() {
             let found = format!("{} inputs and {} outputs", parsed.inputs.len(), parsed.outputs.len());
             return Err(EncoderError::Shape { what: "interface", expected: "one input, one output".into(), found });
@@ -97,6 +141,11 @@ impl Encoder {
         check_model(&typed, batch)?;
         let width = model.projection.as_ref().map_or(shape.embedding, Array2::ncols);
         check_output(&typed, batch, width)?;
+        let typed = typed.into_decluttered().map_err(failed("optimised"))?;
+        let typed = match operators {
+            Operators::Engine => typed,
+            Operators::Own(kernels) => lower(&typed, kernels, &weights).map_err(failed("optimised"))?,
+        };
         let optimised = typed.into_optimized().map_err(failed("optimised"))?;
         check_model(&optimised, batch)?;
         let plan = optimised.into_runnable().map_err(failed("optimised"))?;
@@ -113,12 +162,20 @@ impl Encoder {
         self.shape
     }
 
-    /// The names of the matrix kernels that run most of the model: what the engine found best for this processor.
+    /// The names of the matrix kernels that run most of the model: ours, and those that the engine found best for this processor.
     pub fn kernels(&self) -> Vec<String> {
         let products = self.plan.model().nodes().iter().filter_map(|node| node.op_as::<OptMatMul>());
-        let names: BTreeSet<&str> =
+        let engine: BTreeSet<&str> =
             products.flat_map(|product| product.mmm.iter().map(|kernel| kernel.name())).collect();
-        names.into_iter().map(String::from).collect()
+        let own: BTreeSet<String> =
+            self.plan.model().nodes().iter().filter_map(|node| fused::kernel_of(&*node.op)).collect();
+        own.into_iter().chain(engine.into_iter().map(String::from)).collect()
+    }
+
+    /// Names of the operators that the model is made of.
+    #[cfg(test)]
+    fn operators(&self) -> Vec<String> {
+        self.plan.model().nodes().iter().map(|node| node.op.name().to_string()).collect()
     }
 
     /// Features F `[V, D]`, unit rows, of `views` `[V, 3, R, R]`. Runs on the current rayon pool.

@@ -74,7 +74,7 @@ impl Evaluation {
             labels: labels.names().to_vec(),
             prompt: labels.prompt.templates(),
             views: self.extractor.settings().views,
-            batch: self.extractor.batch().batch,
+            batch: self.extractor.batch(),
             methods: self.predictors.iter().map(|predictor| *predictor.settings()).collect(),
             curve: self.curve.clone(),
             temperature: self.temperature.clone(),

@@ -230,8 +230,9 @@ fn import_encoder(
         output: output.clone(),
         projection: projection.as_ref().map(|_| PROJECTION.into()),
     };
-    let model = EncoderModel { onnx: onnx.into_bytes(), output, projection };
-    writer.add(ENCODER, &model.onnx)?;
+    let bytes = onnx.into_bytes();
+    writer.add(ENCODER, &bytes)?;
+    let model = EncoderModel { onnx: bytes.into(), output, projection };
     Ok((section, model))
 }
 

@@ -88,7 +88,7 @@ impl RecordedSettings {
             ids: list.ids().map(<[String]>::to_vec),
             context,
             templates,
-            batch: classifier.extractor().batch().batch,
+            batch: classifier.extractor().batch(),
             views: classifier.views(),
             method: *classifier.method(),
         }

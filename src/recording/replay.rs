@@ -74,13 +74,13 @@ pub(crate) fn replayer(
     let extractor = ExtractorSettings {
         views: settings.views,
         threads,
-        // Not the batch measured here: another may change the last bits.
-        batch: Some(settings.batch),
+        // That of the recording: another may change the last bits.
+        batch: settings.batch,
         // What was decided was answered.
         damaged: DamagedImages::Answer,
     };
     let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
-    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
+    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method })?;
     Ok(Replayer { classifier, other_device: device_key() != settings.device })
 }
 

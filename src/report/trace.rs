@@ -65,7 +65,6 @@ fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String>
     let templates = answer.labels.prompt.templates();
     let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
-    let choice = classifier.extractor().batch();
     // No parameters of a method: every tuning has the defaults.
     let optimizer = AdamWSettings::default();
     let entries = [
@@ -82,8 +81,7 @@ fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String>
         ("epsilon", optimizer.epsilon.to_string()),
         ("augment", augment.as_str().unwrap_or_default().to_string()),
         ("seed", views.seed.to_string()),
-        ("batch", choice.batch.to_string()),
-        ("batch_origin", format!("{:?}", choice.origin).to_lowercase()),
+        ("batch", classifier.extractor().batch().to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
     let parameters = answer.settings.iter().map(|(name, value)| (name, value.to_string()));

@@ -176,31 +176,6 @@ fn a_label_file_limits_the_answers() {
 }
 
 #[test]
-fn the_measured_batch_is_remembered() {
-    let bench = Bench::new();
-    let image = bench.image("rgb.png");
-    bench.rtpt(&["classify", &image]);
-    let files: Vec<_> = std::fs::read_dir(bench.path("memory/rtpt")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(files.len(), 1);
-    std::fs::write(&files[0], "2\n").unwrap();
-    let run = bench.rtpt(&["bench", "--json", "--repeat", "1"]);
-    assert_eq!(run.records()[0]["batch"], 2, "{}", run.stderr);
-}
-
-#[test]
-fn nowhere_to_remember_is_a_warning_and_a_fixed_batch() {
-    let bench = Bench::new();
-    let (image, file) = (bench.image("rgb.png"), bench.write("no-folder", b""));
-    let mut command = bench.command(&["classify", "--json", &image]);
-    let output = command.env("RTPT_BUNDLE", crate::program::tiny()).env("XDG_CACHE_HOME", &file).output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot remember"));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let fallback = Run { code: 0, stdout: text, stderr: String::new() };
-    assert_eq!(results(&fallback), results(&bench.rtpt(&["classify", "--json", "--batch", "1", &image])));
-}
-
-#[test]
 fn a_reader_that_stops_reading_is_no_failure() {
     let bench = Bench::new();
     let image = bench.image("rgb.png");
@@ -238,7 +213,7 @@ fn help_tells_the_exit_codes() {
 }
 
 #[test]
-fn the_table_says_in_words_where_answers_differ_and_what_was_done_once() {
+fn the_table_says_in_words_where_answers_differ() {
     let bench = Bench::new();
     let photo = |name: &str| demo().join("../photos").join(name).to_str().unwrap().to_string();
     let (clean, attacked, bundle) = (photo("accordion.jpg"), photo("accordion-attacked.png"), demo());
@@ -248,14 +223,7 @@ fn the_table_says_in_words_where_answers_differ_and_what_was_done_once() {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].ends_with("  note") && !table.contains('≠'), "{table}");
     assert!(!lines[1].contains("differ") && lines[2].contains(" ms  answers differ"), "{table}");
-    assert!(lines[3].starts_with("2 images in ") && !table.contains("once"), "{table}");
-    let photos = crate::evaluating::photos(&bench);
-    let fresh = Bench::new();
-    let mut command = fresh.command(&["classify", &photos]);
-    let output = command.env("RTPT_BUNDLE", crate::program::tiny()).env("RUST_LOG", "info").output().unwrap();
-    let (table, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(table.contains(" s to choose the encoder's batch, once"), "{table}");
-    assert!(log.contains("measuring which batch") && log.contains("once per bundle and device"), "{log}");
+    assert!(lines[3].starts_with("2 images in "), "{table}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn the_device_is_described_and_every_finding_says_what_to_do() {
 
     let speed = &report["speed"];
     let kernels = speed["kernels"].as_array().unwrap();
-    assert!(kernels.iter().any(|name| name.as_str().unwrap().contains("mmm_f32")), "{kernels:?}");
+    assert!(kernels.iter().any(|name| name.as_str().unwrap().contains("f32")), "{kernels:?}");
     let views = |list: &str| -> Vec<u64> {
         speed[list].as_array().unwrap().iter().map(|entry| entry["views"].as_u64().unwrap()).collect()
     };

@@ -291,8 +291,7 @@ fn an_onnx_pair_needs_no_text_tower() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let answer = |bundle: &str| {
         let labels = bench.write("labels.txt", b"red\nwatch\numbrella\n");
-        // Each bundle has its batch measured, and another batch may give other last bits.
-        let settings = ["--views", "9", "--head", "none", "--batch", "4"];
+        let settings = ["--views", "9", "--head", "none"];
         let paths = ["--bundle", bundle, "--labels", &labels, &image];
         let run = bench.rtpt(&[&["classify", "--json"][..], &settings, &paths].concat());
         run.records()[0]["top"].clone()

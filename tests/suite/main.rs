@@ -37,6 +37,7 @@ mod manual;
 mod paging;
 mod pixels;
 mod prompts;
+mod quantizing;
 mod recordings;
 mod serving;
 mod signing;

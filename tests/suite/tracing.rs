@@ -78,7 +78,6 @@ fn a_trace_tells_its_settings() {
         ("seed", "9"),
         ("augment", "crop"),
         ("batch", "2"),
-        ("batch_origin", "given"),
         ("logit_scale", "20"),
         ("selection", "0.1"),
         ("learning_rate", "0.02"),

@@ -88,8 +88,8 @@ pub(crate) fn processor(processor: &Processor) -> Finding {
 
 pub(crate) fn kernels(kernels: &[String]) -> Finding {
     let found = if kernels.is_empty() { "no matrix product in this encoder".into() } else { kernels.join(", ") };
-    // The engine's portable kernels, which use no vector instructions, have names that begin so.
-    if kernels.iter().any(|name| name.starts_with("generic")) {
+    // Portable kernels, the engine's and ours, use no vector instructions.
+    if kernels.iter().any(|name| name.starts_with("generic") || name.ends_with("portable")) {
         let advice =
             "the engine has no fast kernel for this processor; use few --views, and report the processor's model";
         return finding("kernels", Warning, found, advice);
@@ -280,8 +280,7 @@ fn camera(report: &crate::source::CameraReport) -> Finding {
 
 pub(crate) fn cache(folder: Option<&Path>) -> Finding {
     let Some(folder) = folder else {
-        let advice =
-            "set XDG_CACHE_HOME or HOME: without it the batch is not tuned and labels are embedded at every start";
+        let advice = "set XDG_CACHE_HOME or HOME: without it labels are embedded at every start";
         return finding("cache", Warning, "there is no cache folder", advice);
     };
     let shown = folder.display();

@@ -11,8 +11,6 @@ use crate::label_set::LabelSet;
 use crate::views::{Pixels, ViewSettings, encode_jpeg};
 use serde::Serialize;
 
-use super::super::settings::cache_folder;
-
 /// Numbers of views that are timed; a line through the two gives the forecast.
 const TIMED: [usize; 2] = [8, 16];
 /// Numbers of views that are forecast.
@@ -57,14 +55,14 @@ pub(crate) fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> 
     let mut settings = ClassifierSettings::of(bundle);
     settings.extractor.threads = threads;
     settings.extractor.views.count = TIMED[1];
-    let classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings, cache_folder().as_deref())?;
+    let classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings)?;
     let file = encode_jpeg(&tiled(&bundle.goldens.image, FRAME), 90);
     let measured = timed(&classifier, &file, settings.extractor.views)?;
     let extractor = classifier.extractor();
     let times = [measured[0].total_ms, measured[1].total_ms];
     Ok(Speed {
         threads: extractor.pool().current_num_threads(),
-        batch: extractor.batch().batch,
+        batch: extractor.batch(),
         kernels: extractor.kernels(),
         forecast: FORECAST.map(|views| Forecast { views, frames_per_second: rate(times, views) }).into(),
         measured,

@@ -1,0 +1,343 @@
+//! Products of rows with constant weights in f32: `[M, K] · [K, N]`, with bias, residual and activation in the same pass.
+//!
+//! Weights are packed once into panels of as many columns as one tile has; the rows are read where they lie. A tile of sums stays in registers
+//! over the whole of K, so that every sum has one order of its terms, whatever is computed beside it.
+
+use super::lanes::{Lanes, Portable};
+use super::tiles::{Aligned, Epilogue, Rows, RowsMut, TILE_ROWS_MAX, Target, row_block};
+
+/// Kernel of products in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatKernel {
+    /// AVX-512: tiles of 14 rows and 32 columns.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2 and FMA: tiles of 6 rows and 16 columns.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// NEON: tiles of 8 rows and 8 columns.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// Any processor.
+    Portable,
+}
+
+impl FloatKernel {
+    /// The kernels that run on this processor, the fastest first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                kernels.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                kernels.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        kernels.push(Self::Neon);
+        kernels.push(Self::Portable);
+        kernels
+    }
+
+    /// Name for reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "f32 AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "f32 AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "f32 NEON",
+            Self::Portable => "f32 portable",
+        }
+    }
+
+    /// Columns of a panel.
+    pub(super) fn panel(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 32,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 8,
+            Self::Portable => 8,
+        }
+    }
+}
+
+/// Weights `[K, N]` in panels: `[N / P, K, P]`, filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct FloatWeights {
+    kernel: FloatKernel,
+    panels: Aligned<f32>,
+    depth: usize,
+    columns: usize,
+}
+
+impl FloatWeights {
+    /// Packed weights of `depth` K rows and `columns` N; `weight(k, n)` gives each.
+    pub(crate) fn pack(
+        kernel: FloatKernel,
+        depth: usize,
+        columns: usize,
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let panel = kernel.panel();
+        let mut panels = Aligned::zeros(columns.next_multiple_of(panel) * depth);
+        let values = panels.values_mut();
+        for place in 0..columns.div_ceil(panel) {
+            for k in 0..depth {
+                let row = &mut values[(place * depth + k) * panel..][..panel];
+                for (column, slot) in (place * panel..columns).zip(row) {
+                    *slot = weight(k, column);
+                }
+            }
+        }
+        Self { kernel, panels, depth, columns }
+    }
+
+    /// Takes other weights of the same sizes: the rows of a matrix `[K, N]`.
+    pub(super) fn set(&mut self, weights: Rows<f32>) {
+        assert!(weights.count == self.depth && weights.width == self.columns);
+        let panel = self.kernel.panel();
+        for (place, slots) in self.panels.values_mut().chunks_exact_mut(self.depth * panel).enumerate() {
+            let columns = panel.min(self.columns - place * panel);
+            for (k, slots) in slots.chunks_exact_mut(panel).enumerate() {
+                slots[..columns].copy_from_slice(&weights.row(k)[place * panel..][..columns]);
+            }
+        }
+    }
+
+    /// Takes other weights of the same sizes: the columns of a matrix `[N, K]`.
+    pub(super) fn set_transposed(&mut self, weights: Rows<f32>) {
+        assert!(weights.count == self.columns && weights.width == self.depth);
+        let panel = self.kernel.panel();
+        for (place, slots) in self.panels.values_mut().chunks_exact_mut(self.depth * panel).enumerate() {
+            for column in place * panel..self.columns.min((place + 1) * panel) {
+                let within = column - place * panel;
+                for (slot, &value) in slots[within..].iter_mut().step_by(panel).zip(weights.row(column)) {
+                    *slot = value;
+                }
+            }
+        }
+    }
+
+    /// Kernel that these are packed for.
+    pub(crate) fn kernel(&self) -> FloatKernel {
+        self.kernel
+    }
+
+    /// K, the terms of each sum.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// N, the sums of each row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `activation(input · weights + bias + residual)` into `out`.
+    pub(crate) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, mut out: RowsMut) {
+        assert!(input.width >= self.depth && out.width == self.columns && input.count == out.count);
+        let job = Job {
+            input: input.pointer(),
+            input_stride: input.stride(),
+            rows: input.count,
+            depth: self.depth,
+            weights: self.panels.values().as_ptr(),
+            target: Target::new(&mut out, epilogue, self.kernel.panel()),
+        };
+        // The kernel was found on this processor, and the matrices have the sizes that were asserted.
+        unsafe {
+            match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                FloatKernel::Avx512 => avx512(&job),
+                #[cfg(target_arch = "x86_64")]
+                FloatKernel::Avx2 => avx2(&job),
+                #[cfg(target_arch = "aarch64")]
+                FloatKernel::Neon => neon(&job),
+                FloatKernel::Portable => run::<Portable, 4, 2>(&job),
+            }
+        }
+    }
+}
+
+/// One product, by pointers.
+struct Job<'a> {
+    input: *const f32,
+    input_stride: usize,
+    rows: usize,
+    depth: usize,
+    weights: *const f32,
+    target: Target<'a>,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn avx512(job: &Job) {
+    unsafe { run::<super::lanes::x86::Avx512, 14, 2>(job) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(job: &Job) {
+    unsafe { run::<super::lanes::x86::Avx2, 6, 2>(job) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon(job: &Job) {
+    unsafe { run::<super::lanes::arm::Neon, 8, 2>(job) }
+}
+
+/// All tiles of `M` rows and `V` vectors. A block of rows stays in the cache while all panels pass it.
+#[inline(always)]
+unsafe fn run<L: Lanes, const M: usize, const V: usize>(job: &Job) {
+    let panel = V * L::COUNT;
+    let block = row_block(job.depth * size_of::<f32>(), M);
+    for from in (0..job.rows).step_by(block) {
+        let to = (from + block).min(job.rows);
+        for column in (0..job.target.columns).step_by(panel) {
+            unsafe {
+                // In a last panel of one vector the others hold nothing.
+                if job.target.columns - column <= L::COUNT {
+                    run_panel::<L, M, V, 1>(job, from, to, column);
+                } else {
+                    run_panel::<L, M, V, V>(job, from, to, column);
+                }
+            }
+        }
+    }
+}
+
+/// The tiles of the rows from `from` to before `to`, and of `U` of the `V` vectors of a panel.
+#[inline(always)]
+unsafe fn run_panel<L: Lanes, const M: usize, const V: usize, const U: usize>(
+    job: &Job,
+    from: usize,
+    to: usize,
+    column: usize,
+) {
+    let mut row = from;
+    unsafe {
+        while row + M <= to {
+            tile::<L, M, V, U>(job, row, column);
+            row += M;
+        }
+        match to - row {
+            0 => {}
+            1 => tile::<L, 1, V, U>(job, row, column),
+            2 => tile::<L, 2, V, U>(job, row, column),
+            3 => tile::<L, 3, V, U>(job, row, column),
+            4 => tile::<L, 4, V, U>(job, row, column),
+            5 => tile::<L, 5, V, U>(job, row, column),
+            6 => tile::<L, 6, V, U>(job, row, column),
+            7 => tile::<L, 7, V, U>(job, row, column),
+            8 => tile::<L, 8, V, U>(job, row, column),
+            9 => tile::<L, 9, V, U>(job, row, column),
+            10 => tile::<L, 10, V, U>(job, row, column),
+            11 => tile::<L, 11, V, U>(job, row, column),
+            12 => tile::<L, 12, V, U>(job, row, column),
+            _ => tile::<L, { TILE_ROWS_MAX - 1 }, V, U>(job, row, column),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<L: Lanes, const M: usize, const V: usize, const U: usize>(job: &Job, row: usize, column: usize) {
+    unsafe {
+        let mut sums = [[L::splat(0.0); U]; M];
+        let input = job.input.add(row * job.input_stride);
+        let mut weights = job.weights.add(column * job.depth);
+        for k in 0..job.depth {
+            let mut vectors = [L::splat(0.0); U];
+            for (place, vector) in vectors.iter_mut().enumerate() {
+                *vector = L::load(weights.add(place * L::COUNT));
+            }
+            for (place, sums) in sums.iter_mut().enumerate() {
+                let value = L::splat(*input.add(place * job.input_stride + k));
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = L::multiply_add(value, vector, *sum);
+                }
+            }
+            weights = weights.add(V * L::COUNT);
+        }
+        job.target.finish::<L, M, U>(sums, row, column);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{Activation, noise};
+
+    /// The product in f64, as its formula says it.
+    fn oracle(input: Rows<f32>, weights: &[f32], columns: usize, epilogue: &Epilogue) -> Vec<f64> {
+        let value = |row: usize, column: usize| {
+            let products = input.row(row).iter().enumerate();
+            let sum: f64 = products.map(|(k, &x)| f64::from(x) * f64::from(weights[k * columns + column])).sum();
+            let residual = epilogue.residual.map_or(0.0, |residual| residual.row(row)[column]);
+            let mut value = [(sum + f64::from(epilogue.bias[column]) + f64::from(residual)) as f32];
+            epilogue.activation.apply(&mut value);
+            f64::from(value[0])
+        };
+        (0..input.count)
+            .flat_map(|row| (0..columns).map(move |column| (row, column)))
+            .map(|(r, c)| value(r, c))
+            .collect()
+    }
+
+    #[test]
+    fn every_kernel_gives_the_product() {
+        for kernel in FloatKernel::available() {
+            for rows in (0..=29).chain([64, 199]) {
+                for (depth, columns) in [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65)] {
+                    let input = noise(1, rows * depth);
+                    let weights = noise(2, depth * columns);
+                    let residual = noise(3, rows * columns);
+                    let bias = {
+                        let mut bias = noise(4, columns);
+                        bias.resize(columns.next_multiple_of(32), 0.0);
+                        bias
+                    };
+                    let packed = FloatWeights::pack(kernel, depth, columns, |k, n| weights[k * columns + n]);
+                    let activation = [Activation::None, Activation::RELU, Activation::Gelu][rows % 3];
+                    let residual = (rows % 2 == 0).then(|| Rows::new(&residual, columns));
+                    let epilogue = Epilogue { bias: &bias, residual, activation };
+                    let input = Rows::new(&input, depth);
+                    let mut found = vec![f32::NAN; rows * columns];
+                    packed.multiply(input, epilogue, RowsMut::new(&mut found, columns));
+                    for (found, expected) in found.iter().zip(oracle(input, &weights, columns, &epilogue)) {
+                        let difference = (f64::from(*found) - expected).abs();
+                        assert!(
+                            difference < 5e-6 + 2e-7 * depth as f64,
+                            "{kernel:?} [{rows}, {depth}] [{depth}, {columns}]: {difference}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        let (depth, columns, rows) = (70, 40, 23);
+        let (input, weights, bias) = (noise(5, rows * depth), noise(6, depth * columns), vec![0.0; 64]);
+        let epilogue = Epilogue { bias: &bias, residual: None, activation: Activation::Gelu };
+        for kernel in FloatKernel::available() {
+            let packed = FloatWeights::pack(kernel, depth, columns, |k, n| weights[k * columns + n]);
+            let product = |input: &[f32]| {
+                let mut out = vec![0.0; input.len() / depth * columns];
+                packed.multiply(Rows::new(input, depth), epilogue, RowsMut::new(&mut out, columns));
+                out
+            };
+            let together = product(&input);
+            let alone: Vec<f32> = input.chunks(depth).flat_map(product).collect();
+            assert!(together == alone, "{kernel:?}");
+        }
+    }
+}

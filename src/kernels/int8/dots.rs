@@ -1,0 +1,73 @@
+//! What the int8 kernels are written with, once for all instruction sets: sums of four products of bytes.
+
+use crate::kernels::lanes::{self, Lanes};
+
+/// Terms of a sum in one step: what lies together in the memory of rows and of weights.
+pub(super) const STEP: usize = 4;
+
+/// An instruction set's sums of products of bytes.
+///
+/// # Safety
+/// As that of [`Lanes`]; what is read at a pointer is said at each method.
+pub(super) unsafe trait Dots: Copy {
+    /// Sums.
+    type Sums: Copy;
+    /// Weights of every sum for [`Self::STEPS`] steps.
+    type Weights: Copy;
+    /// Values of a row for as many steps.
+    type Values: Copy;
+    /// Vectors of as many f32.
+    type Floats: Lanes;
+    /// Sums in a vector.
+    const COUNT: usize = Self::Floats::COUNT;
+    /// Steps that are taken at once.
+    const STEPS: usize;
+
+    unsafe fn zero() -> Self::Sums;
+    /// Reads `STEPS · STEP` bytes.
+    unsafe fn values(from: *const u8) -> Self::Values;
+    /// Reads `COUNT · STEP` bytes at each of `STEPS` places, `distance` bytes apart.
+    unsafe fn weights(from: *const i8, distance: usize) -> Self::Weights;
+    unsafe fn add(sums: Self::Sums, values: Self::Values, weights: Self::Weights) -> Self::Sums;
+    /// The sums less the `COUNT` integers at `excess`, as f32.
+    unsafe fn floats(sums: Self::Sums, excess: *const i32) -> <Self::Floats as Lanes>::Vector;
+}
+
+/// For any processor.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+unsafe impl Dots for Portable {
+    const STEPS: usize = 1;
+    type Sums = [i32; 4];
+    type Weights = [[i8; 4]; 4];
+    type Values = [i8; 4];
+    type Floats = lanes::Portable;
+
+    #[inline(always)]
+    unsafe fn zero() -> [i32; 4] {
+        [0; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn values(from: *const u8) -> [i8; 4] {
+        unsafe { from.cast::<[i8; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const i8, _distance: usize) -> [[i8; 4]; 4] {
+        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: [i32; 4], values: [i8; 4], weights: [[i8; 4]; 4]) -> [i32; 4] {
+        let products = |lane: usize| (0..4).map(|k| i32::from(values[k]) * i32::from(weights[lane][k])).sum::<i32>();
+        std::array::from_fn(|lane| sums[lane] + products(lane))
+    }
+
+    #[inline(always)]
+    unsafe fn floats(sums: [i32; 4], excess: *const i32) -> [f32; 4] {
+        let excess = unsafe { excess.cast::<[i32; 4]>().read_unaligned() };
+        std::array::from_fn(|lane| (sums[lane] - excess[lane]) as f32)
+    }
+}

@@ -1,0 +1,565 @@
+//! Products of rows with constant weights in int8: `[M, K] · [K, N]`, with bias, residual and activation in the same pass.
+//!
+//! Weights are symmetric int8 with a scale for each column; a row's values are brought to int8 with a scale of its own when it comes. Sums are
+//! exact in i32, and what follows them is the same arithmetic in every kernel, so that the bits do not depend on which was chosen.
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
+mod dots;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::lanes::Lanes;
+use super::tiles::{Aligned, Epilogue, Rows, RowsMut, TILE_ROWS_MAX, Target, row_block};
+use dots::{Dots, Portable, STEP};
+
+/// Largest magnitude of a value in int8. -128 is not used, so that a product with it cannot be.
+const LARGEST: f32 = 127.0;
+/// Largest K: beyond it a sum could leave i32.
+pub(crate) const INT8_DEPTH_MAX: usize = (i32::MAX / (255 * 127)) as usize;
+/// Rows whose largest value is below have no direction in int8 and are taken for zeros.
+const SMALLEST: f32 = 1e-30;
+
+/// Kernel of products in int8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntKernel {
+    /// AVX-512 with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// AVX2.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// NEON with the dot product.
+    #[cfg(target_arch = "aarch64")]
+    Dot,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// Any processor.
+    Portable,
+}
+
+impl IntKernel {
+    /// The kernels that run on this processor, the fastest first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                kernels.push(Self::Avx512Vnni);
+            }
+            if is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2") {
+                kernels.push(Self::AvxVnni);
+            }
+            if is_x86_feature_detected!("avx2") {
+                kernels.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                kernels.push(Self::Dot);
+            }
+            kernels.push(Self::Neon);
+        }
+        kernels.push(Self::Portable);
+        kernels
+    }
+
+    /// Name for reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "int8 AVX-512 VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "int8 AVX-VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "int8 AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot => "int8 NEON dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "int8 NEON",
+            Self::Portable => "int8 portable",
+        }
+    }
+
+    /// Columns of a panel.
+    fn panel(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => 32,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni | Self::Avx2 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot | Self::Neon => 8,
+            Self::Portable => 8,
+        }
+    }
+
+    /// Terms that are added at once; rows and weights are filled up to a multiple with zeros.
+    fn terms(self) -> usize {
+        let steps = match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => x86::Avx512Vnni::STEPS,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => x86::AvxVnni::STEPS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::Avx2::STEPS,
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot => arm::Dot::STEPS,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => arm::Neon::STEPS,
+            Self::Portable => Portable::STEPS,
+        };
+        steps * STEP
+    }
+
+    /// What is added to a row's values: some instructions multiply unsigned by signed bytes.
+    pub(crate) fn offset(self) -> u8 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni | Self::AvxVnni => 128,
+            _ => 0,
+        }
+    }
+}
+
+/// Rows in int8, each with its scale: `x ≈ scale q`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IntRows {
+    values: Vec<u8>,
+    scales: Vec<f32>,
+    stride: usize,
+}
+
+impl IntRows {
+    /// Brings `rows` to int8 for `kernel`; memory of earlier rows is used again.
+    ///
+    /// A row with a NaN or an infinity has the scale NaN, so that all its products are NaN.
+    pub(crate) fn set(&mut self, kernel: IntKernel, rows: Rows<f32>) {
+        self.stride = rows.width.next_multiple_of(kernel.terms());
+        self.values.clear();
+        self.values.resize(rows.count * self.stride, kernel.offset());
+        self.scales.clear();
+        self.scales.resize(rows.count, 0.0);
+        // The kernel was found on this processor.
+        unsafe {
+            match kernel {
+                #[cfg(target_arch = "x86_64")]
+                IntKernel::Avx512Vnni => quantise_avx512(rows, kernel.offset(), self),
+                #[cfg(target_arch = "x86_64")]
+                IntKernel::AvxVnni | IntKernel::Avx2 => quantise_avx2(rows, kernel.offset(), self),
+                _ => quantise(rows, kernel.offset(), self),
+            }
+        }
+    }
+}
+
+impl IntRows {
+    /// Takes `count` rows of `depth` values that `fill` copies from the only row of `whole`; what it leaves is zero.
+    pub(crate) fn gather(
+        &mut self,
+        kernel: IntKernel,
+        whole: &Self,
+        count: usize,
+        depth: usize,
+        mut fill: impl FnMut(&[u8], usize, &mut [u8]),
+    ) {
+        self.stride = depth.next_multiple_of(kernel.terms());
+        self.values.clear();
+        self.values.resize(count * self.stride, kernel.offset());
+        self.scales.clear();
+        self.scales.resize(count, whole.scales[0]);
+        for (place, row) in self.values.chunks_exact_mut(self.stride).enumerate() {
+            fill(&whole.values, place, &mut row[..depth]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
+unsafe fn quantise_avx512(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
+    quantise(rows, offset, into);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn quantise_avx2(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
+    quantise(rows, offset, into);
+}
+
+#[inline(always)]
+fn quantise(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
+    let IntRows { values, scales, stride } = into;
+    for ((index, slots), scale) in values.chunks_exact_mut((*stride).max(1)).enumerate().zip(scales) {
+        *scale = quantise_row(rows.row(index), offset, slots);
+    }
+}
+
+/// The scale of a row, whose values in int8, plus `offset`, are put into `slots`.
+#[inline(always)]
+fn quantise_row(row: &[f32], offset: u8, slots: &mut [u8]) -> f32 {
+    // 1.5 · 2^23: a number that is added to it is rounded to the nearest integer, ties to even, and is in its last bits.
+    const ROUND: f32 = 12_582_912.0;
+    // By bits, infinity is above every number, and NaN above infinity.
+    let largest = row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        return f32::NAN;
+    }
+    if largest < SMALLEST {
+        return 0.0;
+    }
+    let inverse = LARGEST / largest;
+    let base = ROUND.to_bits().wrapping_sub(u32::from(offset));
+    for (slot, &value) in slots.iter_mut().zip(row) {
+        *slot = (value * inverse + ROUND).to_bits().wrapping_sub(base) as u8;
+    }
+    largest / LARGEST
+}
+
+/// The scale and the values in int8 of one column of weights.
+pub(crate) fn quantise_weights(column: &[f32]) -> (f32, Vec<i8>) {
+    let mut slots = vec![0; column.len()];
+    let scale = quantise_row(column, 0, &mut slots);
+    (scale, slots.into_iter().map(u8::cast_signed).collect())
+}
+
+/// Weights `[K, N]` in int8 in panels: `[N / P, K / 4, P, 4]`, filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct IntWeights {
+    kernel: IntKernel,
+    panels: Aligned<i8>,
+    /// Scale of each column, filled up to whole panels.
+    scales: Vec<f32>,
+    /// What the offset adds to the sums of each column, filled up likewise.
+    excess: Vec<i32>,
+    depth: usize,
+    columns: usize,
+}
+
+impl IntWeights {
+    /// Packed weights of `depth` K rows and a column for each of `scales`; `weight(k, n)` gives each.
+    pub(crate) fn pack(kernel: IntKernel, depth: usize, scales: &[f32], weight: impl Fn(usize, usize) -> i8) -> Self {
+        assert!(depth <= INT8_DEPTH_MAX);
+        let (panel, columns) = (kernel.panel(), scales.len());
+        let steps = depth.next_multiple_of(kernel.terms()) / STEP;
+        let padded = columns.next_multiple_of(panel);
+        let mut panels = Aligned::zeros(padded * steps * STEP);
+        let mut excess = vec![0; padded];
+        let values = panels.values_mut();
+        for (column, excess) in excess.iter_mut().enumerate().take(columns) {
+            let (place, within) = (column / panel, column % panel);
+            for k in 0..depth {
+                let value = weight(k, column);
+                values[((place * steps + k / STEP) * panel + within) * STEP + k % STEP] = value;
+                *excess += i32::from(value) * i32::from(kernel.offset());
+            }
+        }
+        let mut scales = scales.to_vec();
+        scales.resize(padded, 0.0);
+        Self { kernel, panels, scales, excess, depth, columns }
+    }
+
+    /// Kernel that these are packed for.
+    pub(crate) fn kernel(&self) -> IntKernel {
+        self.kernel
+    }
+
+    /// K, the terms of each sum.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// N, the sums of each row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `activation(input · weights + bias + residual)` into `out`, of rows from [`IntRows::set`] for the same kernel.
+    pub(crate) fn multiply(&self, input: &IntRows, epilogue: Epilogue, mut out: RowsMut) {
+        let rows = input.scales.len();
+        assert!(
+            input.stride == self.depth.next_multiple_of(self.kernel.terms())
+                && out.width == self.columns
+                && out.count == rows
+        );
+        let job = Job { input, weights: self, target: Target::new(&mut out, epilogue, self.kernel.panel()) };
+        // The kernel was found on this processor, and the matrices have the sizes that were asserted.
+        unsafe {
+            match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                IntKernel::Avx512Vnni => avx512_vnni(&job),
+                #[cfg(target_arch = "x86_64")]
+                IntKernel::AvxVnni => avx_vnni(&job),
+                #[cfg(target_arch = "x86_64")]
+                IntKernel::Avx2 => avx2(&job),
+                #[cfg(target_arch = "aarch64")]
+                IntKernel::Dot => dot(&job),
+                #[cfg(target_arch = "aarch64")]
+                IntKernel::Neon => run::<arm::Neon, 4, 2>(&job),
+                IntKernel::Portable => run::<Portable, 4, 2>(&job),
+            }
+        }
+    }
+}
+
+/// One product.
+struct Job<'a> {
+    input: &'a IntRows,
+    weights: &'a IntWeights,
+    target: Target<'a>,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2")]
+unsafe fn avx512_vnni(job: &Job) {
+    unsafe { run::<x86::Avx512Vnni, 14, 2>(job) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avxvnni,avx2")]
+unsafe fn avx_vnni(job: &Job) {
+    unsafe { run::<x86::AvxVnni, 6, 2>(job) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2(job: &Job) {
+    unsafe { run::<x86::Avx2, 4, 2>(job) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dot(job: &Job) {
+    unsafe { run::<arm::Dot, 8, 2>(job) }
+}
+
+/// All tiles of `M` rows and `V` vectors. A block of rows stays in the cache while all panels pass it.
+#[inline(always)]
+unsafe fn run<D: Dots, const M: usize, const V: usize>(job: &Job) {
+    let rows = job.input.scales.len();
+    let block = row_block(job.input.stride, M);
+    for from in (0..rows).step_by(block) {
+        let to = (from + block).min(rows);
+        for column in (0..job.target.columns).step_by(V * D::COUNT) {
+            unsafe {
+                // In a last panel of one vector the others hold nothing.
+                if job.target.columns - column <= D::COUNT {
+                    run_panel::<D, M, V, 1>(job, from, to, column);
+                } else {
+                    run_panel::<D, M, V, V>(job, from, to, column);
+                }
+            }
+        }
+    }
+}
+
+/// The tiles of the rows from `from` to before `to`, and of `U` of the `V` vectors of a panel.
+#[inline(always)]
+unsafe fn run_panel<D: Dots, const M: usize, const V: usize, const U: usize>(
+    job: &Job,
+    from: usize,
+    to: usize,
+    column: usize,
+) {
+    let mut row = from;
+    unsafe {
+        while row + M <= to {
+            tile::<D, M, V, U>(job, row, column);
+            row += M;
+        }
+        match to - row {
+            0 => {}
+            1 => tile::<D, 1, V, U>(job, row, column),
+            2 => tile::<D, 2, V, U>(job, row, column),
+            3 => tile::<D, 3, V, U>(job, row, column),
+            4 => tile::<D, 4, V, U>(job, row, column),
+            5 => tile::<D, 5, V, U>(job, row, column),
+            6 => tile::<D, 6, V, U>(job, row, column),
+            7 => tile::<D, 7, V, U>(job, row, column),
+            8 => tile::<D, 8, V, U>(job, row, column),
+            9 => tile::<D, 9, V, U>(job, row, column),
+            10 => tile::<D, 10, V, U>(job, row, column),
+            11 => tile::<D, 11, V, U>(job, row, column),
+            12 => tile::<D, 12, V, U>(job, row, column),
+            _ => tile::<D, { TILE_ROWS_MAX - 1 }, V, U>(job, row, column),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<D: Dots, const M: usize, const V: usize, const U: usize>(job: &Job, row: usize, column: usize) {
+    unsafe {
+        let mut sums = [[D::zero(); U]; M];
+        let stride = job.input.stride;
+        let input = job.input.values.as_ptr().add(row * stride);
+        let mut weights = job.weights.panels.values().as_ptr().add(column * stride);
+        // From one step of a panel to the next (bytes).
+        let distance = V * D::COUNT * STEP;
+        for k in (0..stride).step_by(D::STEPS * STEP) {
+            let mut vectors = [D::weights(weights, distance); U];
+            for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
+                *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
+            }
+            for (place, sums) in sums.iter_mut().enumerate() {
+                let values = D::values(input.add(place * stride + k));
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = D::add(*sum, values, vector);
+                }
+            }
+            weights = weights.add(D::STEPS * distance);
+        }
+        let mut scaled = [[D::Floats::splat(0.0); U]; M];
+        for (place, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
+            let of_row = D::Floats::splat(*job.input.scales.get_unchecked(row + place));
+            for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
+                let at = column + vector * D::COUNT;
+                let of_columns = D::Floats::load(job.weights.scales.as_ptr().add(at));
+                let value = D::floats(sum, job.weights.excess.as_ptr().add(at));
+                *slot = D::Floats::multiply(value, D::Floats::multiply(of_row, of_columns));
+            }
+        }
+        job.target.finish::<D::Floats, M, U>(scaled, row, column);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{Activation, noise};
+
+    struct Case {
+        depth: usize,
+        columns: usize,
+        input: Vec<f32>,
+        scales: Vec<f32>,
+        weights: Vec<Vec<i8>>,
+        bias: Vec<f32>,
+        residual: Vec<f32>,
+    }
+
+    impl Case {
+        fn new(rows: usize, depth: usize, columns: usize) -> Self {
+            let columns_of = noise(2, depth * columns);
+            let (scales, weights) = columns_of.chunks(depth).map(quantise_weights).unzip();
+            let mut bias = noise(4, columns);
+            bias.resize(columns.next_multiple_of(32), 0.0);
+            Self {
+                depth,
+                columns,
+                input: noise(1, rows * depth),
+                scales,
+                weights,
+                bias,
+                residual: noise(3, rows * columns),
+            }
+        }
+
+        fn product(&self, kernel: IntKernel, activation: Activation) -> Vec<f32> {
+            let packed = IntWeights::pack(kernel, self.depth, &self.scales, |k, n| self.weights[n][k]);
+            let mut rows = IntRows::default();
+            rows.set(kernel, Rows::new(&self.input, self.depth));
+            let residual = Some(Rows::new(&self.residual, self.columns));
+            let mut out = vec![f32::NAN; self.residual.len()];
+            packed.multiply(
+                &rows,
+                Epilogue { bias: &self.bias, residual, activation },
+                RowsMut::new(&mut out, self.columns),
+            );
+            out
+        }
+
+        /// The product without int8, in f64, and how far int8 may be from it.
+        fn oracle(&self, row: usize, column: usize) -> (f64, f64) {
+            let input = &self.input[row * self.depth..][..self.depth];
+            let largest = input.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            let mut sum = 0.0;
+            let mut bound = 1e-5;
+            for (&x, &q) in input.iter().zip(&self.weights[column]) {
+                let w = f64::from(q) * f64::from(self.scales[column]);
+                sum += f64::from(x) * w;
+                bound += f64::from(largest / 127.0 / 2.0) * w.abs();
+            }
+            (sum + f64::from(self.bias[column]) + f64::from(self.residual[row * self.columns + column]), bound)
+        }
+    }
+
+    #[test]
+    fn the_portable_kernel_is_as_near_as_int8_can_be() {
+        for (rows, depth, columns) in [(5, 27, 33), (3, 64, 8), (1, 700, 3)] {
+            let case = Case::new(rows, depth, columns);
+            let found = case.product(IntKernel::Portable, Activation::None);
+            for (place, &found) in found.iter().enumerate() {
+                let (expected, bound) = case.oracle(place / columns, place % columns);
+                assert!((f64::from(found) - expected).abs() <= bound, "{found} {expected} {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_gives_the_same_bits() {
+        for rows in (0..=29).chain([64, 199]) {
+            for (depth, columns) in [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65)] {
+                let case = Case::new(rows, depth, columns);
+                for activation in [Activation::None, Activation::RELU, Activation::QuickGelu] {
+                    let bits =
+                        |kernel| case.product(kernel, activation).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                    let expected = bits(IntKernel::Portable);
+                    for kernel in IntKernel::available() {
+                        assert!(
+                            bits(kernel) == expected,
+                            "{kernel:?} [{rows}, {depth}] [{depth}, {columns}] {activation:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_sums_are_exact() {
+        // All products have one sign, and all are as large as they can be.
+        for sign in [1.0, -1.0] {
+            let depth = 4096;
+            let (input, weights) = (vec![sign; depth], vec![-127_i8; depth]);
+            for kernel in IntKernel::available() {
+                let packed = IntWeights::pack(kernel, depth, &[1.0], |k, _| weights[k]);
+                let mut rows = IntRows::default();
+                rows.set(kernel, Rows::new(&input, depth));
+                let mut out = [0.0];
+                let epilogue = Epilogue { bias: &[0.0; 32], residual: None, activation: Activation::None };
+                packed.multiply(&rows, epilogue, RowsMut::new(&mut out, 1));
+                assert_eq!(out[0], (-127.0 * 127.0 * sign * depth as f32) * (1.0 / 127.0), "{kernel:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_without_a_scale_is_not_hidden() {
+        for kernel in IntKernel::available() {
+            let packed = IntWeights::pack(kernel, 5, &[1.0; 3], |_, _| 1);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut input = vec![1.0; 15];
+                input[7] = bad;
+                input[10..].fill(1e-40);
+                let mut rows = IntRows::default();
+                rows.set(kernel, Rows::new(&input, 5));
+                let mut out = [0.5; 9];
+                let epilogue = Epilogue { bias: &[0.0; 32], residual: None, activation: Activation::RELU };
+                packed.multiply(&rows, epilogue, RowsMut::new(&mut out, 3));
+                assert!(out[..3].iter().all(|value| (value - 5.0).abs() < 1e-5), "{out:?}");
+                assert!(out[3..6].iter().all(|value| value.is_nan()), "{kernel:?} {bad}: {out:?}");
+                assert_eq!(out[6..], [0.0; 3], "what is too small for int8 is nothing");
+            }
+        }
+    }
+}

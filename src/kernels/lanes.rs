@@ -1,0 +1,237 @@
+//! Vectors of f32 of one instruction set: what the tuned kernels are written with, once for all of them.
+
+/// An instruction set's vectors.
+///
+/// # Safety
+/// Methods may be called where the processor has the instruction set, from functions that are compiled for it; pointers must be good for
+/// [`Self::COUNT`] values.
+pub(super) unsafe trait Lanes: Copy {
+    /// One vector.
+    type Vector: Copy;
+    /// Values in a vector.
+    const COUNT: usize;
+
+    unsafe fn splat(value: f32) -> Self::Vector;
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn store(to: *mut f32, vector: Self::Vector);
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a b + c`, rounded once where the instruction set can.
+    unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a` where it is larger, else `b`; a NaN in `b` stays.
+    unsafe fn larger(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a` where it is smaller, else `b`; a NaN in `b` stays.
+    unsafe fn smaller(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+}
+
+/// For any processor; the compiler makes vectors of it where it can.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+unsafe impl Lanes for Portable {
+    type Vector = [f32; 4];
+    const COUNT: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> [f32; 4] {
+        [value; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; 4] {
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, vector: [f32; 4]) {
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn larger(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn smaller(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if a[lane] < b[lane] { a[lane] } else { b[lane] })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Lanes;
+
+    /// AVX-512F.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512;
+
+    unsafe impl Lanes for Avx512 {
+        type Vector = __m512;
+        const COUNT: usize = 16;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, vector: __m512) {
+            unsafe { _mm512_storeu_ps(to, vector) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn larger(a: __m512, b: __m512) -> __m512 {
+            // The second operand is what the instruction gives where one is NaN.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn smaller(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+    }
+
+    /// AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2;
+
+    unsafe impl Lanes for Avx2 {
+        type Vector = __m256;
+        const COUNT: usize = 8;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, vector: __m256) {
+            unsafe { _mm256_storeu_ps(to, vector) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn larger(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn smaller(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_min_ps(a, b) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) mod arm {
+    use std::arch::aarch64::*;
+
+    use super::Lanes;
+
+    /// NEON, which every 64-bit ARM has.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Neon;
+
+    unsafe impl Lanes for Neon {
+        type Vector = float32x4_t;
+        const COUNT: usize = 4;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> float32x4_t {
+            unsafe { vdupq_n_f32(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> float32x4_t {
+            unsafe { vld1q_f32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, vector: float32x4_t) {
+            unsafe { vst1q_f32(to, vector) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vaddq_f32(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            unsafe { vfmaq_f32(c, a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // A maximum of 0 and -0 would be 0 here, and the second elsewhere.
+            unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn smaller(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Kernels of what an encoder spends its time in, each with the instructions of the processor it runs on.
+//!
+//! A kernel is chosen at run time, never by a compiler's flag. Every one has a plain version beside it, which the tests compare it with.
+
+mod activation;
+mod attention;
+mod depthwise;
+mod float;
+mod int8;
+mod lanes;
+mod norm;
+mod tiles;
+
+pub(crate) use activation::Activation;
+pub(crate) use attention::Attention;
+pub(crate) use depthwise::{Depthwise, Extent};
+pub(crate) use float::{FloatKernel, FloatWeights};
+pub(crate) use int8::{INT8_DEPTH_MAX, IntKernel, IntRows, IntWeights, quantise_weights};
+pub(crate) use norm::LayerNorm;
+pub(crate) use tiles::{Epilogue, Rows, RowsMut};
+
+/// Numbers between -1 and 1 without order, for tests.
+#[cfg(test)]
+pub(crate) fn noise(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        f64::from(state) / f64::from(u32::MAX) * 2.0 - 1.0
+    };
+    (0..count).map(|_| next() as f32).collect()
+}
