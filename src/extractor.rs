@@ -1,10 +1,11 @@
 //! Image bytes to features: views and encoder, or the cache.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, ArrayViewMut4, Axis};
 use rayon::ThreadPool;
 
 use crate::bundle::Bundle;
@@ -16,7 +17,9 @@ use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
-use crate::views::{DamagedImages, Decoded, Pixels, Preprocessing, ViewSettings, decode_as, make_views};
+use crate::views::{
+    DamagedImages, Decoded, Pixels, Preprocessing, ViewSettings, decode_as, make_views, make_views_from,
+};
 
 /// Settings of the extraction of features that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,8 +69,6 @@ pub(crate) struct Extractor {
     encoder_digest: blake3::Hash,
     device: String,
     cache: Option<Arc<FeatureCache>>,
-    /// Arrays for views `[V, 3, R, R]` that no call uses now.
-    idle: Mutex<Vec<Array4<f32>>>,
 }
 
 /// Use of the cache for one image.
@@ -133,7 +134,6 @@ impl Extractor {
             encoder_digest: bundle.encoder_digest(),
             device: device_key(),
             cache: None,
-            idle: Mutex::default(),
         })
     }
 
@@ -148,7 +148,6 @@ impl Extractor {
             encoder_digest: self.encoder_digest,
             device: self.device.clone(),
             cache,
-            idle: Mutex::default(),
         }
     }
 
@@ -211,15 +210,22 @@ impl Extractor {
     ) -> Result<Features> {
         let began = Instant::now();
         token.checkpoint()?;
-        let mut array = self.idle_array(views.count);
-        self.fill(&mut array, image, &digest, views);
-        let making = milliseconds_since(began);
-        let encoded = self.pool.install(|| self.encoder.encode_watched(array.view(), token));
-        // After an error as well: the next image overwrites every value.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(array);
+        // Views are made where they are encoded. What that takes of the whole is counted on each thread.
+        let making = AtomicU64::new(0);
+        let make = |first: usize, mut batch: ArrayViewMut4<f32>| {
+            let began = Instant::now();
+            // One at a time: a thread that waits for others meanwhile takes up other views, whose time would be counted here.
+            for (place, view) in batch.axis_chunks_iter_mut(Axis(0), 1).enumerate() {
+                make_views_from(first + place, image, digest.as_bytes(), &self.preprocessing, views, view);
+            }
+            making.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        };
+        let encoded = self.pool.install(|| self.encoder.encode_made(views.count, token, make));
         // Shared, because the cache and the answer both keep it.
         let matrix = Arc::new(encoded?);
         let total = milliseconds_since(began);
+        let threads = self.pool.current_num_threads().min(views.count.div_ceil(self.encoder.batch()));
+        let making = (making.into_inner() as f64 / 1e6 / threads as f64).min(total);
         let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
         let bundle = Arc::clone(&self.bundle_id);
         Ok(Features { digest, views: *views, matrix, cached: false, damage: None, bundle, timings })
@@ -229,27 +235,9 @@ impl Extractor {
     pub(crate) fn views_of(&self, image: &Pixels, digest: &blake3::Hash, views: &ViewSettings) -> Array4<f32> {
         let side = self.preprocessing.resolution;
         let mut array = Array4::zeros((views.count, 3, side, side));
-        self.fill(&mut array, image, digest, views);
+        let all = array.view_mut();
+        self.pool.install(|| make_views(image, digest.as_bytes(), &self.preprocessing, views, all));
         array
-    }
-
-    fn fill(&self, array: &mut Array4<f32>, image: &Pixels, digest: &blake3::Hash, views: &ViewSettings) {
-        let array = array.view_mut();
-        self.pool.install(|| make_views(image, digest.as_bytes(), &self.preprocessing, views, array));
-    }
-
-    /// An array for `count` views; a new one if none of that size is idle.
-    fn idle_array(&self, count: usize) -> Array4<f32> {
-        let found = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match found {
-            Some(array) if array.dim().0 == count => array,
-            found => {
-                // The old one goes first: two sets of views may not fit.
-                drop(found);
-                let side = self.preprocessing.resolution;
-                Array4::zeros((count, 3, side, side))
-            }
-        }
     }
 
     /// The settings in force.

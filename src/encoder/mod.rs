@@ -18,7 +18,7 @@ mod weights;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use ndarray::{Array1, Array2, ArrayView4, ArrayViewMut2, Axis, parallel::prelude::*};
+use ndarray::{Array1, Array2, ArrayView4, ArrayViewMut2, ArrayViewMut4, Axis, Ix4, parallel::prelude::*};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_core::ops::matmul::optimized::OptMatMul;
@@ -191,25 +191,40 @@ impl Encoder {
     /// # Errors
     /// As [`Self::encode`], or `token` was cancelled.
     pub fn encode_watched(&self, views: ArrayView4<f32>, token: &CancellationToken) -> Result<Array2<f32>> {
-        let mut features = Array2::zeros((views.dim().0, self.shape.embedding));
-        features
-            .axis_chunks_iter_mut(Axis(0), self.batch)
-            .into_par_iter()
-            .zip(views.axis_chunks_iter(Axis(0), self.batch))
-            .try_for_each(|(rows, chunk)| {
+        self.encode_made(views.dim().0, token, |first, mut batch| {
+            let count = batch.dim().0;
+            batch.assign(&views.slice_axis(Axis(0), (first..first + count).into()));
+        })
+    }
+
+    /// Features of `count` views that `make(first, views)` makes where they are encoded, a batch `[N, 3, R, R]` at a time, with a checkpoint
+    /// of `token` before each.
+    ///
+    /// # Errors
+    /// As [`Self::encode_watched`].
+    pub(crate) fn encode_made(
+        &self,
+        count: usize,
+        token: &CancellationToken,
+        make: impl Fn(usize, ArrayViewMut4<f32>) + Sync,
+    ) -> Result<Array2<f32>> {
+        let mut features = Array2::zeros((count, self.shape.embedding));
+        features.axis_chunks_iter_mut(Axis(0), self.batch).into_par_iter().enumerate().try_for_each(
+            |(place, rows)| {
                 token.checkpoint()?;
-                self.encode_chunk(chunk, rows)
-            })?;
+                self.encode_chunk(rows, |views| make(place * self.batch, views))
+            },
+        )?;
         // After all batches and in order, so that an error names the first bad view, whichever thread was faster.
         to_unit_features(&mut features)?;
         Ok(features)
     }
 
-    /// Encodes up to one batch; a shorter one is filled up with zeros, whose features are dropped.
-    fn encode_chunk(&self, views: ArrayView4<f32>, mut features: ArrayViewMut2<f32>) -> Result<()> {
+    /// Encodes as many views as `features` has rows, up to one batch; a shorter one is filled up with zeros, whose features are dropped.
+    fn encode_chunk(&self, mut features: ArrayViewMut2<f32>, make: impl FnOnce(ArrayViewMut4<f32>)) -> Result<()> {
         let failed = |source: TractError| EncoderError::Run { source: source.into() };
         let mut worker = self.worker().map_err(failed)?;
-        worker.fill(views).map_err(failed)?;
+        worker.fill(features.nrows(), make).map_err(failed)?;
         let input = worker.input.clone().into_tvalue();
         // A worker that panicked is not used again.
         let run = contained(|| worker.state.run(tvec!(input))).map_err(|source| EncoderError::Run { source })?;
@@ -245,17 +260,12 @@ impl Encoder {
 }
 
 impl Worker {
-    /// Copies `views` to the front of the input tensor and zeros to the rest; reuses it once the plan has let go.
-    fn fill(&mut self, views: ArrayView4<f32>) -> TractResult<()> {
-        let mut input = Arc::make_mut(&mut self.input).to_plain_array_view_mut::<f32>()?;
-        let count = views.dim().0;
-        for (index, mut slot) in input.axis_iter_mut(Axis(0)).enumerate() {
-            if index < count {
-                slot.assign(&views.index_axis(Axis(0), index));
-            } else {
-                slot.fill(0.0);
-            }
-        }
+    /// Has `count` views made at the front of the input tensor, and puts zeros into the rest; reuses it once the plan has let go.
+    fn fill(&mut self, count: usize, make: impl FnOnce(ArrayViewMut4<f32>)) -> TractResult<()> {
+        let input = Arc::make_mut(&mut self.input).to_plain_array_view_mut::<f32>()?;
+        let (views, mut rest) = input.into_dimensionality::<Ix4>()?.split_at(Axis(0), count);
+        make(views);
+        rest.fill(0.0);
         Ok(())
     }
 }

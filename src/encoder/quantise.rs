@@ -173,13 +173,13 @@ fn columns_in_int8(values: &[f32], shape: &[usize], axis: usize) -> (Vec<f32>, V
     let columns = shape[axis];
     let mut bytes = vec![0; values.len()];
     let mut scales = Vec::with_capacity(columns);
+    let mut in_int8 = vec![0; values.len() / columns];
     for column in 0..columns {
         let blocks = || (column * within..values.len()).step_by(columns * within);
         let places = || blocks().flat_map(|start| start..start + within);
         let of_column: Vec<f32> = places().map(|place| values[place]).collect();
-        let (scale, in_int8) = quantise_weights(&of_column);
-        places().zip(in_int8).for_each(|(place, value)| bytes[place] = value.cast_unsigned());
-        scales.push(scale);
+        scales.push(quantise_weights(&of_column, &mut in_int8));
+        places().zip(&in_int8).for_each(|(place, value)| bytes[place] = value.cast_unsigned());
     }
     (scales, bytes)
 }

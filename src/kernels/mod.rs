@@ -1,4 +1,4 @@
-//! Kernels of what an encoder spends its time in, each with the instructions of the processor it runs on.
+//! Kernels of what an encoder and the making of views spend their time in, each with the instructions of the processor it runs on.
 //!
 //! A kernel is chosen at run time, never by a compiler's flag. Every one has a plain version beside it, which the tests compare it with.
 
@@ -8,16 +8,24 @@ mod depthwise;
 mod float;
 mod int8;
 mod lanes;
+mod mix;
 mod norm;
+mod pixels;
+mod resample;
 mod tiles;
+mod warp;
 
 pub(crate) use activation::Activation;
 pub(crate) use attention::Attention;
 pub(crate) use depthwise::{Depthwise, Extent};
 pub(crate) use float::{FloatKernel, FloatWeights};
 pub(crate) use int8::{INT8_DEPTH_MAX, IntKernel, IntRows, IntWeights, quantise_weights};
+pub(crate) use mix::{COPIES, Mixture, mix};
 pub(crate) use norm::LayerNorm;
+pub(crate) use pixels::PixelKernel;
+pub(crate) use resample::{FRACTION_BITS, Taps, narrow, shorten};
 pub(crate) use tiles::{Epilogue, Rows, RowsMut};
+pub(crate) use warp::{Source, warp};
 
 /// Numbers between -1 and 1 without order, for tests.
 #[cfg(test)]

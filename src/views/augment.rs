@@ -3,11 +3,13 @@
 //! Sources: torchvision's `RandomResizedCrop.get_params` for the sampling rules; Hendrycks et al., "AugMix" (ICLR
 //! 2020), with TPT's settings (severity 1, three chains of one to three operations) for the mixing.
 
+use super::Preprocessing;
 use super::geometry::{affine, rotate};
 use super::pixels::{Pixels, Region};
-use super::resize::{Filter, resize};
+use super::resize::{Filter, resize, resize_rows};
 use super::sampler::Sampler;
 use super::tone::{autocontrast, equalize, posterize, solarize};
+use crate::kernels::{COPIES, Mixture, PixelKernel, mix};
 
 /// Fraction of the area a crop covers.
 const CROP_SCALE: (f64, f64) = (0.08, 1.0);
@@ -16,49 +18,66 @@ const CROP_RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 /// Crops tried before the central one is taken.
 const CROP_ATTEMPTS: usize = 10;
 
-/// Chains mixed into one AugMix view, and the most operations in a chain.
-const CHAINS: usize = 3;
+/// Most operations in one of the chains that are mixed into an AugMix view.
 const CHAIN_DEPTH_MAX: usize = 3;
 /// AugMix severity; operations draw their strength below it, out of 10.
 const SEVERITY: f64 = 1.0;
 
 /// A random part of `image` at `resolution`, mirrored half of the time: the `crop` augmentation.
 pub(crate) fn random_resized_crop(image: &Pixels, resolution: usize, sampler: &mut Sampler) -> Pixels {
-    // The order of the draws decides the view. With another order the same seed would give other crops, and features
-    // that this version has cached would be those of the old ones.
-    let region = crop_region(image.width(), image.height(), sampler);
+    let Crop { region, is_mirrored } = Crop::draw(image, sampler);
     let mut crop = resize(image, region, resolution, resolution, Filter::Bilinear);
-    if sampler.coin() {
+    if is_mirrored {
         crop.flip_horizontal();
     }
     crop
 }
 
-/// Mixes augmented copies of `crop` with it; calls `emit(byte offset, value in 0–1)` for every value.
+/// As [`random_resized_crop`], row by row: calls `take(y, bytes, whether the row is to be mirrored)` for each in order.
+pub(super) fn random_resized_rows(
+    image: &Pixels,
+    resolution: usize,
+    sampler: &mut Sampler,
+    mut take: impl FnMut(usize, &[u8], bool),
+) {
+    let Crop { region, is_mirrored } = Crop::draw(image, sampler);
+    let window = Region { left: 0, top: 0, width: resolution, height: resolution };
+    let size = (resolution, resolution);
+    resize_rows(image, region, size, window, Filter::Bilinear, |y, row| take(y, row, is_mirrored));
+}
+
+/// A crop that was drawn.
+struct Crop {
+    region: Region,
+    is_mirrored: bool,
+}
+
+impl Crop {
+    fn draw(image: &Pixels, sampler: &mut Sampler) -> Self {
+        // The order of the draws decides the view. With another order the same seed would give other crops, and features
+        // that this version has cached would be those of the old ones.
+        let region = crop_region(image.width(), image.height(), sampler);
+        Self { region, is_mirrored: sampler.coin() }
+    }
+}
+
+/// Mixes augmented copies of `crop` with it into `planes`, normalised.
 ///
 /// The mix is `m x + (1 - m) Σ wᵢ chainᵢ(x)` in float, `w` from Dirichlet(1, 1, 1) and `m` from Beta(1, 1).
-pub(crate) fn augmix(crop: &Pixels, sampler: &mut Sampler, mut emit: impl FnMut(usize, f32)) {
+pub(super) fn augmix(crop: &Pixels, preprocessing: &Preprocessing, sampler: &mut Sampler, planes: [&mut [f32]; 3]) {
     // In f32, as the reference code rounds them (`np.float32`).
     let weights = sampler.dirichlet3().map(|weight| weight as f32);
     // Beta(1, 1) is the uniform distribution.
     let keep = sampler.uniform(0.0, 1.0) as f32;
-    let chains: [Pixels; CHAINS] = std::array::from_fn(|_| {
-        let mut chain = crop.clone();
-        for _ in 0..1 + sampler.below(CHAIN_DEPTH_MAX) {
-            chain = Operation::random(sampler, crop.width()).apply(chain);
-        }
-        chain
+    let chains: [Pixels; COPIES] = std::array::from_fn(|_| {
+        let depth = 1 + sampler.below(CHAIN_DEPTH_MAX);
+        let first = Operation::random(sampler, crop.width()).applied(crop);
+        (1..depth).fold(first, |chain, _| Operation::random(sampler, crop.width()).apply(chain))
     });
     // The reference mixes tensors that are already normalised. The weights add up to 1, so mixing before the
     // normalisation is the same.
-    for (offset, &byte) in crop.bytes().iter().enumerate() {
-        let mixed: f32 = chains.iter().zip(weights).map(|(chain, w)| w * unit(chain.bytes()[offset])).sum();
-        emit(offset, keep * unit(byte) + (1.0 - keep) * mixed);
-    }
-}
-
-fn unit(byte: u8) -> f32 {
-    f32::from(byte) / 255.0
+    let mixture = Mixture { keep, weights, mean: preprocessing.mean, std: preprocessing.std };
+    mix(PixelKernel::best(), &mixture, crop.bytes(), chains.each_ref().map(Pixels::bytes), planes);
 }
 
 /// Crop that torchvision would take: ten tries at a random area and shape, then the central crop nearest in shape.
@@ -134,19 +153,31 @@ impl Operation {
         }
     }
 
+    /// The image with the operation applied.
     fn apply(self, mut image: Pixels) -> Pixels {
         match self {
             Self::Autocontrast => autocontrast(&mut image),
             Self::Equalize => equalize(&mut image),
             Self::Posterize { bits } => posterize(&mut image, bits),
             Self::Solarize { threshold } => solarize(&mut image, threshold),
-            Self::Rotate { degrees } => return rotate(&image, degrees),
-            Self::ShearX { factor } => return affine(&image, [1.0, factor, 0.0, 0.0, 1.0, 0.0]),
-            Self::ShearY { factor } => return affine(&image, [1.0, 0.0, 0.0, factor, 1.0, 0.0]),
-            Self::TranslateX { pixels } => return affine(&image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
-            Self::TranslateY { pixels } => return affine(&image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
+            _ => return self.applied(&image),
         }
         image
+    }
+
+    /// A copy with the operation applied.
+    fn applied(self, image: &Pixels) -> Pixels {
+        match self {
+            // What moves pixels makes a new image anyway.
+            Self::Rotate { degrees } => rotate(image, degrees),
+            Self::ShearX { factor } => affine(image, [1.0, factor, 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY { factor } => affine(image, [1.0, 0.0, 0.0, factor, 1.0, 0.0]),
+            Self::TranslateX { pixels } => affine(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
+            Self::TranslateY { pixels } => affine(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
+            Self::Autocontrast | Self::Equalize | Self::Posterize { .. } | Self::Solarize { .. } => {
+                self.apply(image.clone())
+            }
+        }
     }
 }
 
@@ -226,10 +257,16 @@ mod tests {
         let bytes = (0..32 * 32 * 3).map(|i| (i * 7 % 256) as u8).collect();
         let crop = Pixels::new(32, 32, bytes);
         let mut changed = 0;
-        augmix(&crop, &mut sampler(5), |offset, value| {
-            assert!((0.0..=1.000_001).contains(&value));
-            changed += usize::from((value - unit(crop.bytes()[offset])).abs() > 0.01);
-        });
+        let mut planes = [[0.0; 32 * 32]; 3];
+        let preprocessing = Preprocessing { resolution: 32, mean: [0.0; 3], std: [1.0; 3] };
+        augmix(&crop, &preprocessing, &mut sampler(5), planes.each_mut().map(|plane| &mut plane[..]));
+        for (channel, plane) in planes.iter().enumerate() {
+            for (index, &value) in plane.iter().enumerate() {
+                assert!((0.0..=1.000_001).contains(&value));
+                let before = f32::from(crop.bytes()[index * 3 + channel]) / 255.0;
+                changed += usize::from((value - before).abs() > 0.01);
+            }
+        }
         assert!(changed > 100, "{changed}");
     }
 }

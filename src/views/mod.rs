@@ -26,6 +26,7 @@ use crate::limits::VIEWS_MAX;
 use crate::setting::SettingError;
 
 pub(crate) use augment::random_resized_crop;
+use augment::{augmix, random_resized_rows};
 pub(crate) use decode::EXTENSIONS;
 pub use decode::{DamagedImages, decode};
 pub(crate) use decode::{Decoded, decode_as};
@@ -33,6 +34,7 @@ pub use encode::{encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use geometry::{affine, rotate};
 pub use pixels::{Pixels, Region};
+use resize::resize_rows;
 pub use resize::{Filter, resize, resize_window};
 pub use sampler::Sampler;
 pub use tone::{autocontrast, equalize, posterize, solarize};
@@ -134,8 +136,9 @@ pub(crate) fn make_views_from(
 
 /// View 0: CLIP's preprocessing. Fills `view` `[3, R, R]`.
 pub(crate) fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
-    let crop = clean_view_pixels(image, preprocessing.resolution);
-    write_bytes(&crop, preprocessing, &mut view);
+    let (size, window) = clean_window(image, preprocessing.resolution);
+    let (tables, mut planes) = (tables(preprocessing), Planes::of(&mut view));
+    resize_rows(image, image.whole(), size, window, Filter::Bicubic, |y, row| planes.write(&tables, y, row, false));
 }
 
 fn augmented_view(
@@ -145,17 +148,55 @@ fn augmented_view(
     sampler: &mut Sampler,
     mut view: ArrayViewMut3<f32>,
 ) {
-    let crop = random_resized_crop(image, preprocessing.resolution, sampler);
+    let side = preprocessing.resolution;
+    let mut planes = Planes::of(&mut view);
     match augment {
-        Augment::Crop => write_bytes(&crop, preprocessing, &mut view),
+        Augment::Crop => {
+            let tables = tables(preprocessing);
+            random_resized_rows(image, side, sampler, |y, row, is_mirrored| planes.write(&tables, y, row, is_mirrored));
+        }
         Augment::Augmix => {
-            let side = preprocessing.resolution;
-            augment::augmix(&crop, sampler, |offset, value| {
-                let (pixel, channel) = (offset / 3, offset % 3);
-                view[[channel, pixel / side, pixel % side]] = normalized(value, preprocessing, channel);
-            });
+            let crop = random_resized_crop(image, side, sampler);
+            augmix(&crop, preprocessing, sampler, planes.0);
         }
     }
+}
+
+/// The channels of a view `[3, R, R]`.
+struct Planes<'a>([&'a mut [f32]; 3]);
+
+impl<'a> Planes<'a> {
+    fn of(view: &'a mut ArrayViewMut3<f32>) -> Self {
+        let (_, height, width) = view.dim();
+        let values = view.as_slice_mut().expect("views are made in their standard order");
+        let (red, others) = values.split_at_mut(height * width);
+        let (green, blue) = others.split_at_mut(height * width);
+        Self([red, green, blue])
+    }
+
+    /// Writes a row of pixels, normalised.
+    fn write(&mut self, tables: &[[f32; 256]; 3], y: usize, row: &[u8], is_mirrored: bool) {
+        let width = row.len() / 3;
+        let [red, green, blue] = self.0.each_mut().map(|plane| plane[y * width..][..width].iter_mut());
+        let values = red.zip(green).zip(blue);
+        let put = |(((red, green), blue), pixel): (((&mut f32, &mut f32), &mut f32), &[u8])| {
+            *red = tables[0][usize::from(pixel[0])];
+            *green = tables[1][usize::from(pixel[1])];
+            *blue = tables[2][usize::from(pixel[2])];
+        };
+        let pixels = row.chunks_exact(3);
+        if is_mirrored {
+            values.zip(pixels.rev()).for_each(put);
+        } else {
+            values.zip(pixels).for_each(put);
+        }
+    }
+}
+
+/// Normalised values of all bytes, for each channel.
+fn tables(preprocessing: &Preprocessing) -> [[f32; 256]; 3] {
+    // A byte has 256 values and an image many more pixels, so that divisions are done once a value.
+    [0, 1, 2].map(|channel| std::array::from_fn(|byte| normalized(byte as f32 / 255.0, preprocessing, channel)))
 }
 
 /// Size after the short side becomes `side`; the long side is cut to a whole number, as torchvision's Resize does.
@@ -176,17 +217,6 @@ fn normalized(value: f32, preprocessing: &Preprocessing, channel: usize) -> f32 
     (value - preprocessing.mean[channel]) / preprocessing.std[channel]
 }
 
-fn write_bytes(crop: &Pixels, preprocessing: &Preprocessing, view: &mut ArrayViewMut3<f32>) {
-    for channel in 0..3 {
-        // A byte has 256 values and an image many more pixels, so that divisions are done once a value.
-        let table: [f32; 256] = std::array::from_fn(|byte| normalized(byte as f32 / 255.0, preprocessing, channel));
-        let mut plane = view.index_axis_mut(Axis(0), channel);
-        for (value, pixel) in plane.iter_mut().zip(crop.bytes().chunks_exact(3)) {
-            *value = table[usize::from(pixel[channel])];
-        }
-    }
-}
-
 /// A view `[3, R, R]` back as pixels, for people to look at: normalisation undone, clamped and rounded.
 pub fn view_pixels(view: ArrayView3<f32>, preprocessing: &Preprocessing) -> Pixels {
     let side = preprocessing.resolution;
@@ -200,10 +230,16 @@ pub fn view_pixels(view: ArrayView3<f32>, preprocessing: &Preprocessing) -> Pixe
 
 /// View 0 before normalisation: the image as the model sees it, `side`×`side` pixels.
 pub(crate) fn clean_view_pixels(image: &Pixels, side: usize) -> Pixels {
+    let (size, window) = clean_window(image, side);
+    resize_window(image, image.whole(), size, window, Filter::Bicubic)
+}
+
+/// Size (width, height) that an image is brought to for its clean view, and the part of it that is the view.
+fn clean_window(image: &Pixels, side: usize) -> ((usize, usize), Region) {
     let (width, height) = short_side_to(image.width(), image.height(), side);
     let window =
         Region { left: central_offset(width, side), top: central_offset(height, side), width: side, height: side };
-    resize_window(image, image.whole(), (width, height), window, Filter::Bicubic)
+    ((width, height), window)
 }
 
 /// The clean view of an image as an array of its own, `[3, R, R]`.

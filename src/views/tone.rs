@@ -60,14 +60,16 @@ pub fn solarize(image: &mut Pixels, threshold: u32) {
 }
 
 fn apply(image: &mut Pixels, lookup_of: impl Fn(&[usize; 256]) -> Table) {
-    for channel in 0..3 {
-        let mut histogram = [0; 256];
-        for pixel in image.bytes().chunks_exact(3) {
-            histogram[usize::from(pixel[channel])] += 1;
+    let mut histograms = [[0_usize; 256]; 3];
+    for pixel in image.bytes().chunks_exact(3) {
+        for channel in 0..3 {
+            histograms[channel][usize::from(pixel[channel])] += 1;
         }
-        let lookup = lookup_of(&histogram);
-        for pixel in image.bytes_mut().chunks_exact_mut(3) {
-            pixel[channel] = lookup[usize::from(pixel[channel])];
+    }
+    let lookups = histograms.each_ref().map(lookup_of);
+    for pixel in image.bytes_mut().chunks_exact_mut(3) {
+        for channel in 0..3 {
+            pixel[channel] = lookups[channel][usize::from(pixel[channel])];
         }
     }
 }

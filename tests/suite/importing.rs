@@ -291,7 +291,7 @@ fn an_onnx_pair_needs_no_text_tower() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let answer = |bundle: &str| {
         let labels = bench.write("labels.txt", b"red\nwatch\numbrella\n");
-        let settings = ["--views", "9", "--head", "none"];
+        let settings = ["--views", "9", "--augment", "crop", "--head", "none"];
         let paths = ["--bundle", bundle, "--labels", &labels, &image];
         let run = bench.rtpt(&[&["classify", "--json"][..], &settings, &paths].concat());
         run.records()[0]["top"].clone()

@@ -204,9 +204,29 @@ fn quantise(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
     }
 }
 
+/// A byte with a sign or without.
+trait Byte {
+    /// The last eight bits of a number.
+    fn of(bits: u32) -> Self;
+}
+
+impl Byte for u8 {
+    #[inline(always)]
+    fn of(bits: u32) -> Self {
+        bits as Self
+    }
+}
+
+impl Byte for i8 {
+    #[inline(always)]
+    fn of(bits: u32) -> Self {
+        bits as Self
+    }
+}
+
 /// The scale of a row, whose values in int8, plus `offset`, are put into `slots`.
 #[inline(always)]
-fn quantise_row(row: &[f32], offset: u8, slots: &mut [u8]) -> f32 {
+fn quantise_row<T: Byte>(row: &[f32], offset: u8, slots: &mut [T]) -> f32 {
     // 1.5 · 2^23: a number that is added to it is rounded to the nearest integer, ties to even, and is in its last bits.
     const ROUND: f32 = 12_582_912.0;
     // By bits, infinity is above every number, and NaN above infinity.
@@ -221,16 +241,14 @@ fn quantise_row(row: &[f32], offset: u8, slots: &mut [u8]) -> f32 {
     let inverse = LARGEST / largest;
     let base = ROUND.to_bits().wrapping_sub(u32::from(offset));
     for (slot, &value) in slots.iter_mut().zip(row) {
-        *slot = (value * inverse + ROUND).to_bits().wrapping_sub(base) as u8;
+        *slot = T::of((value * inverse + ROUND).to_bits().wrapping_sub(base));
     }
     largest / LARGEST
 }
 
-/// The scale and the values in int8 of one column of weights.
-pub(crate) fn quantise_weights(column: &[f32]) -> (f32, Vec<i8>) {
-    let mut slots = vec![0; column.len()];
-    let scale = quantise_row(column, 0, &mut slots);
-    (scale, slots.into_iter().map(u8::cast_signed).collect())
+/// The scale of a column of weights, whose values in int8 are put into `slots`.
+pub(crate) fn quantise_weights(column: &[f32], slots: &mut [i8]) -> f32 {
+    quantise_row(column, 0, slots)
 }
 
 /// Weights `[K, N]` in int8 in panels: `[N / P, K / 4, P, 4]`, filled up with zeros.
@@ -247,25 +265,32 @@ pub(crate) struct IntWeights {
 }
 
 impl IntWeights {
-    /// Packed weights of `depth` K rows and a column for each of `scales`; `weight(k, n)` gives each.
-    pub(crate) fn pack(kernel: IntKernel, depth: usize, scales: &[f32], weight: impl Fn(usize, usize) -> i8) -> Self {
+    /// Packed weights of `depth` K rows and `columns` N; `column(n, values)` gives the scale of each column, and its values.
+    pub(crate) fn pack(
+        kernel: IntKernel,
+        depth: usize,
+        columns: usize,
+        mut column: impl FnMut(usize, &mut [i8]) -> f32,
+    ) -> Self {
         assert!(depth <= INT8_DEPTH_MAX);
-        let (panel, columns) = (kernel.panel(), scales.len());
+        let panel = kernel.panel();
         let steps = depth.next_multiple_of(kernel.terms()) / STEP;
         let padded = columns.next_multiple_of(panel);
         let mut panels = Aligned::zeros(padded * steps * STEP);
         let mut excess = vec![0; padded];
+        let mut scales = vec![0.0; padded];
         let values = panels.values_mut();
-        for (column, excess) in excess.iter_mut().enumerate().take(columns) {
-            let (place, within) = (column / panel, column % panel);
-            for k in 0..depth {
-                let value = weight(k, column);
-                values[((place * steps + k / STEP) * panel + within) * STEP + k % STEP] = value;
-                *excess += i32::from(value) * i32::from(kernel.offset());
+        let mut of_column = vec![0; depth];
+        for n in 0..columns {
+            let (place, within) = (n / panel, n % panel);
+            scales[n] = column(n, &mut of_column);
+            for (step, four) in of_column.chunks(STEP).enumerate() {
+                let start = ((place * steps + step) * panel + within) * STEP;
+                values[start..][..four.len()].copy_from_slice(four);
             }
+            let sum: i32 = of_column.iter().map(|&value| i32::from(value)).sum();
+            excess[n] = sum * i32::from(kernel.offset());
         }
-        let mut scales = scales.to_vec();
-        scales.resize(padded, 0.0);
         Self { kernel, panels, scales, excess, depth, columns }
     }
 
@@ -450,7 +475,13 @@ mod tests {
     impl Case {
         fn new(rows: usize, depth: usize, columns: usize) -> Self {
             let columns_of = noise(2, depth * columns);
-            let (scales, weights) = columns_of.chunks(depth).map(quantise_weights).unzip();
+            let (scales, weights) = columns_of
+                .chunks(depth)
+                .map(|column| {
+                    let mut values = vec![0; depth];
+                    (quantise_weights(column, &mut values), values)
+                })
+                .unzip();
             let mut bias = noise(4, columns);
             bias.resize(columns.next_multiple_of(32), 0.0);
             Self {
@@ -465,7 +496,10 @@ mod tests {
         }
 
         fn product(&self, kernel: IntKernel, activation: Activation) -> Vec<f32> {
-            let packed = IntWeights::pack(kernel, self.depth, &self.scales, |k, n| self.weights[n][k]);
+            let packed = IntWeights::pack(kernel, self.depth, self.columns, |n, values| {
+                values.copy_from_slice(&self.weights[n]);
+                self.scales[n]
+            });
             let mut rows = IntRows::default();
             rows.set(kernel, Rows::new(&self.input, self.depth));
             let residual = Some(Rows::new(&self.residual, self.columns));
@@ -532,7 +566,10 @@ mod tests {
             let depth = 4096;
             let (input, weights) = (vec![sign; depth], vec![-127_i8; depth]);
             for kernel in IntKernel::available() {
-                let packed = IntWeights::pack(kernel, depth, &[1.0], |k, _| weights[k]);
+                let packed = IntWeights::pack(kernel, depth, 1, |_, values| {
+                    values.copy_from_slice(&weights);
+                    1.0
+                });
                 let mut rows = IntRows::default();
                 rows.set(kernel, Rows::new(&input, depth));
                 let mut out = [0.0];
@@ -546,7 +583,10 @@ mod tests {
     #[test]
     fn a_row_without_a_scale_is_not_hidden() {
         for kernel in IntKernel::available() {
-            let packed = IntWeights::pack(kernel, 5, &[1.0; 3], |_, _| 1);
+            let packed = IntWeights::pack(kernel, 5, 3, |_, values| {
+                values.fill(1);
+                1.0
+            });
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut input = vec![1.0; 15];
                 input[7] = bad;

@@ -81,9 +81,11 @@ impl Lowering<'_> {
         if self.stored.get(&outlet.node) == Some(&true) && depth <= INT8_DEPTH_MAX {
             // What was brought to int8 once and back gives the same integers again: the largest of a column is 127.
             let kernel = self.kernels.int8;
-            let (scales, values): (Vec<f32>, Vec<Vec<i8>>) =
-                (0..columns).map(|n| quantise_weights(&(0..depth).map(|k| weight(k, n)).collect::<Vec<f32>>())).unzip();
-            return Arc::new(Packed::Int(IntWeights::pack(kernel, depth, &scales, |k, n| values[n][k])));
+            let mut column = vec![0.0; depth];
+            return Arc::new(Packed::Int(IntWeights::pack(kernel, depth, columns, |n, values| {
+                column.iter_mut().enumerate().for_each(|(k, slot)| *slot = weight(k, n));
+                quantise_weights(&column, values)
+            })));
         }
         Arc::new(Packed::Float(FloatWeights::pack(self.kernels.float, depth, columns, weight)))
     }
