@@ -37,7 +37,7 @@ pub(crate) enum QuantiseError {
     UnknownLayer {
         /// The name.
         name: String,
-        /// Some of those that there are.
+        /// Those that there are.
         layers: Vec<String>,
     },
     /// Features that are too far from the first bundle's.

@@ -26,8 +26,6 @@ pub(super) struct Geometry {
     pub extent: Extent,
     /// Height and width of the output.
     pub out: Extent,
-    /// Images of a batch.
-    pub count: usize,
     /// Channels of the image.
     pub channels: usize,
 }

@@ -167,7 +167,6 @@ fn geometry_of(spec: &PoolSpec, input: &[usize], output: &[usize], channels_at: 
         padding: [padding[0].pad_before, padding[1].pad_before],
         extent,
         out: [output[channels_at + 1], output[channels_at + 2]],
-        count: input[..channels_at].iter().product(),
         channels: input[channels_at],
     }
 }
