@@ -116,7 +116,7 @@ impl ClassifierBuilder<'_> {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Folder for label embeddings. Without it nothing is stored.
+    /// Folder for label embeddings and packed weights. Without it nothing is stored.
     pub fn cache_folder(self, folder: impl AsRef<Path>) -> Self {
         Self { cache_folder: Some(folder.as_ref().into()), ..self }
     }
@@ -136,6 +136,6 @@ impl ClassifierBuilder<'_> {
         // The extractor's own pool does not exist before the labels are embedded.
         let pool = worker_pool(settings.extractor.threads)?;
         let labels = pool.install(|| LabelSet::new(bundle, labels, prompt, cache_folder.as_deref()))?;
-        Ok(Classifier::new(bundle, labels, settings)?.with_cache(cache))
+        Ok(Classifier::new(bundle, labels, settings, cache_folder.as_deref())?.with_cache(cache))
     }
 }

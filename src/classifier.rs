@@ -1,5 +1,6 @@
 //! The order of the stages, and nothing else: bytes → views → features → decision → answer.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,13 +40,18 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Prepares to classify with `bundle` into `labels`.
+    /// Prepares to classify with `bundle` into `labels`; `cache_folder` is the folder where packed weights are stored.
     ///
     /// # Errors
     /// A setting is out of range, the encoder cannot be loaded, or the method needs a text tower or a prompt that is
     /// not there.
-    pub(crate) fn new(bundle: &Bundle, labels: LabelSet, settings: ClassifierSettings) -> Result<Self> {
-        let extractor = Extractor::new(bundle, settings.extractor)?;
+    pub(crate) fn new(
+        bundle: &Bundle,
+        labels: LabelSet,
+        settings: ClassifierSettings,
+        cache_folder: Option<&Path>,
+    ) -> Result<Self> {
+        let extractor = Extractor::new(bundle, settings.extractor, cache_folder)?;
         // Text towers run in parallel, and outside of a pool rayon would start its global one.
         let predictor = extractor.pool().install(|| Predictor::new(bundle, Arc::new(labels), settings.method))?;
         Ok(Self { extractor: Arc::new(extractor), predictor: Arc::new(predictor) })

@@ -1,6 +1,7 @@
 //! Image bytes to features: views and encoder, or the cache.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,7 +13,7 @@ use crate::bundle::Bundle;
 use crate::cache::{CacheScope, FeatureCache};
 use crate::cancellation::CancellationToken;
 use crate::device::device_key;
-use crate::encoder::{Encoder, EncoderShape};
+use crate::encoder::{Encoder, EncoderShape, PreparedStore};
 use crate::error::Result;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
@@ -117,21 +118,27 @@ impl Features {
 }
 
 impl Extractor {
-    /// Prepares to encode with `bundle`.
+    /// Prepares to encode with `bundle`; `cache_folder` is the folder where packed weights are stored.
     ///
     /// # Errors
     /// A setting is out of range, or the encoder cannot be loaded.
-    pub(crate) fn new(bundle: &Bundle, settings: ExtractorSettings) -> Result<Self> {
+    pub(crate) fn new(bundle: &Bundle, settings: ExtractorSettings, cache_folder: Option<&Path>) -> Result<Self> {
         settings.check()?;
         let preprocessing = bundle.manifest.preprocessing();
         let shape = EncoderShape { resolution: preprocessing.resolution, embedding: bundle.manifest.embedding };
+        let pool = worker_pool(settings.threads)?;
+        let encoder_digest = bundle.encoder_digest();
+        let store = cache_folder.map(|folder| PreparedStore::new(folder, &encoder_digest, settings.batch));
+        // In the pool, whose threads share the reading of what is stored.
+        let encoder =
+            pool.install(|| Encoder::load_prepared(&bundle.encoder, shape, settings.batch, store.as_ref()))?;
         Ok(Self {
-            encoder: Arc::new(Encoder::load(&bundle.encoder, shape, settings.batch)?),
+            encoder: Arc::new(encoder),
             preprocessing,
             settings,
             bundle_id: bundle.id().into(),
-            pool: Arc::new(worker_pool(settings.threads)?),
-            encoder_digest: bundle.encoder_digest(),
+            pool: Arc::new(pool),
+            encoder_digest,
             device: device_key(),
             cache: None,
         })

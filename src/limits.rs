@@ -40,6 +40,8 @@ pub(crate) const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Label sets whose embeddings are remembered on a device (count).
 pub(crate) const LABEL_SETS_REMEMBERED: usize = 64;
+/// Encoders whose packed weights are stored on a device (count).
+pub(crate) const PREPARED_REMEMBERED: usize = 3;
 /// Largest file of remembered embeddings (bytes): [`CLASSES_MAX`] rows of width 2048.
 pub(crate) const LABEL_SET_BYTES_MAX: u64 = CLASSES_MAX as u64 * 2048 * 4 + 1024;
 

@@ -19,7 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "models"))
 import efficientnet_lite  # noqa: E402
-from export import without_fused_attention  # noqa: E402
+from plain_attention import without_fused_attention  # noqa: E402
 
 
 class LiteFeatures(torch.nn.Module):
@@ -35,7 +35,12 @@ class LiteFeatures(torch.nn.Module):
 
 def clip(name):
     torch.manual_seed(0)
-    return without_fused_attention(open_clip.create_model(name).visual.eval())
+    model = without_fused_attention(open_clip.create_model(name).visual.eval())
+    for norm in model.modules():
+        # The last norm of a residual block begins with zeros, which would make all weights before it zero, too.
+        if isinstance(norm, torch.nn.BatchNorm2d) and not norm.weight.any():
+            torch.nn.init.constant_(norm.weight, 0.5)
+    return model
 
 
 MODELS = {

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::datasets::DataSetArguments;
 use super::outputs::check_folder;
-use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, method_parser, number, whole};
+use super::settings::{BundleArgument, ExtractorArguments, LabelArguments, cache_folder, method_parser, number, whole};
 use super::{Completion, Outcome, progress_bar};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -183,7 +183,7 @@ impl Common {
         let settings = self.extractor.settings(bundle);
         let labels = self.labels.embed(bundle, Some(list), settings.threads)?;
         let settings = ClassifierSettings { extractor: settings, method: bundle.manifest.settings_of(self.target) };
-        Classifier::new(bundle, labels, settings)
+        Classifier::new(bundle, labels, settings, cache_folder().as_deref())
     }
 }
 

@@ -1,9 +1,10 @@
-//! `rtpt cache`: the features on disk.
+//! `rtpt cache`: the features on disk, and the packed weights of encoders.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::cache::{FOLDER_NAME, clear, disk_usage};
+use crate::encoder::{clear_prepared, prepared_usage};
 use crate::error::Error;
 use crate::files::FileError;
 use crate::setting::SettingError;
@@ -21,9 +22,9 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show how many features are cached
+    /// Show how much is cached: features of images, packed weights of encoders
     Info(Folder),
-    /// Delete all cached features
+    /// Delete all of it
     Clear(Folder),
 }
 
@@ -51,21 +52,29 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Info(folder) => {
             let folder = folder.path()?;
+            let (encoders, packed) = prepared_usage(&folder).map_err(|source| unreadable(&folder, source))?;
             match disk_usage(&folder).map_err(|source| unreadable(&folder, source))? {
                 None => writeln!(out, "no features are cached in {}", folder.display())?,
                 Some(usage) => {
-                    let held = usage.bytes as f64 / f64::from(1 << 20);
                     writeln!(out, "{}", folder.join(FOLDER_NAME).display())?;
                     let images = counted(usage.entries as usize, "image");
-                    writeln!(out, "{images}, {held:.1} MiB of features")?;
+                    writeln!(out, "{images}, {:.1} MiB of features", mebibytes(usage.bytes))?;
                 }
+            }
+            if encoders > 0 {
+                writeln!(out, "{}, {:.1} MiB of packed weights", counted(encoders, "encoder"), mebibytes(packed))?;
             }
         }
         Command::Clear(folder) => {
             let folder = folder.path()?;
-            let bytes = clear(&folder).map_err(|source| unwritable(&folder, source))?;
+            let mut bytes = clear(&folder).map_err(|source| unwritable(&folder, source))?;
+            bytes += clear_prepared(&folder).map_err(|source| unwritable(&folder, source))?;
             writeln!(out, "{} freed in {}", counted(bytes as usize, "byte"), folder.display())?;
         }
     }
     Ok(Completion::All)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }

@@ -16,7 +16,7 @@ use clap::Args;
 
 use super::datasets::DataSetArguments;
 use super::inputs::Input;
-use super::settings::{CacheArguments, SettingsArguments, number};
+use super::settings::{CacheArguments, SettingsArguments, cache_folder, number};
 use super::{Completion, Outcome, inputs, progress_bar};
 
 /// Least number of images that say something about a rate.
@@ -138,7 +138,8 @@ fn measure_unlabelled(
         let mut reference = *settings;
         reference.extractor.views.count = full;
         let labels = classifier.labels().clone();
-        let reference = Classifier::new(bundle, labels, reference)?.with_cache(arguments.cache.open(true));
+        let reference = Classifier::new(bundle, labels, reference, cache_folder().as_deref())?
+            .with_cache(arguments.cache.open(true));
         // An image's answer at all views, by the order of the images; what fails here fails below as well.
         let mut wanted = Vec::new();
         for mut input in list() {

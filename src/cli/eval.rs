@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
 use super::settings::{
-    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, headings, method_parser, number,
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser, number,
 };
 use super::{Completion, Outcome, progress_bar};
 
@@ -183,7 +183,7 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
     for text in &arguments.settings {
         change_setting(&mut all, text)?;
     }
-    let extractor = Extractor::new(bundle, settings)?;
+    let extractor = Extractor::new(bundle, settings, cache_folder().as_deref())?;
     let prepared =
         |&settings: &MethodSettings| extractor.pool().install(|| Predictor::new(bundle, Arc::clone(&labels), settings));
     let predictors: Vec<Predictor> = all.iter().map(prepared).collect::<Result<_>>()?;

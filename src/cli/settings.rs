@@ -279,7 +279,7 @@ impl SettingsArguments {
                 "with one view there is nothing to ensemble, so an attack is not resisted; use --views 2 or more"
             );
         }
-        Classifier::new(bundle, labels, settings)
+        Classifier::new(bundle, labels, settings, cache_folder().as_deref())
     }
 
     /// The settings asked for.
@@ -370,7 +370,7 @@ impl MethodArguments {
     }
 }
 
-/// Folder of this device's choices and label embeddings: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
+/// Folder of what this device computed before, label embeddings and packed weights: `$XDG_CACHE_HOME/rtpt` or `~/.cache/rtpt`.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     // What is empty counts as unset, and a path that is not absolute is passed over (XDG Base Directory Specification).
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -318,7 +318,7 @@ impl Updater {
             (None, Some(list)) => (embed(list)?, LabelsOrigin::Configured),
             (None, None) => (LabelSet::of(&bundle)?, LabelsOrigin::Configured),
         };
-        let classifier = Classifier::new(&bundle, labels, settings)?;
+        let classifier = Classifier::new(&bundle, labels, settings, self.cache_folder.as_deref())?;
         let classifier = classifier.with_cache(self.parts.cache.clone());
         let model = Model::warmed_up(bundle.into_contents(), classifier, &CancellationToken::default())?;
         // Before the model is handed over: a recording that cannot begin must leave the old model in force.

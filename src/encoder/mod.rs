@@ -10,6 +10,7 @@ mod fused;
 mod memory;
 #[cfg(feature = "cli")]
 mod onnx;
+mod prepared;
 mod products;
 #[cfg(feature = "cli")]
 mod quantise;
@@ -28,16 +29,21 @@ pub use error::EncoderError;
 pub use file::ModelFile;
 #[cfg(feature = "cli")]
 pub(crate) use onnx::{OnnxFile, OnnxValue};
+pub(crate) use prepared::PreparedStore;
+#[cfg(feature = "cli")]
+pub(crate) use prepared::{clear as clear_prepared, usage as prepared_usage};
 #[cfg(feature = "cli")]
 pub(crate) use quantise::{INT8_OPERATORS_MIN, Layer, Layers, StoredIn, stored_in};
 
 use crate::cancellation::CancellationToken;
 use crate::cause::contained;
+use crate::files::{FileError, MappedFile};
 use crate::kernels::{FloatKernel, IntKernel};
 use crate::rows::{dot, length};
 use error::Result;
 use fused::{Kernels, lower};
 use memory::{check_model, infer_within_bounds};
+use prepared::Prepared;
 use weights::StoredWeights;
 
 /// Input and output sizes of an encoder; from the manifest.
@@ -66,6 +72,8 @@ pub struct Encoder {
     projection: Option<Array2<f32>>,
     shape: EncoderShape,
     batch: usize,
+    /// What packed weights of an earlier start lie in.
+    prepared: Option<Arc<MappedFile>>,
     idle: Mutex<Vec<Worker>>,
 }
 
@@ -101,10 +109,23 @@ impl Encoder {
     /// The bytes are no ONNX model, it uses an operator tract does not run, it has no such output, or its input is not
     /// `[N, 3, R, R]` or its output not of the width expected, in f32; or it would take more memory than an encoder may.
     pub fn load(model: &EncoderModel, shape: EncoderShape, batch: usize) -> Result<Self> {
-        Self::load_with(model, shape, batch, Operators::best())
+        Self::load_with(model, shape, batch, Operators::best(), None)
     }
 
-    /// As [`Self::load`], with these operators.
+    /// As [`Self::load`], with the packed weights that `store` has, or will have.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_prepared(
+        model: &EncoderModel,
+        shape: EncoderShape,
+        batch: usize,
+        store: Option<&PreparedStore>,
+    ) -> Result<Self> {
+        Self::load_with(model, shape, batch, Operators::best(), store)
+    }
+
+    /// As [`Self::load_prepared`], with these operators.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -113,12 +134,19 @@ impl Encoder {
         shape: EncoderShape,
         batch: usize,
         operators: Operators,
+        store: Option<&PreparedStore>,
     ) -> Result<Self> {
-        contained(|| Self::load_uncontained(model, shape, batch, operators))
+        contained(|| Self::load_uncontained(model, shape, batch, operators, store))
             .unwrap_or_else(|source| Err(EncoderError::Load { stage: "loaded", source }))
     }
 
-    fn load_uncontained(model: &EncoderModel, shape: EncoderShape, batch: usize, operators: Operators) -> Result<Self> {
+    fn load_uncontained(
+        model: &EncoderModel,
+        shape: EncoderShape,
+        batch: usize,
+        operators: Operators,
+        store: Option<&PreparedStore>,
+    ) -> Result<Self> {
         let failed = |stage| move |source: TractError| EncoderError::Load { stage, source: source.into() };
         let (proto, weights) = StoredWeights::apart(&model.onnx, matches!(operators, Operators::Own(_)))?;
         let parsed = StoredWeights::reader().model_for_proto_model(&proto).map_err(failed("parsed"))?;
@@ -142,14 +170,20 @@ impl Encoder {
         let width = model.projection.as_ref().map_or(shape.embedding, Array2::ncols);
         check_output(&typed, batch, width)?;
         let typed = typed.into_decluttered().map_err(failed("optimised"))?;
+        let mut prepared = None;
         let typed = match operators {
             Operators::Engine => typed,
-            Operators::Own(kernels) => lower(&typed, kernels, &weights).map_err(failed("optimised"))?,
+            Operators::Own(kernels) => {
+                let mut packed = store.map_or_else(Prepared::default, |store| Prepared::open(store, kernels));
+                let lowered = lower(&typed, kernels, &weights, &mut packed).map_err(failed("optimised"))?;
+                prepared = store.and_then(|store| packed.finish(store));
+                lowered
+            }
         };
         let optimised = typed.into_optimized().map_err(failed("optimised"))?;
         check_model(&optimised, batch)?;
         let plan = optimised.into_runnable().map_err(failed("optimised"))?;
-        Ok(Self { plan, projection: model.projection.clone(), shape, batch, idle: Mutex::default() })
+        Ok(Self { plan, projection: model.projection.clone(), shape, batch, prepared, idle: Mutex::default() })
     }
 
     /// Views taken at once.
@@ -170,6 +204,12 @@ impl Encoder {
         let own: BTreeSet<String> =
             self.plan.model().nodes().iter().filter_map(|node| fused::kernel_of(&*node.op)).collect();
         own.into_iter().chain(engine.into_iter().map(String::from)).collect()
+    }
+
+    /// True if the weights were packed at an earlier start.
+    #[cfg(test)]
+    fn is_prepared(&self) -> bool {
+        self.prepared.is_some()
     }
 
     /// Names of the operators that the model is made of.
@@ -208,13 +248,17 @@ impl Encoder {
         token: &CancellationToken,
         make: impl Fn(usize, ArrayViewMut4<f32>) + Sync,
     ) -> Result<Array2<f32>> {
+        if let Some(file) = &self.prepared {
+            let failed = |source| FileError::Unreadable { path: file.path().into(), source };
+            file.check().map_err(failed)?;
+        }
         let mut features = Array2::zeros((count, self.shape.embedding));
-        features.axis_chunks_iter_mut(Axis(0), self.batch).into_par_iter().enumerate().try_for_each(
-            |(place, rows)| {
-                token.checkpoint()?;
-                self.encode_chunk(rows, |views| make(place * self.batch, views))
-            },
-        )?;
+        let batches = features.axis_chunks_iter_mut(Axis(0), self.batch).into_par_iter().enumerate();
+        // Each for itself: threads that are done take what is left, to the last one.
+        batches.with_max_len(1).try_for_each(|(place, rows)| {
+            token.checkpoint()?;
+            self.encode_chunk(rows, |views| make(place * self.batch, views))
+        })?;
         // After all batches and in order, so that an error names the first bad view, whichever thread was faster.
         to_unit_features(&mut features)?;
         Ok(features)

@@ -1,11 +1,13 @@
-//! Products of an ONNX graph: which of its values are the weights of one, and along which of their axes the columns are.
+//! Products of an ONNX graph: which of its values are the weights of some, and along which of their axes the columns are.
 
 use std::collections::HashMap;
 
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
-/// Nodes that may lie between weights and the product they are of.
-const TURNS_MAX: usize = 4;
+/// Nodes that may lie between weights and a product they are of.
+const BETWEEN_MAX: usize = 4;
+/// Products that may share their weights.
+const SHARING_MAX: usize = 256;
 
 /// Who reads each value of a graph.
 pub(super) struct Readers<'a> {
@@ -31,38 +33,62 @@ impl<'a> Readers<'a> {
         }
     }
 
-    /// The product that alone reads a value as its weights, by way of transpositions perhaps.
-    pub(super) fn product(&self, name: &str) -> Option<&'a NodeProto> {
-        self.follow(name).map(|(node, ..)| node)
+    /// The products that a value of `rank` is the weights of, if nothing else reads it, and the axis along which the columns of all of them are.
+    pub(super) fn products(&self, name: &str, rank: usize) -> Option<(Vec<&'a NodeProto>, usize)> {
+        let mut found = Vec::new();
+        self.follow(name, &mut Vec::new(), &mut found)?;
+        let axes: Option<Vec<usize>> = found.iter().map(|product| product.column_axis(rank)).collect();
+        let (&axis, others) = axes.as_deref()?.split_first()?;
+        let is_one = others.iter().all(|&other| other == axis);
+        is_one.then(|| (found.into_iter().map(|product| product.node).collect(), axis))
     }
 
-    /// The axis along which the columns are, if a value of `rank` is the weights of one product alone.
-    pub(super) fn column_axis(&self, name: &str, rank: usize) -> Option<usize> {
-        let (node, slot, turns) = self.follow(name)?;
-        let mut axis = match (node.op_type.as_str(), slot) {
-            ("Conv", 1) if integer(node, "group").unwrap_or(1) == 1 => 0,
-            ("Gemm", 1) => usize::from(integer(node, "transB").unwrap_or(0) == 0),
+    /// Gathers all readers of a value behind its copies and transpositions; none if the graph gives it out, or nothing reads it.
+    fn follow(&self, name: &str, between: &mut Vec<&'a NodeProto>, found: &mut Vec<Reader<'a>>) -> Option<()> {
+        if self.graph.output.iter().any(|output| output.name == name) {
+            return None;
+        }
+        for &(node, slot) in self.of.get(name)? {
+            if found.len() == SHARING_MAX {
+                return None;
+            }
+            if matches!(node.op_type.as_str(), "Transpose" | "Identity") && slot == 0 && between.len() < BETWEEN_MAX {
+                between.push(node);
+                self.follow(node.output.first()?, between, found)?;
+                between.pop();
+            } else {
+                found.push(Reader { node, slot, between: between.clone() });
+            }
+        }
+        Some(())
+    }
+}
+
+/// A node that reads a value, by way of others perhaps.
+struct Reader<'a> {
+    node: &'a NodeProto,
+    /// Which of its inputs that is.
+    slot: usize,
+    /// Copies and transpositions on the way, from the value on.
+    between: Vec<&'a NodeProto>,
+}
+
+impl Reader<'_> {
+    /// The axis of a value of `rank` along which the columns are, if this is a product with it as its weights.
+    fn column_axis(&self, rank: usize) -> Option<usize> {
+        let mut axis = match (self.node.op_type.as_str(), self.slot) {
+            ("Conv", 1) if integer(self.node, "group").unwrap_or(1) == 1 => 0,
+            ("Gemm", 1) => usize::from(integer(self.node, "transB").unwrap_or(0) == 0),
             ("MatMul", 1) if rank >= 2 => rank - 1,
             _ => return None,
         };
-        for turn in turns.into_iter().rev() {
+        for turn in self.between.iter().rev().filter(|node| node.op_type == "Transpose") {
             axis = match attribute(turn, "perm") {
                 Some(perm) => usize::try_from(*perm.ints.get(axis)?).ok()?,
                 None => rank.checked_sub(axis + 1)?,
             };
         }
         (axis < rank).then_some(axis)
-    }
-
-    /// The node behind all transpositions of a value, which of its inputs that is, and these transpositions.
-    fn follow(&self, name: &str) -> Option<(&'a NodeProto, usize, Vec<&'a NodeProto>)> {
-        let (mut node, mut slot) = self.only(name)?;
-        let mut turns = Vec::new();
-        while node.op_type == "Transpose" && turns.len() < TURNS_MAX {
-            turns.push(node);
-            (node, slot) = self.only(node.output.first()?)?;
-        }
-        Some((node, slot, turns))
     }
 }
 

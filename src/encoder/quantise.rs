@@ -10,7 +10,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorPr
 use super::error::Result;
 use super::file::{Left, ModelFile, Skeleton};
 use super::products::Readers;
-use super::weights::{StoredWeights, kind, shape_of};
+use super::weights::{count_in_less, kind, shape_of};
 use crate::kernels::quantise_weights;
 
 /// First version of ONNX's operators in which `DequantizeLinear` has a scale for each place along an axis.
@@ -28,7 +28,7 @@ pub(crate) enum StoredIn {
 /// A product whose weights are stored in f32.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layer {
-    /// Name of its node.
+    /// Name of its node; of the first where several share the weights.
     pub name: String,
     /// Number of its weights.
     pub weights: usize,
@@ -62,15 +62,17 @@ impl Layers {
     /// # Errors
     /// It is no ONNX model, or the file cannot be read.
     pub(crate) fn of(file: &ModelFile) -> Result<Self> {
-        let (_, stored) = StoredWeights::apart(file, true)?;
-        let (in_f16, in_int8) = stored.count_in_less();
-        let Skeleton { model, left } = file.skeleton()?;
-        let graph = model.graph.as_ref();
-        let found = graph.map_or(Vec::new(), |graph| {
-            let readers = Readers::of(graph);
-            left.iter().filter_map(|left| found(graph, &readers, left)).map(|found| found.layer).collect()
-        });
-        Ok(Self { operators: operators_of(&model), in_f32: found, in_f16, in_int8 })
+        let Skeleton { mut model, left } = file.skeleton()?;
+        let operators = operators_of(&model);
+        let Some(graph) = model.graph.as_mut() else {
+            return Ok(Self { operators, in_f32: Vec::new(), in_f16: 0, in_int8: 0 });
+        };
+        let readers = Readers::of(graph);
+        let in_f32: Vec<Layer> =
+            left.iter().filter_map(|left| found(graph, &readers, left)).map(|found| found.layer).collect();
+        drop(readers);
+        let (in_f16, in_int8) = count_in_less(graph, file, left)?;
+        Ok(Self { operators, in_f32, in_f16, in_int8 })
     }
 }
 
@@ -157,11 +159,11 @@ fn found(graph: &GraphProto, readers: &Readers, left: &Left) -> Option<Found> {
     let tensor = &graph.initializer[left.initializer];
     let shape = shape_of(tensor).filter(|_| tensor.data_type == kind::F32)?;
     let weights = shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size))?;
-    let axis = readers.column_axis(&tensor.name, shape.len()).filter(|&axis| axis < shape.len())?;
+    let (products, axis) = readers.products(&tensor.name, shape.len())?;
     if weights == 0 || weights as u64 * 4 != left.place.end - left.place.start {
         return None;
     }
-    let product = readers.product(&tensor.name)?;
+    let product = products.first()?;
     // Names are optional, those of outputs are not.
     let name = if product.name.is_empty() { product.output.first()? } else { &product.name };
     Some(Found { layer: Layer { name: name.clone(), weights }, value: tensor.name.clone(), shape, axis })

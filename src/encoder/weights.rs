@@ -91,21 +91,11 @@ impl StoredWeights {
         let Some(graph) = model.graph.as_mut().filter(|_| !left.is_empty()) else {
             return Ok((model, Self { file: file.clone(), tensors: Vec::new() }));
         };
-        // Scales are read along with the weights that they belong to.
-        let (matrices, vectors): (Vec<Left>, Vec<Left>) =
-            left.into_iter().partition(|left| graph.initializer[left.initializer].dims.len() > 1);
-        bring_in(graph, file, vectors)?;
-        let mut plans = Vec::new();
-        let mut brought = Vec::new();
-        let readers = Readers::of(graph);
-        for left in matrices {
-            match plan(graph, &readers, &left).filter(|_| are_left) {
-                Some(plan) => plans.push(plan),
-                None => brought.push(left),
-            }
+        let (mut plans, mut others) = plans(graph, file, left)?;
+        if !are_left {
+            others.extend(plans.drain(..).map(|plan| Left { initializer: plan.initializer, place: plan.tensor.place }));
         }
-        drop(readers);
-        bring_in(graph, file, brought)?;
+        bring_in(graph, file, others)?;
         let tensors = leave_out(graph, plans);
         Ok((model, Self { file: file.clone(), tensors }))
     }
@@ -120,16 +110,6 @@ impl StoredWeights {
     /// True if these weights are in int8, and their products are to be.
     pub(super) fn is_int8(&self, index: usize) -> bool {
         self.tensors.get(index).is_some_and(|tensor| matches!(tensor.precision, Precision::Int8 { .. }))
-    }
-
-    /// Number of weights in f16 and in int8.
-    #[cfg(feature = "cli")]
-    pub(super) fn count_in_less(&self) -> (usize, usize) {
-        let count = |is: fn(&Precision) -> bool| self.tensors.iter().filter(|tensor| is(&tensor.precision)).count();
-        (
-            count(|precision| matches!(precision, Precision::F16)),
-            count(|precision| matches!(precision, Precision::Int8 { .. })),
-        )
     }
 
     /// The values of weights in f32.
@@ -164,6 +144,38 @@ impl StoredWeights {
     }
 }
 
+/// Number of weights in f16 and in int8 among what is left of a model in its file.
+///
+/// # Errors
+/// The file cannot be read.
+#[cfg(feature = "cli")]
+pub(super) fn count_in_less(graph: &mut GraphProto, file: &ModelFile, left: Vec<Left>) -> Result<(usize, usize)> {
+    let (plans, _) = plans(graph, file, left)?;
+    let count = |is: fn(&Precision) -> bool| plans.iter().filter(|plan| is(&plan.tensor.precision)).count();
+    Ok((
+        count(|precision| matches!(precision, Precision::F16)),
+        count(|precision| matches!(precision, Precision::Int8 { .. })),
+    ))
+}
+
+/// What is to become of the weights of products, and all other matrices that are left in the file; vectors are brought in.
+fn plans(graph: &mut GraphProto, file: &ModelFile, left: Vec<Left>) -> Result<(Vec<Plan>, Vec<Left>)> {
+    // Scales are read along with the weights that they belong to.
+    let (matrices, vectors): (Vec<Left>, Vec<Left>) =
+        left.into_iter().partition(|left| graph.initializer[left.initializer].dims.len() > 1);
+    bring_in(graph, file, vectors)?;
+    let readers = Readers::of(graph);
+    let mut plans = Vec::new();
+    let mut others = Vec::new();
+    for left in matrices {
+        match plan(graph, &readers, &left) {
+            Some(plan) => plans.push(plan),
+            None => others.push(left),
+        }
+    }
+    Ok((plans, others))
+}
+
 fn bring_in(graph: &mut GraphProto, file: &ModelFile, left: Vec<Left>) -> Result<()> {
     for Left { initializer, place } in left {
         graph.initializer[initializer].raw_data = file.read(place)?.into_owned();
@@ -189,7 +201,7 @@ fn plan(graph: &GraphProto, readers: &Readers, left: &Left) -> Option<Plan> {
         }
         _ => return None,
     };
-    readers.column_axis(&value, shape.len())?;
+    readers.products(&value, shape.len())?;
     let values = shape.iter().try_fold(precision.bytes(), |bytes, &size| bytes.checked_mul(size as u64))?;
     let tensor = StoredTensor { shape, place: left.place.clone(), precision };
     (values == left.place.end - left.place.start).then_some(Plan { initializer: left.initializer, value, tensor })

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::OFlag;
-pub(crate) use steady::SteadyFile;
+pub(crate) use steady::{MappedFile, SteadyFile};
 
 type Result<T> = std::result::Result<T, FileError>;
 
@@ -122,13 +122,26 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_file`].
 pub(crate) fn write_file_as(path: &Path, bytes: &[u8], readers: Readers, durability: Durability) -> Result<()> {
+    write_file_by(path, readers, durability, |writer| writer.write_all(bytes))
+}
+
+/// As [`write_file_as`], of what `write` gives bit by bit.
+///
+/// # Errors
+/// As [`write_file`].
+pub(crate) fn write_file_by(
+    path: &Path,
+    readers: Readers,
+    durability: Durability,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     let failed = |source| FileError::Unwritable { path: path.into(), source };
     let temporary = temporary_beside(path).map_err(failed)?;
     let mode = if readers == Readers::Owner { 0o600 } else { 0o666 };
     let created = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary);
     let written = created.and_then(|file| {
         let mut writer = BufWriter::new(file);
-        writer.write_all(bytes)?;
+        write(&mut writer)?;
         let file = writer.into_inner()?;
         if durability == Durability::Synced {
             // Before the rename: a power cut could otherwise leave the new name on an empty file.

@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use memmap2::Mmap;
+
 use super::open_regular;
 
 /// A regular file, open since its content was looked at.
@@ -69,6 +71,28 @@ impl SteadyFile {
         Ok(found)
     }
 
+    /// The file as memory.
+    ///
+    /// # Errors
+    /// Error of the system.
+    pub(crate) fn map(self) -> io::Result<MappedFile> {
+        // What another program does to the file shows in the memory: the stamp tells of it, and files here are replaced, never written over.
+        let map = unsafe { Mmap::map(&self.file) }?;
+        if map.len() as u64 != self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(MappedFile { file: self, map })
+    }
+
+    /// The user that the file belongs to, and its mode.
+    ///
+    /// # Errors
+    /// Error of the system.
+    pub(crate) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
+        let found = self.file.metadata()?;
+        Ok((found.uid(), found.mode()))
+    }
+
     /// Some bytes of the file.
     ///
     /// # Errors
@@ -103,6 +127,34 @@ impl SteadyFile {
         Err(io::Error::other(
             "another program wrote into it after it was opened; put new files in the place of old ones",
         ))
+    }
+}
+
+/// A file as memory, which is read when it is used.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    file: SteadyFile,
+    map: Mmap,
+}
+
+impl MappedFile {
+    /// Checks that nobody has changed the content.
+    ///
+    /// # Errors
+    /// Error of the system, or somebody has.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.file.check()
+    }
+
+    /// Path under which it was opened, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
     }
 }
 
@@ -141,6 +193,19 @@ mod tests {
         let (_, file) = steady(folder.path());
         assert_eq!((file.size(), file.read_at(2, 3).unwrap()), (10, b"234".to_vec()));
         assert!(file.read_at(8, 3).is_err() && file.read_at(u64::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn a_mapped_file_is_its_bytes_and_tells_of_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = steady(folder.path());
+        let mapped = file.map().unwrap();
+        assert_eq!(mapped.as_ref(), b"0123456789");
+        mapped.check().unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().write_all(b"X").unwrap();
+        assert!(mapped.check().unwrap_err().to_string().contains("another program wrote into it"));
+        File::create(folder.path().join("empty")).unwrap();
+        assert_eq!(SteadyFile::open(&folder.path().join("empty")).unwrap().map().unwrap().as_ref(), b"");
     }
 
     #[test]

@@ -1,10 +1,22 @@
 //! Products of rows with constant weights in f32: `[M, K] · [K, N]`, with bias, residual and activation in the same pass.
 //!
-//! Weights are packed once into panels of as many columns as one tile has; the rows are read where they lie. A tile of sums stays in registers
-//! over the whole of K, so that every sum has one order of its terms, whatever is computed beside it.
+//! Weights are packed once into panels of as many columns as one tile has; the rows are read where they lie. Every sum has one order of its
+//! terms, whatever is computed beside it.
+
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::lanes::{Lanes, Portable};
-use super::tiles::{Aligned, Epilogue, Rows, RowsMut, TILE_ROWS_MAX, Target, row_block};
+use super::tiles::{Aligned, BLOCK_BYTES, Epilogue, Place, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles};
+
+/// Rows whose distance is a multiple of so many values are copied: they would all be in a few places of the cache.
+const CLASHING: usize = 512;
+/// Columns from which on copying pays.
+const COPIED_COLUMNS: usize = 128;
+/// Rows of a block that is as wide as the matrix, at least.
+const WHOLE_ROWS: usize = 42;
+/// Rows of a block that shares what is brought of the weights.
+const BLOCK_ROWS: usize = 112;
 
 /// Kernel of products in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +109,24 @@ impl FloatWeights {
             }
         }
         Self { kernel, panels, depth, columns }
+    }
+
+    /// Packed weights whose parts lie in shared bytes; `next(size)` gives the place of each, by its size (bytes). None where one is not there.
+    pub(crate) fn of_parts(
+        kernel: FloatKernel,
+        depth: usize,
+        columns: usize,
+        shared: &SharedBytes,
+        mut next: impl FnMut(usize) -> Option<usize>,
+    ) -> Option<Self> {
+        let count = columns.checked_next_multiple_of(kernel.panel())?.checked_mul(depth)?;
+        let panels = Aligned::shared(shared, next(count.checked_mul(size_of::<f32>())?)?, count)?;
+        Some(Self { kernel, panels, depth, columns })
+    }
+
+    /// The parts as bytes.
+    pub(crate) fn parts(&self) -> [&[u8]; 1] {
+        [bytemuck::cast_slice(self.panels.values())]
     }
 
     /// Takes other weights of the same sizes: the rows of a matrix `[K, N]`.
@@ -194,79 +224,102 @@ unsafe fn neon(job: &Job) {
     unsafe { run::<super::lanes::arm::Neon, 8, 2>(job) }
 }
 
-/// All tiles of `M` rows and `V` vectors. A block of rows stays in the cache while all panels pass it.
+/// All tiles of `M` rows and `V` vectors.
+///
+/// A block of rows stays in the cache while all panels pass it, as much of the rows as fits: each weight is brought from memory once for as
+/// many rows as possible.
 #[inline(always)]
 unsafe fn run<L: Lanes, const M: usize, const V: usize>(job: &Job) {
-    let panel = V * L::COUNT;
-    let block = row_block(job.depth * size_of::<f32>(), M);
-    for from in (0..job.rows).step_by(block) {
-        let to = (from + block).min(job.rows);
-        for column in (0..job.target.columns).step_by(panel) {
-            unsafe {
-                // In a last panel of one vector the others hold nothing.
-                if job.target.columns - column <= L::COUNT {
-                    run_panel::<L, M, V, 1>(job, from, to, column);
-                } else {
-                    run_panel::<L, M, V, V>(job, from, to, column);
-                }
+    let (rows, terms) = blocks(job.rows, job.depth, M);
+    let is_copied = job.input_stride.is_multiple_of(CLASHING) && job.target.columns >= COPIED_COLUMNS;
+    let mut copy = Vec::new();
+    for from in (0..job.rows).step_by(rows) {
+        let rows = from..(from + rows).min(job.rows);
+        for first in (0..job.depth).step_by(terms) {
+            let terms = first..(first + terms).min(job.depth);
+            let mut input =
+                Values { first: job.input.wrapping_add(from * job.input_stride + first), stride: job.input_stride };
+            if is_copied {
+                unsafe { input = input.copied(rows.len(), terms.len(), &mut copy) }
             }
+            let part = Part::<L> { job, input, from, terms, lanes: PhantomData };
+            unsafe { all_tiles::<Part<L>, M, V>(&part, rows.clone(), job.target.columns) }
         }
     }
 }
 
-/// The tiles of the rows from `from` to before `to`, and of `U` of the `V` vectors of a panel.
-#[inline(always)]
-unsafe fn run_panel<L: Lanes, const M: usize, const V: usize, const U: usize>(
-    job: &Job,
+/// Rows and terms of a block that stays in the cache, both as equal as may be.
+fn blocks(rows: usize, depth: usize, tile: usize) -> (usize, usize) {
+    let equal = |count: usize, most: usize| count.div_ceil(count.div_ceil(most).max(1)).max(1);
+    let whole = BLOCK_BYTES / size_of::<f32>() / depth.max(1);
+    if rows <= whole || whole >= WHOLE_ROWS {
+        return (equal(rows, whole).next_multiple_of(tile), depth.max(1));
+    }
+    let rows = equal(rows, BLOCK_ROWS).next_multiple_of(tile);
+    (rows, equal(depth, BLOCK_BYTES / size_of::<f32>() / rows))
+}
+
+/// Values of rows, by pointers.
+#[derive(Clone, Copy)]
+struct Values {
+    first: *const f32,
+    stride: usize,
+}
+
+impl Values {
+    /// `count` rows of `width` of the values in memory of their own, at a distance that does not have them all in the same places of the cache.
+    unsafe fn copied(self, count: usize, width: usize, copy: &mut Vec<f32>) -> Self {
+        let stride = width.next_multiple_of(CLASHING) + CLASHING / 4;
+        copy.clear();
+        for row in 0..count {
+            unsafe { copy.extend_from_slice(std::slice::from_raw_parts(self.first.add(row * self.stride), width)) }
+            copy.resize((row + 1) * stride, 0.0);
+        }
+        Self { first: copy.as_ptr(), stride }
+    }
+}
+
+/// A product, or the part of its terms that fits into the cache.
+struct Part<'a, L> {
+    job: &'a Job<'a>,
+    /// The terms of the rows from `from` on.
+    input: Values,
     from: usize,
-    to: usize,
-    column: usize,
-) {
-    let mut row = from;
-    unsafe {
-        while row + M <= to {
-            tile::<L, M, V, U>(job, row, column);
-            row += M;
-        }
-        match to - row {
-            0 => {}
-            1 => tile::<L, 1, V, U>(job, row, column),
-            2 => tile::<L, 2, V, U>(job, row, column),
-            3 => tile::<L, 3, V, U>(job, row, column),
-            4 => tile::<L, 4, V, U>(job, row, column),
-            5 => tile::<L, 5, V, U>(job, row, column),
-            6 => tile::<L, 6, V, U>(job, row, column),
-            7 => tile::<L, 7, V, U>(job, row, column),
-            8 => tile::<L, 8, V, U>(job, row, column),
-            9 => tile::<L, 9, V, U>(job, row, column),
-            10 => tile::<L, 10, V, U>(job, row, column),
-            11 => tile::<L, 11, V, U>(job, row, column),
-            12 => tile::<L, 12, V, U>(job, row, column),
-            _ => tile::<L, { TILE_ROWS_MAX - 1 }, V, U>(job, row, column),
-        }
-    }
+    terms: Range<usize>,
+    lanes: PhantomData<L>,
 }
 
-#[inline(always)]
-unsafe fn tile<L: Lanes, const M: usize, const V: usize, const U: usize>(job: &Job, row: usize, column: usize) {
-    unsafe {
-        let mut sums = [[L::splat(0.0); U]; M];
-        let input = job.input.add(row * job.input_stride);
-        let mut weights = job.weights.add(column * job.depth);
-        for k in 0..job.depth {
-            let mut vectors = [L::splat(0.0); U];
-            for (place, vector) in vectors.iter_mut().enumerate() {
-                *vector = L::load(weights.add(place * L::COUNT));
-            }
-            for (place, sums) in sums.iter_mut().enumerate() {
-                let value = L::splat(*input.add(place * job.input_stride + k));
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = L::multiply_add(value, vector, *sum);
+unsafe impl<L: Lanes> Tiles for Part<'_, L> {
+    const LANES: usize = L::COUNT;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place) {
+        let Self { job, input: Values { first, stride }, from, ref terms, .. } = *self;
+        let Place { row, column, .. } = place;
+        unsafe {
+            let mut sums =
+                if terms.start == 0 { [[L::splat(0.0); U]; M] } else { job.target.kept::<L, M, U>(row, column) };
+            let input = first.add((row - from) * stride);
+            let mut weights = job.weights.add(column * job.depth + terms.start * V * L::COUNT);
+            for k in 0..terms.len() {
+                let mut vectors = [L::splat(0.0); U];
+                for (place, vector) in vectors.iter_mut().enumerate() {
+                    *vector = L::load(weights.add(place * L::COUNT));
                 }
+                for (place, sums) in sums.iter_mut().enumerate() {
+                    let value = L::splat(*input.add(place * stride + k));
+                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                        *sum = L::multiply_add(value, vector, *sum);
+                    }
+                }
+                weights = weights.add(V * L::COUNT);
             }
-            weights = weights.add(V * L::COUNT);
+            if terms.end == job.depth {
+                job.target.finish::<L, M, U>(sums, row, column);
+            } else {
+                job.target.keep::<L, M, U>(&sums, row, column);
+            }
         }
-        job.target.finish::<L, M, U>(sums, row, column);
     }
 }
 
@@ -295,7 +348,7 @@ mod tests {
     fn every_kernel_gives_the_product() {
         for kernel in FloatKernel::available() {
             for rows in (0..=29).chain([64, 199]) {
-                for (depth, columns) in [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65)] {
+                for (depth, columns) in [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65), (3072, 40)] {
                     let input = noise(1, rows * depth);
                     let weights = noise(2, depth * columns);
                     let residual = noise(3, rows * columns);

@@ -22,6 +22,9 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn larger(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a` where it is smaller, else `b`; a NaN in `b` stays.
     unsafe fn smaller(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Has the second cache bring what is at an address, which need not be one, where the instruction set can.
+    #[inline(always)]
+    fn prefetch(_address: *const u8) {}
 }
 
 /// For any processor; the compiler makes vectors of it where it can.
@@ -127,6 +130,11 @@ pub(super) mod x86 {
         unsafe fn smaller(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_min_ps(a, b) }
         }
+
+        #[inline(always)]
+        fn prefetch(address: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+        }
     }
 
     /// AVX2 and FMA.
@@ -175,6 +183,11 @@ pub(super) mod x86 {
         #[inline(always)]
         unsafe fn smaller(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_min_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn prefetch(address: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
         }
     }
 }

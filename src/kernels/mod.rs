@@ -24,7 +24,7 @@ pub(crate) use mix::{COPIES, Mixture, mix};
 pub(crate) use norm::LayerNorm;
 pub(crate) use pixels::PixelKernel;
 pub(crate) use resample::{FRACTION_BITS, Taps, narrow, shorten};
-pub(crate) use tiles::{Epilogue, Rows, RowsMut};
+pub(crate) use tiles::{ALIGNMENT, Epilogue, Rows, RowsMut, SharedBytes};
 pub(crate) use warp::{Source, warp};
 
 /// Numbers between -1 and 1 without order, for tests.

@@ -110,17 +110,30 @@ unsafe fn softmax_avx2(values: &mut [f32], width: usize, scale: f32) {
 #[inline(always)]
 fn softmax_rows(values: &mut [f32], width: usize, scale: f32) {
     for row in values.chunks_exact_mut(width) {
-        row.iter_mut().for_each(|value| *value *= scale);
-        let mut parts = [f32::NEG_INFINITY; PARTS];
-        for chunk in row.chunks(PARTS) {
-            for (part, &value) in parts.iter_mut().zip(chunk) {
-                *part = if value > *part { value } else { *part };
+        // The rest as a whole vector too: what fills it up takes no part.
+        let (chunks, rest) = row.as_chunks_mut::<PARTS>();
+        let mut last = [f32::NEG_INFINITY; PARTS];
+        last.iter_mut().zip(&*rest).for_each(|(slot, &value)| *slot = value * scale);
+        let mut largest = last;
+        for chunk in &mut *chunks {
+            for (largest, value) in largest.iter_mut().zip(chunk) {
+                *value *= scale;
+                *largest = if *value > *largest { *value } else { *largest };
             }
         }
-        let largest = parts.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|value| *value = exp(*value - largest));
-        let share = 1.0 / sum(row, |value| value);
-        row.iter_mut().for_each(|value| *value *= share);
+        let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        let mut sums = [0.0; PARTS];
+        for chunk in &mut *chunks {
+            for (sum, value) in sums.iter_mut().zip(chunk) {
+                *value = exp(*value - largest);
+                *sum += *value;
+            }
+        }
+        last.iter_mut().for_each(|value| *value = exp(*value - largest));
+        sums.iter_mut().zip(&last[..rest.len()]).for_each(|(sum, value)| *sum += value);
+        let share = 1.0 / sums.iter().sum::<f32>();
+        chunks.as_flattened_mut().iter_mut().for_each(|value| *value *= share);
+        rest.iter_mut().zip(last).for_each(|(slot, value)| *slot = value * share);
     }
 }
 

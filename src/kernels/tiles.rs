@@ -1,6 +1,11 @@
-//! What the product kernels share: matrices by rows, aligned memory, what follows a product, and the size of a block of rows.
+//! What the product kernels share: matrices by rows, aligned memory, what follows a product, and the order of its tiles.
 
+use std::fmt;
 use std::mem::align_of;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
 
 use super::activation::Activation;
 use super::lanes::Lanes;
@@ -10,39 +15,169 @@ pub(super) const TILE_ROWS_MAX: usize = 14;
 /// Values of the largest tile.
 pub(super) const TILE_VALUES_MAX: usize = TILE_ROWS_MAX * 32;
 /// What a block of rows may take of the second cache (bytes).
-const BLOCK_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Alignment of packed weights: a cache line (bytes).
-const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// Rows of a block that stays in the cache, a multiple of `tile`.
 pub(super) fn row_block(row_bytes: usize, tile: usize) -> usize {
     (BLOCK_BYTES / row_bytes.max(1)).max(tile) / tile * tile
 }
 
-/// Values that begin at a cache line.
-#[derive(Debug)]
-pub(crate) struct Aligned<T> {
-    values: Vec<T>,
-    start: usize,
+/// A product that is computed by tiles of M rows and of U vectors of the V in a panel.
+///
+/// # Safety
+/// As that of [`Lanes`].
+pub(super) unsafe trait Tiles {
+    /// Sums in a vector.
+    const LANES: usize;
+
+    /// Computes one tile, which is within the matrix.
+    unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place);
+}
+
+/// Place of a tile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// First row.
+    pub row: usize,
+    /// First column.
+    pub column: usize,
+    /// Number of the tile in its panel.
+    index: usize,
+    /// Tiles of a panel.
     count: usize,
 }
 
-impl<T: Copy + Default> Aligned<T> {
+impl Place {
+    /// The address of this tile's share of the next panel, whose parts it has brought meanwhile, and the distance of each step's.
+    ///
+    /// `weights` are this panel's, `panel` is the size of a panel and `step` what a step of `steps` uses of it (bytes).
+    #[inline(always)]
+    pub(super) fn ahead<T>(&self, weights: *const T, panel: usize, steps: usize, step: usize) -> (*const u8, usize) {
+        let share = step / self.count;
+        (weights.cast::<u8>().wrapping_add(panel + self.index * share * steps), share)
+    }
+}
+
+/// All tiles of `rows` and of the columns before `columns`.
+///
+/// # Safety
+/// As that of [`Lanes`]; the rows and columns are within the matrix.
+#[inline(always)]
+pub(super) unsafe fn all_tiles<T: Tiles, const M: usize, const V: usize>(
+    product: &T,
+    rows: Range<usize>,
+    columns: usize,
+) {
+    for column in (0..columns).step_by(V * T::LANES) {
+        unsafe {
+            // In a last panel of one vector the others hold nothing.
+            if columns - column <= T::LANES {
+                panel_tiles::<T, M, V, 1>(product, rows.clone(), column);
+            } else {
+                panel_tiles::<T, M, V, V>(product, rows.clone(), column);
+            }
+        }
+    }
+}
+
+/// The tiles of a panel.
+#[inline(always)]
+unsafe fn panel_tiles<T: Tiles, const M: usize, const V: usize, const U: usize>(
+    product: &T,
+    rows: Range<usize>,
+    column: usize,
+) {
+    let mut place = Place { row: rows.start, column, index: 0, count: rows.len().div_ceil(M) };
+    unsafe {
+        while place.row + M <= rows.end {
+            product.tile::<M, V, U>(place);
+            place.row += M;
+            place.index += 1;
+        }
+        match rows.end - place.row {
+            0 => {}
+            1 => product.tile::<1, V, U>(place),
+            2 => product.tile::<2, V, U>(place),
+            3 => product.tile::<3, V, U>(place),
+            4 => product.tile::<4, V, U>(place),
+            5 => product.tile::<5, V, U>(place),
+            6 => product.tile::<6, V, U>(place),
+            7 => product.tile::<7, V, U>(place),
+            8 => product.tile::<8, V, U>(place),
+            9 => product.tile::<9, V, U>(place),
+            10 => product.tile::<10, V, U>(place),
+            11 => product.tile::<11, V, U>(place),
+            12 => product.tile::<12, V, U>(place),
+            _ => product.tile::<{ TILE_ROWS_MAX - 1 }, V, U>(place),
+        }
+    }
+}
+
+/// Bytes that several parts of the program hold: a mapped file.
+pub(crate) type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Values that begin at a cache line, in memory of their own or in shared bytes.
+pub(crate) enum Aligned<T> {
+    /// In memory of their own.
+    Own {
+        /// The values, after some that are not used.
+        values: Vec<T>,
+        /// Number of those.
+        start: usize,
+        /// Number of the values.
+        count: usize,
+    },
+    /// In shared bytes.
+    Shared {
+        /// The bytes.
+        bytes: SharedBytes,
+        /// Place of the values in them.
+        place: Range<usize>,
+    },
+}
+
+impl<T> fmt::Debug for Aligned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Own { count, .. } => write!(f, "Own({count})"),
+            Self::Shared { place, .. } => write!(f, "Shared({place:?})"),
+        }
+    }
+}
+
+impl<T: Pod + Default> Aligned<T> {
     /// `count` values of zero.
     pub(crate) fn zeros(count: usize) -> Self {
         let values = vec![T::default(); count + ALIGNMENT / size_of::<T>()];
         // The distance is in values: a vector is aligned for its own type.
         const { assert!(ALIGNMENT.is_multiple_of(align_of::<T>())) };
         let start = values.as_ptr().align_offset(ALIGNMENT);
-        Self { values, start, count }
+        Self::Own { values, start, count }
+    }
+
+    /// `count` values from the byte `start` on; none if they are not there, or that is not at a cache line.
+    pub(crate) fn shared(bytes: &SharedBytes, start: usize, count: usize) -> Option<Self> {
+        let end = count.checked_mul(size_of::<T>())?.checked_add(start)?;
+        let found = (**bytes).as_ref().get(start..end)?;
+        let is_aligned = found.as_ptr().align_offset(ALIGNMENT) == 0;
+        is_aligned.then(|| Self::Shared { bytes: bytes.clone(), place: start..end })
     }
 
     pub(crate) fn values(&self) -> &[T] {
-        &self.values[self.start..][..self.count]
+        match self {
+            Self::Own { values, start, count } => &values[*start..][..*count],
+            Self::Shared { bytes, place } => bytemuck::cast_slice(&(**bytes).as_ref()[place.clone()]),
+        }
     }
 
+    /// The values to change; of shared ones there are none.
     pub(crate) fn values_mut(&mut self) -> &mut [T] {
-        &mut self.values[self.start..][..self.count]
+        match self {
+            Self::Own { values, start, count } => &mut values[*start..][..*count],
+            Self::Shared { .. } => &mut [],
+        }
     }
 }
 
@@ -169,6 +304,62 @@ impl<'a> Target<'a> {
             for (place, values) in whole.chunks_exact(width).take(M).enumerate() {
                 std::ptr::copy_nonoverlapping(values.as_ptr(), out.add(place * self.out_stride), columns);
             }
+        }
+    }
+
+    /// Puts the sums of a tile, some terms of which are still to come, where the product will be.
+    ///
+    /// # Safety
+    /// As of [`Self::finish`].
+    #[inline(always)]
+    pub(super) unsafe fn keep<L: Lanes, const M: usize, const V: usize>(
+        &self,
+        sums: &[[L::Vector; V]; M],
+        row: usize,
+        column: usize,
+    ) {
+        let width = V * L::COUNT;
+        let columns = width.min(self.columns - column);
+        unsafe {
+            let out = self.out.add(row * self.out_stride + column);
+            for (place, sums) in sums.iter().enumerate() {
+                let to = out.add(place * self.out_stride);
+                if columns == width {
+                    sums.iter().enumerate().for_each(|(at, &sum)| L::store(to.add(at * L::COUNT), sum));
+                } else {
+                    let mut whole = [0.0_f32; TILE_VALUES_MAX / TILE_ROWS_MAX];
+                    sums.iter().enumerate().for_each(|(at, &sum)| L::store(whole.as_mut_ptr().add(at * L::COUNT), sum));
+                    std::ptr::copy_nonoverlapping(whole.as_ptr(), to, columns);
+                }
+            }
+        }
+    }
+
+    /// The sums that [`Self::keep`] kept.
+    ///
+    /// # Safety
+    /// As of [`Self::finish`].
+    #[inline(always)]
+    pub(super) unsafe fn kept<L: Lanes, const M: usize, const V: usize>(
+        &self,
+        row: usize,
+        column: usize,
+    ) -> [[L::Vector; V]; M] {
+        let width = V * L::COUNT;
+        let columns = width.min(self.columns - column);
+        unsafe {
+            let mut sums = [[L::splat(0.0); V]; M];
+            let out = self.out.add(row * self.out_stride + column);
+            for (place, sums) in sums.iter_mut().enumerate() {
+                let mut from = out.add(place * self.out_stride).cast_const();
+                let mut whole = [0.0_f32; TILE_VALUES_MAX / TILE_ROWS_MAX];
+                if columns < width {
+                    std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), columns);
+                    from = whole.as_ptr();
+                }
+                sums.iter_mut().enumerate().for_each(|(at, sum)| *sum = L::load(from.add(at * L::COUNT)));
+            }
+            sums
         }
     }
 

@@ -80,7 +80,7 @@ pub(crate) fn replayer(
         damaged: DamagedImages::Answer,
     };
     let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
-    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method })?;
+    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
     Ok(Replayer { classifier, other_device: device_key() != settings.device })
 }
 

@@ -164,3 +164,49 @@ fn bundles_share_features_as_far_as_their_encoders_are_the_same() {
     let run = run();
     assert_eq!((run.code, cached(&run)), (0, 0), "{}", run.stderr);
 }
+
+#[test]
+fn packed_weights_are_kept_and_never_trusted() {
+    let bench = Bench::new();
+    let image = bench.image("rgb.png");
+    let memory = bench.path("memory/rtpt");
+    let classify = |more: &[&str]| {
+        let mut command = bench.command(&[&["classify", "--json", &image], more].concat());
+        command.env("RTPT_BUNDLE", crate::program::tiny()).env("RUST_LOG", "info");
+        crate::program::run(command, &[])
+    };
+    let packed = || -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(&memory).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "packed")).collect()
+    };
+    let first = classify(&[]);
+    first.fails_with(0, &["packed the encoder's weights for this processor and stored them in"]);
+    let expected = answers(&first);
+    let second = classify(&[]);
+    assert!(!second.stderr.contains("packed"), "{}", second.stderr);
+    assert_eq!(answers(&second), expected);
+    let [path] = &packed()[..] else { panic!("{:?}", packed()) };
+    let whole = fs::read(path).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (content, why) in
+        [(&whole[..whole.len() / 2], "it was cut short"), (&flipped, "it is damaged"), (b"", "it was cut short")]
+    {
+        fs::write(path, content).unwrap();
+        let run = classify(&[]);
+        run.fails_with(0, &["cannot use the packed weights in", why, "the weights are packed again"]);
+        assert_eq!((answers(&run), fs::read(path).unwrap() == whole), (expected.clone(), true), "{why}");
+    }
+    classify(&["--batch", "2"]);
+    assert_eq!(packed().len(), 2, "another batch is another encoder");
+    let info = bench.rtpt(&["cache", "info"]).stdout;
+    assert!(info.contains("2 encoders, ") && info.contains("MiB of packed weights"), "{info}");
+    assert_eq!(bench.rtpt(&["cache", "clear"]).code, 0);
+    assert!(packed().is_empty());
+    // Where nothing can be written, it is a warning.
+    fs::remove_dir_all(&memory).unwrap();
+    fs::write(&memory, "in the way").unwrap();
+    let run = classify(&[]);
+    run.fails_with(0, &["cannot store the packed weights, so that the next start packs them too"]);
+    assert_eq!(answers(&run), expected);
+}

@@ -145,7 +145,7 @@ pub fn image_bytes(golden: &str) -> Vec<u8> {
     Goldens::open("decoding.safetensors").bytes(&format!("{golden}.file"))
 }
 
-fn run(mut command: Command, input: &[u8]) -> Run {
+pub fn run(mut command: Command, input: &[u8]) -> Run {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("rtpt starts");
     // A program that fails early does not read its input.

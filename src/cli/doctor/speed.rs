@@ -55,7 +55,7 @@ pub(crate) fn measure(bundle: &Bundle, threads: Option<usize>) -> Result<Speed> 
     let mut settings = ClassifierSettings::of(bundle);
     settings.extractor.threads = threads;
     settings.extractor.views.count = TIMED[1];
-    let classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings)?;
+    let classifier = Classifier::new(bundle, LabelSet::of(bundle)?, settings, None)?;
     let file = encode_jpeg(&tiled(&bundle.goldens.image, FRAME), 90);
     let measured = timed(&classifier, &file, settings.extractor.views)?;
     let extractor = classifier.extractor();

@@ -10,6 +10,8 @@ use crate::kernels::{Activation, Depthwise, Epilogue, Extent, FloatKernel, IntRo
 
 /// Memory of the rows that are gathered at once (bytes): a part of the second cache.
 const GATHERED_BYTES: usize = 192 << 10;
+/// Least number of these rows, which share what is brought of the weights; whole tiles of every kernel.
+const GATHERED_ROWS: usize = 56;
 
 /// Sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl Conv {
                 1
             }
         };
-        let block = (GATHERED_BYTES / (depth * value_bytes)).max(14);
+        let block = (GATHERED_BYTES / (depth * value_bytes)).max(GATHERED_ROWS) / GATHERED_ROWS * GATHERED_ROWS;
         for (place, out) in out.chunks_mut(block * columns).enumerate() {
             let (first, count) = (place * block, out.len() / columns);
             let residual = residual.map(|values| Rows::new(&values[first * columns..][..out.len()], columns));

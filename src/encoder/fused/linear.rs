@@ -9,7 +9,7 @@ use crate::kernels::{Activation, Epilogue, FloatWeights, IntRows, IntWeights, Ro
 
 /// Weights packed for one of the kernels.
 #[derive(Debug)]
-pub(super) enum Packed {
+pub(in crate::encoder) enum Packed {
     /// In f32.
     Float(FloatWeights),
     /// In int8.
@@ -33,8 +33,16 @@ impl Packed {
         }
     }
 
+    /// The parts as bytes.
+    pub(in crate::encoder) fn parts(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Float(weights) => weights.parts().to_vec(),
+            Self::Int(weights) => weights.parts().to_vec(),
+        }
+    }
+
     /// `activation(input · weights + bias + residual)` into `out`.
-    pub(super) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, rows: &mut IntRows, out: RowsMut) {
+    pub(in crate::encoder) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, rows: &mut IntRows, out: RowsMut) {
         match self {
             Self::Float(weights) => weights.multiply(input, epilogue, out),
             Self::Int(weights) => {

@@ -16,7 +16,8 @@ pub(crate) use lower::Kernels;
 pub(super) use lower::lower;
 
 use conv::Conv;
-use linear::{Linear, Packed};
+use linear::Linear;
+pub(super) use linear::Packed;
 
 /// Name of the kernel of an operator of ours that is a product.
 pub(super) fn kernel_of(op: &dyn TypedOp) -> Option<String> {

@@ -11,6 +11,7 @@ use tract_onnx::pb::{
 };
 
 use super::Kernels;
+use crate::encoder::prepared::PreparedStore;
 use crate::encoder::{Encoder, EncoderModel, EncoderShape, Layers, ModelFile, Operators, StoredIn, stored_in};
 use crate::kernels::{FloatKernel, IntKernel, quantise_weights};
 
@@ -163,6 +164,10 @@ fn convolutions() -> EncoderModel {
     let deep = graph.node("Clip", &[&deep, &low, &high], &[]);
     let point = graph.conv(&deep, [20, 20, 1, 1], 1, [0; 4]);
     let sum = graph.node("Add", &[&stem, &point], &[]);
+    // Again with the same weights, as exporters write what is shared.
+    let same = graph.node("Identity", &["w4"], &[]);
+    let more = graph.node("Conv", &[&sum, &same], &[]);
+    let sum = graph.node("Add", &[&sum, &more], &[]);
     let deep = graph.conv(&sum, [20, 1, 3, 3], 2, [1, 1, 1, 1]);
     let wide = graph.conv(&deep, [33, 20, 3, 3], 1, [1, 1, 1, 1]);
     let short = graph.conv(&sum, [33, 20, 1, 1], 2, [0; 4]);
@@ -259,7 +264,7 @@ fn features(
     batch: usize,
     operators: Operators,
 ) -> (Array2<f32>, Vec<String>) {
-    let encoder = Encoder::load_with(model, shape, batch, operators).unwrap();
+    let encoder = Encoder::load_with(model, shape, batch, operators, None).unwrap();
     (encoder.encode(views(5, shape.resolution).view()).unwrap(), encoder.operators())
 }
 
@@ -365,6 +370,16 @@ fn only_the_chosen_layers_are_stored_in_less() {
 }
 
 #[test]
+fn weights_that_layers_share_are_stored_once() {
+    let model = convolutions();
+    let layers = Layers::of(&model.onnx).unwrap();
+    let weights: Vec<usize> = layers.in_f32.iter().map(|layer| layer.weights).collect();
+    assert_eq!(weights, [20 * 3 * 9, 20 * 20, 33 * 20 * 9, 33 * 20, 33 * 12], "the depthwise ones stay as they are");
+    let layers = Layers::of(&in_int8(&model).onnx).unwrap();
+    assert_eq!((layers.in_f32.len(), layers.in_f16, layers.in_int8), (0, 0, 5));
+}
+
+#[test]
 fn integers_come_back_from_a_file_as_they_were() {
     // What the loading makes of the file are the integers in the file, so that packing them again loses nothing.
     let values: Vec<f32> = crate::kernels::noise(3, 700);
@@ -385,6 +400,37 @@ fn kernels_of_f32_agree_on_products_in_int8() {
         for float in FloatKernel::available() {
             let difference = (&with(float) - &expected).iter().fold(0.0_f32, |most, value| most.max(value.abs()));
             assert!(difference < 1e-4, "{name}, {float:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_second_start_has_the_packed_weights_of_the_first() {
+    for (name, model, shape) in all_models() {
+        for model in [in_int8(&model), model] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = PreparedStore::new(folder.path(), &blake3::hash(name.as_bytes()), 1);
+            let load = || {
+                let own = Kernels { float: FloatKernel::available()[0], int8: IntKernel::available()[0] };
+                Encoder::load_with(&model, shape, 1, Operators::Own(own), Some(&store)).unwrap()
+            };
+            let views = views(2, shape.resolution);
+            let (first, second) = (load(), load());
+            assert!(!first.is_prepared() && second.is_prepared(), "{name}");
+            let features = second.encode(views.view()).unwrap();
+            assert_eq!(features, first.encode(views.view()).unwrap(), "{name}");
+            // Written over while it is in use, as no program of ours does.
+            let (path, written) = {
+                let entry = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
+                (entry.path(), std::fs::read(entry.path()).unwrap())
+            };
+            let mut other = written.clone();
+            *other.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, &other).unwrap();
+            let error = second.encode(views.view()).unwrap_err().to_string();
+            assert!(error.contains("another program wrote into it"), "{error}");
+            assert_eq!(load().encode(views.view()).unwrap(), features, "{name}: it is packed again");
+            assert!(load().is_prepared() && std::fs::read(&path).unwrap() == written, "{name}: and stored again");
         }
     }
 }

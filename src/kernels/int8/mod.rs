@@ -9,8 +9,10 @@ mod dots;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::marker::PhantomData;
+
 use super::lanes::Lanes;
-use super::tiles::{Aligned, Epilogue, Rows, RowsMut, TILE_ROWS_MAX, Target, row_block};
+use super::tiles::{Aligned, Epilogue, Place, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles, row_block};
 use dots::{Dots, Portable, STEP};
 
 /// Largest magnitude of a value in int8. -128 is not used, so that a product with it cannot be.
@@ -146,9 +148,7 @@ impl IntRows {
     /// A row with a NaN or an infinity has the scale NaN, so that all its products are NaN.
     pub(crate) fn set(&mut self, kernel: IntKernel, rows: Rows<f32>) {
         self.stride = rows.width.next_multiple_of(kernel.terms());
-        self.values.clear();
-        self.values.resize(rows.count * self.stride, kernel.offset());
-        self.scales.clear();
+        self.values.resize(rows.count * self.stride, 0);
         self.scales.resize(rows.count, 0.0);
         // The kernel was found on this processor.
         unsafe {
@@ -174,12 +174,13 @@ impl IntRows {
         mut fill: impl FnMut(&[u8], usize, &mut [u8]),
     ) {
         self.stride = depth.next_multiple_of(kernel.terms());
-        self.values.clear();
-        self.values.resize(count * self.stride, kernel.offset());
+        self.values.resize(count * self.stride, 0);
         self.scales.clear();
         self.scales.resize(count, whole.scales[0]);
         for (place, row) in self.values.chunks_exact_mut(self.stride).enumerate() {
-            fill(&whole.values, place, &mut row[..depth]);
+            let (values, rest) = row.split_at_mut(depth);
+            fill(&whole.values, place, values);
+            rest.fill(kernel.offset());
         }
     }
 }
@@ -200,7 +201,9 @@ unsafe fn quantise_avx2(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
 fn quantise(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
     let IntRows { values, scales, stride } = into;
     for ((index, slots), scale) in values.chunks_exact_mut((*stride).max(1)).enumerate().zip(scales) {
-        *scale = quantise_row(rows.row(index), offset, slots);
+        let (values, rest) = slots.split_at_mut(rows.width);
+        *scale = quantise_row(rows.row(index), offset, values);
+        rest.fill(offset);
     }
 }
 
@@ -232,14 +235,12 @@ fn quantise_row<T: Byte>(row: &[f32], offset: u8, slots: &mut [T]) -> f32 {
     // By bits, infinity is above every number, and NaN above infinity.
     let largest = row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
-    if !largest.is_finite() {
-        return f32::NAN;
-    }
-    if largest < SMALLEST {
-        return 0.0;
+    let base = ROUND.to_bits().wrapping_sub(u32::from(offset));
+    if !largest.is_finite() || largest < SMALLEST {
+        slots.fill_with(|| T::of(u32::from(offset)));
+        return if largest.is_finite() { 0.0 } else { f32::NAN };
     }
     let inverse = LARGEST / largest;
-    let base = ROUND.to_bits().wrapping_sub(u32::from(offset));
     for (slot, &value) in slots.iter_mut().zip(row) {
         *slot = T::of((value * inverse + ROUND).to_bits().wrapping_sub(base));
     }
@@ -257,9 +258,9 @@ pub(crate) struct IntWeights {
     kernel: IntKernel,
     panels: Aligned<i8>,
     /// Scale of each column, filled up to whole panels.
-    scales: Vec<f32>,
+    scales: Aligned<f32>,
     /// What the offset adds to the sums of each column, filled up likewise.
-    excess: Vec<i32>,
+    excess: Aligned<i32>,
     depth: usize,
     columns: usize,
 }
@@ -277,9 +278,8 @@ impl IntWeights {
         let steps = depth.next_multiple_of(kernel.terms()) / STEP;
         let padded = columns.next_multiple_of(panel);
         let mut panels = Aligned::zeros(padded * steps * STEP);
-        let mut excess = vec![0; padded];
-        let mut scales = vec![0.0; padded];
-        let values = panels.values_mut();
+        let (mut of_excess, mut of_scales) = (Aligned::zeros(padded), Aligned::zeros(padded));
+        let (values, excess, scales) = (panels.values_mut(), of_excess.values_mut(), of_scales.values_mut());
         let mut of_column = vec![0; depth];
         for n in 0..columns {
             let (place, within) = (n / panel, n % panel);
@@ -291,7 +291,33 @@ impl IntWeights {
             let sum: i32 = of_column.iter().map(|&value| i32::from(value)).sum();
             excess[n] = sum * i32::from(kernel.offset());
         }
-        Self { kernel, panels, scales, excess, depth, columns }
+        Self { kernel, panels, scales: of_scales, excess: of_excess, depth, columns }
+    }
+
+    /// Packed weights whose parts lie in shared bytes; `next(size)` gives the place of each, by its size (bytes). None where one is not there.
+    pub(crate) fn of_parts(
+        kernel: IntKernel,
+        depth: usize,
+        columns: usize,
+        shared: &SharedBytes,
+        mut next: impl FnMut(usize) -> Option<usize>,
+    ) -> Option<Self> {
+        let padded = columns.checked_next_multiple_of(kernel.panel())?;
+        let size = depth.checked_next_multiple_of(kernel.terms())?.checked_mul(padded)?;
+        let of_columns = padded.checked_mul(size_of::<f32>())?;
+        let panels = Aligned::shared(shared, next(size)?, size)?;
+        let scales = Aligned::shared(shared, next(of_columns)?, padded)?;
+        let excess = Aligned::shared(shared, next(of_columns)?, padded)?;
+        (depth <= INT8_DEPTH_MAX).then_some(Self { kernel, panels, scales, excess, depth, columns })
+    }
+
+    /// The parts as bytes.
+    pub(crate) fn parts(&self) -> [&[u8]; 3] {
+        [
+            bytemuck::cast_slice(self.panels.values()),
+            bytemuck::cast_slice(self.scales.values()),
+            bytemuck::cast_slice(self.excess.values()),
+        ]
     }
 
     /// Kernel that these are packed for.
@@ -317,7 +343,13 @@ impl IntWeights {
                 && out.width == self.columns
                 && out.count == rows
         );
-        let job = Job { input, weights: self, target: Target::new(&mut out, epilogue, self.kernel.panel()) };
+        let job = Job {
+            input,
+            weights: self.panels.values().as_ptr(),
+            scales: self.scales.values().as_ptr(),
+            excess: self.excess.values().as_ptr(),
+            target: Target::new(&mut out, epilogue, self.kernel.panel()),
+        };
         // The kernel was found on this processor, and the matrices have the sizes that were asserted.
         unsafe {
             match self.kernel {
@@ -337,10 +369,12 @@ impl IntWeights {
     }
 }
 
-/// One product.
+/// One product, by pointers.
 struct Job<'a> {
     input: &'a IntRows,
-    weights: &'a IntWeights,
+    weights: *const i8,
+    scales: *const f32,
+    excess: *const i32,
     target: Target<'a>,
 }
 
@@ -374,86 +408,60 @@ unsafe fn run<D: Dots, const M: usize, const V: usize>(job: &Job) {
     let rows = job.input.scales.len();
     let block = row_block(job.input.stride, M);
     for from in (0..rows).step_by(block) {
-        let to = (from + block).min(rows);
-        for column in (0..job.target.columns).step_by(V * D::COUNT) {
-            unsafe {
-                // In a last panel of one vector the others hold nothing.
-                if job.target.columns - column <= D::COUNT {
-                    run_panel::<D, M, V, 1>(job, from, to, column);
-                } else {
-                    run_panel::<D, M, V, V>(job, from, to, column);
-                }
-            }
-        }
+        let product = Product::<D> { job, dots: PhantomData };
+        unsafe { all_tiles::<Product<D>, M, V>(&product, from..(from + block).min(rows), job.target.columns) }
     }
 }
 
-/// The tiles of the rows from `from` to before `to`, and of `U` of the `V` vectors of a panel.
-#[inline(always)]
-unsafe fn run_panel<D: Dots, const M: usize, const V: usize, const U: usize>(
-    job: &Job,
-    from: usize,
-    to: usize,
-    column: usize,
-) {
-    let mut row = from;
-    unsafe {
-        while row + M <= to {
-            tile::<D, M, V, U>(job, row, column);
-            row += M;
-        }
-        match to - row {
-            0 => {}
-            1 => tile::<D, 1, V, U>(job, row, column),
-            2 => tile::<D, 2, V, U>(job, row, column),
-            3 => tile::<D, 3, V, U>(job, row, column),
-            4 => tile::<D, 4, V, U>(job, row, column),
-            5 => tile::<D, 5, V, U>(job, row, column),
-            6 => tile::<D, 6, V, U>(job, row, column),
-            7 => tile::<D, 7, V, U>(job, row, column),
-            8 => tile::<D, 8, V, U>(job, row, column),
-            9 => tile::<D, 9, V, U>(job, row, column),
-            10 => tile::<D, 10, V, U>(job, row, column),
-            11 => tile::<D, 11, V, U>(job, row, column),
-            12 => tile::<D, 12, V, U>(job, row, column),
-            _ => tile::<D, { TILE_ROWS_MAX - 1 }, V, U>(job, row, column),
-        }
-    }
+/// A product by the instructions `D`.
+struct Product<'a, D> {
+    job: &'a Job<'a>,
+    dots: PhantomData<D>,
 }
 
-#[inline(always)]
-unsafe fn tile<D: Dots, const M: usize, const V: usize, const U: usize>(job: &Job, row: usize, column: usize) {
-    unsafe {
-        let mut sums = [[D::zero(); U]; M];
-        let stride = job.input.stride;
-        let input = job.input.values.as_ptr().add(row * stride);
-        let mut weights = job.weights.panels.values().as_ptr().add(column * stride);
-        // From one step of a panel to the next (bytes).
-        let distance = V * D::COUNT * STEP;
-        for k in (0..stride).step_by(D::STEPS * STEP) {
-            let mut vectors = [D::weights(weights, distance); U];
-            for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
-                *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
+unsafe impl<D: Dots> Tiles for Product<'_, D> {
+    const LANES: usize = D::COUNT;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place) {
+        let job = self.job;
+        let Place { row, column, .. } = place;
+        unsafe {
+            let mut sums = [[D::zero(); U]; M];
+            let stride = job.input.stride;
+            let input = job.input.values.as_ptr().add(row * stride);
+            let mut weights = job.weights.add(column * stride);
+            // From one step of a panel to the next (bytes).
+            let distance = V * D::COUNT * STEP;
+            let (mut ahead, step) =
+                place.ahead(weights, stride / STEP * distance, stride / STEP / D::STEPS, D::STEPS * distance);
+            for k in (0..stride).step_by(D::STEPS * STEP) {
+                D::Floats::prefetch(ahead);
+                ahead = ahead.wrapping_add(step);
+                let mut vectors = [D::weights(weights, distance); U];
+                for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
+                    *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
+                }
+                for (place, sums) in sums.iter_mut().enumerate() {
+                    let values = D::values(input.add(place * stride + k));
+                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                        *sum = D::add(*sum, values, vector);
+                    }
+                }
+                weights = weights.add(D::STEPS * distance);
             }
-            for (place, sums) in sums.iter_mut().enumerate() {
-                let values = D::values(input.add(place * stride + k));
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = D::add(*sum, values, vector);
+            let mut scaled = [[D::Floats::splat(0.0); U]; M];
+            for (place, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
+                let of_row = D::Floats::splat(*job.input.scales.get_unchecked(row + place));
+                for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
+                    let at = column + vector * D::COUNT;
+                    let of_columns = D::Floats::load(job.scales.add(at));
+                    let value = D::floats(sum, job.excess.add(at));
+                    *slot = D::Floats::multiply(value, D::Floats::multiply(of_row, of_columns));
                 }
             }
-            weights = weights.add(D::STEPS * distance);
+            job.target.finish::<D::Floats, M, U>(scaled, row, column);
         }
-        let mut scaled = [[D::Floats::splat(0.0); U]; M];
-        for (place, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
-            let of_row = D::Floats::splat(*job.input.scales.get_unchecked(row + place));
-            for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
-                let at = column + vector * D::COUNT;
-                let of_columns = D::Floats::load(job.weights.scales.as_ptr().add(at));
-                let value = D::floats(sum, job.weights.excess.as_ptr().add(at));
-                *slot = D::Floats::multiply(value, D::Floats::multiply(of_row, of_columns));
-            }
-        }
-        job.target.finish::<D::Floats, M, U>(scaled, row, column);
     }
 }
 

@@ -28,6 +28,7 @@ use super::contiguous;
 use super::conv::{Conv, DepthwiseConv, Geometry};
 use super::linear::{Linear, Packed};
 use super::norm::Norm;
+use crate::encoder::prepared::{LayerKey, Prepared};
 use crate::encoder::weights::{StoredWeights, Weights};
 use crate::kernels::{
     Activation, Depthwise, FloatKernel, FloatWeights, INT8_DEPTH_MAX, IntKernel, IntWeights, LayerNorm,
@@ -54,10 +55,12 @@ pub(in crate::encoder) fn lower(
     model: &TypedModel,
     kernels: Kernels,
     weights: &StoredWeights,
+    prepared: &mut Prepared,
 ) -> TractResult<TypedModel> {
     let mut lowering = Lowering {
         source: model,
         weights,
+        prepared,
         stored: HashMap::new(),
         target: TypedModel::default(),
         placed: HashMap::new(),
@@ -170,8 +173,9 @@ impl OpenOp {
 struct Lowering<'a> {
     source: &'a TypedModel,
     weights: &'a StoredWeights,
-    /// Nodes that give stored weights, turned or cut perhaps, and whether these are in int8.
-    stored: HashMap<usize, bool>,
+    prepared: &'a mut Prepared,
+    /// Nodes that give stored weights, turned or cut perhaps, and the index of these.
+    stored: HashMap<usize, usize>,
     target: TypedModel,
     /// Outlets of the source in the target, in each layout they are there in; the first is the one they were made in.
     placed: HashMap<OutletId, TVec<(Layout, OutletId)>>,
@@ -187,8 +191,8 @@ impl Lowering<'_> {
             // Made where something of the engine's reads it: weights that are packed are not in the model twice.
             return Ok(());
         }
-        if let Some(is_int8) = self.stored_in_int8(node) {
-            self.stored.insert(node.id, is_int8);
+        if let Some(index) = self.stored_index(node) {
+            self.stored.insert(node.id, index);
             return Ok(());
         }
         if node.op_is::<TypedSource>() {
@@ -286,10 +290,10 @@ impl Lowering<'_> {
         Ok(fact.shape.as_concrete().ok_or_else(|| format_err!("a shape is open"))?.into())
     }
 
-    /// True if a node gives stored weights in int8, false if it gives others, none if it gives anything else.
-    fn stored_in_int8(&self, node: &TypedNode) -> Option<bool> {
+    /// Index of the stored weights that a node gives, if it gives any.
+    fn stored_index(&self, node: &TypedNode) -> Option<usize> {
         if let Some(op) = node.op_as::<Weights>() {
-            return Some(self.weights.is_int8(op.index));
+            return Some(op.index);
         }
         let turns = node.op_is::<AxisOp>() || node.op_is::<Slice>();
         node.inputs.first().filter(|_| turns).and_then(|input| self.stored.get(&input.node)).copied()

@@ -11,7 +11,7 @@ impl Lowering<'_> {
         if !is_plain || spec.kernel_shape.len() != 2 || !(op.group == 1 || is_depthwise) {
             return Ok(false);
         }
-        let (Some(kernel), Some(bias)) = (self.constant(node.inputs[1])?, self.constant(node.inputs[2])?) else {
+        let Some(bias) = self.constant(node.inputs[2])?.filter(|_| self.is_constant(node.inputs[1])) else {
             return Ok(false);
         };
         let [input, output] = [self.shape(node.inputs[0])?, self.shape(OutletId::new(node.id, 0))?];
@@ -30,15 +30,15 @@ impl Lowering<'_> {
             return Ok(false);
         }
         let from = self.get(node.inputs[0], layout)?;
-        let weights = contiguous(&kernel)?;
         let op = if is_depthwise {
-            OpenOp::Depthwise(self.depthwise(geometry, shape, weights, bias))
+            let kernel = self.constant(node.inputs[1])?.ok_or_else(|| format_err!("a filter is not constant"))?;
+            OpenOp::Depthwise(self.depthwise(geometry, shape, contiguous(&kernel)?, bias))
         } else {
             let Geometry { size: [high, wide], channels, .. } = geometry;
-            let packed = self.pack(node.inputs[1], high * wide * channels, columns, |k, n| {
+            let packed = self.pack(node, 1, high * wide * channels, columns, |weights, k, n| {
                 let (place, channel) = (k / channels, k % channels);
                 weights[(n * channels + channel) * high * wide + place]
-            });
+            })?;
             let bias = self.padded(bias);
             let is_pointwise = (geometry.size, geometry.strides, geometry.padding) == ([1, 1], [1, 1], [0, 0])
                 && geometry.extent == geometry.out;
@@ -70,24 +70,37 @@ impl Lowering<'_> {
         DepthwiseConv { geometry, shape, convolution: Arc::new(convolution), kernel: self.kernels.float }
     }
 
-    /// Weights from `outlet`, packed for the kernel that their precision asks for.
+    /// Weights from an input of `node`, packed for the kernel that their precision asks for; `weight(values, k, n)` finds each.
     pub(super) fn pack(
-        &self,
-        outlet: OutletId,
+        &mut self,
+        node: &TypedNode,
+        slot: usize,
         depth: usize,
         columns: usize,
-        weight: impl Fn(usize, usize) -> f32,
-    ) -> Arc<Packed> {
-        if self.stored.get(&outlet.node) == Some(&true) && depth <= INT8_DEPTH_MAX {
+        weight: impl Fn(&[f32], usize, usize) -> f32,
+    ) -> TractResult<Arc<Packed>> {
+        let outlet = node.inputs[slot];
+        let stored = self.stored.get(&outlet.node).copied();
+        let is_int8 = stored.is_some_and(|index| self.weights.is_int8(index)) && depth <= INT8_DEPTH_MAX;
+        let Kernels { float, int8 } = self.kernels;
+        let pack = || {
+            let constant = self.constant(outlet)?.ok_or_else(|| format_err!("weights are not constant"))?;
+            let values = contiguous(&constant)?;
+            if !is_int8 {
+                return Ok(Packed::Float(FloatWeights::pack(float, depth, columns, |k, n| weight(values, k, n))));
+            }
             // What was brought to int8 once and back gives the same integers again: the largest of a column is 127.
-            let kernel = self.kernels.int8;
             let mut column = vec![0.0; depth];
-            return Arc::new(Packed::Int(IntWeights::pack(kernel, depth, columns, |n, values| {
-                column.iter_mut().enumerate().for_each(|(k, slot)| *slot = weight(k, n));
-                quantise_weights(&column, values)
-            })));
-        }
-        Arc::new(Packed::Float(FloatWeights::pack(self.kernels.float, depth, columns, weight)))
+            Ok(Packed::Int(IntWeights::pack(int8, depth, columns, |n, slots| {
+                column.iter_mut().enumerate().for_each(|(k, slot)| *slot = weight(values, k, n));
+                quantise_weights(&column, slots)
+            })))
+        };
+        let Some(index) = stored else { return pack().map(Arc::new) };
+        let key = LayerKey { name: node.name.clone(), index, is_int8, depth, columns };
+        let packed = self.prepared.known(&key).map_or_else(|| pack().map(Arc::new), Ok)?;
+        self.prepared.keep(key, packed.clone());
+        Ok(packed)
     }
 
     /// A bias for whole panels of any kernel.
@@ -103,11 +116,13 @@ impl Lowering<'_> {
         }
         let Some(slot) = (0..2).find(|&slot| self.is_constant(node.inputs[slot])) else { return Ok(false) };
         let (stored, value) = (node.inputs[slot], node.inputs[1 - slot]);
-        let Some(constant) = self.constant(stored)?.filter(|_| !self.is_constant(value)) else { return Ok(false) };
+        if self.is_constant(value) {
+            return Ok(false);
+        }
         let layout = self.layout(value);
         let names_at = |place: InOut| op.axes.axes(place).map(|axis| axis.repr).collect::<Vec<char>>();
         let names = layout.order(names_at(InOut::In(1 - slot)));
-        let weights = Axes::new(&names_at(InOut::In(slot)), constant.shape());
+        let weights = Axes::new(&names_at(InOut::In(slot)), &self.shape(stored)?);
         // The output has its columns behind all else, wherever that axis is in the source.
         let (out_names, out_shape) = (names_at(InOut::Out(0)), self.shape(OutletId::new(node.id, 0))?.to_vec());
         let column = out_names.iter().rposition(|&name| weights.has(name) && !names.contains(&name));
@@ -121,8 +136,8 @@ impl Lowering<'_> {
             return Ok(false);
         };
         let (of_terms, of_columns) = (weights.offsets(&terms), weights.offsets(&columns));
-        let values = contiguous(&constant)?;
-        let packed = self.pack(stored, of_terms.len(), of_columns.len(), |k, n| values[of_terms[k] + of_columns[n]]);
+        let weight = |values: &[f32], k: usize, n: usize| values[of_terms[k] + of_columns[n]];
+        let packed = self.pack(node, slot, of_terms.len(), of_columns.len(), weight)?;
         let bias = self.padded(vec![0.0; of_columns.len()]);
         let rows: Vec<char> = kept.0.iter().chain(&terms.0).map(|&(name, _)| name).collect();
         let input = self.get(value, layout)?;
