@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Counts the instructions that an ARM processor executes for one view through an encoder, of rtpt and of onnxruntime, both on one
-# thread under the same emulation: cross/instructions/measure.sh [CPU [NAME ONNX RESOLUTION WIDTH]]
+# thread under the same emulation: cross/instructions/measure.sh [CPU [NAME ONNX RESOLUTION WIDTH [THEIRS]]]
 #
-# CPU is cortex-a72 if nothing is said, and the encoder the demo bundle's. The count is that of three runs less that of one, by two: what
+# CPU is cortex-a72 if nothing is said, and the encoder the demo bundle's. THEIRS is another file of the same encoder for onnxruntime, whose own
+# tools bring it to int8. The count is that of three runs less that of one, by two: what
 # comes once is not in it. Needs the tool chain and a network, for onnxruntime and a Python to run it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 cpu=${1:-cortex-a72} name=${2:-demo} onnx=${3:-models/demo/bundle/image_encoder.onnx} resolution=${4:-72} width=${5:-128}
-version=1.22.1
+theirs_onnx=${6:-$onnx}
+version=1.32.0
 prefix=$(realpath "${RTPT_TOOLCHAIN:-cross/.toolchain}")
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}/instructions")
 mkdir -p "$work"
@@ -20,7 +22,7 @@ if [ ! -e "$root/opt/onnxruntime-$version" ]; then
     python3 -m zipfile -e "$work"/onnxruntime-$version-*.whl "$root/opt/onnxruntime-$version"
 fi
 cp cross/instructions/encode.py "$root/opt/encode.py"
-cp "$onnx" "$root/opt/$name.onnx"
+cp "$theirs_onnx" "$root/opt/$name.onnx"
 cross/cargo.sh aarch64 bench --profile packaged --bench instructions --no-run >"$work/build.log" 2>&1 || {
     tail -n 5 "$work/build.log" >&2
     exit 1

@@ -6,6 +6,8 @@ use super::pixels::PixelKernel;
 pub(crate) const COPIES: usize = 3;
 /// Pixels that are computed at once.
 const BLOCK: usize = 16;
+/// Values of these.
+const VALUES: usize = BLOCK * 3;
 
 /// Factors of a mixture, and the normalisation that follows.
 #[derive(Clone, Copy, Debug)]
@@ -46,28 +48,66 @@ unsafe fn mix_avx2(mixture: &Mixture, image: &[u8], copies: [&[u8]; COPIES], pla
 
 #[inline(always)]
 fn mix_any(mixture: &Mixture, image: &[u8], copies: [&[u8]; COPIES], planes: [&mut [f32]; 3]) {
-    let Mixture { keep, weights, mean, std } = *mixture;
+    let [first, second, third] = copies;
+    let [red, green, blue] = planes;
+    let of_channels = Channels { means: spread(mixture.mean), stds: spread(mixture.std) };
+    let blocks = image.as_chunks::<VALUES>().0.iter();
+    let copies = first.as_chunks().0.iter().zip(second.as_chunks().0).zip(third.as_chunks().0);
+    let slots =
+        red.as_chunks_mut().0.iter_mut().zip(green.as_chunks_mut().0.iter_mut()).zip(blue.as_chunks_mut().0.iter_mut());
+    for ((image, ((first, second), third)), ((red, green), blue)) in blocks.zip(copies).zip(slots) {
+        mix_block(mixture, &of_channels, image, [first, second, third], [red, green, blue]);
+    }
+    // What is left, as a block that is filled up.
+    let done = image.len() / VALUES * VALUES;
+    let rest = (image.len() - done) / 3;
+    let [mut of_image, mut of_first, mut of_second, mut of_third] = [[0; VALUES]; 4];
+    for (filled, from) in
+        [(&mut of_image, image), (&mut of_first, first), (&mut of_second, second), (&mut of_third, third)]
+    {
+        filled[..rest * 3].copy_from_slice(&from[done..]);
+    }
+    let [mut reds, mut greens, mut blues] = [[0.0; BLOCK]; 3];
+    let slots = [&mut reds, &mut greens, &mut blues];
+    mix_block(mixture, &of_channels, &of_image, [&of_first, &of_second, &of_third], slots);
+    for (plane, values) in [(red, reds), (green, greens), (blue, blues)] {
+        plane[done / 3..].copy_from_slice(&values[..rest]);
+    }
+}
+
+/// Mean and standard deviation of every value of a block.
+struct Channels {
+    means: [f32; VALUES],
+    stds: [f32; VALUES],
+}
+
+/// A number for each channel, for every value of a block.
+#[inline(always)]
+fn spread(of_channels: [f32; 3]) -> [f32; VALUES] {
+    let mut values = [0.0; VALUES];
+    values.iter_mut().enumerate().for_each(|(place, slot)| *slot = of_channels[place % 3]);
+    values
+}
+
+/// One block. Its values are mixed in the order they lie in, so that the arithmetic is that of vectors, and put in their planes then.
+#[inline(always)]
+fn mix_block(
+    mixture: &Mixture,
+    Channels { means, stds }: &Channels,
+    image: &[u8; VALUES],
+    [first, second, third]: [&[u8; VALUES]; COPIES],
+    planes: [&mut [f32; BLOCK]; 3],
+) {
+    let Mixture { keep, weights, .. } = *mixture;
+    let mut mixed = [0.0; VALUES];
+    for (place, slot) in mixed.iter_mut().enumerate() {
+        let sum = weights[0] * unit(first[place]) + weights[1] * unit(second[place]) + weights[2] * unit(third[place]);
+        let value = keep * unit(image[place]) + (1.0 - keep) * sum;
+        *slot = (value - means[place]) / stds[place];
+    }
     for (channel, plane) in planes.into_iter().enumerate() {
-        for (block, values) in plane.chunks_mut(BLOCK).enumerate() {
-            let start = block * BLOCK * 3;
-            let end = start + values.len() * 3;
-            // Of this channel alone, side by side, so that the arithmetic is that of vectors.
-            let gathered = |bytes: &[u8]| {
-                let mut units = [0.0; BLOCK];
-                let pixels = bytes[start..end].chunks_exact(3);
-                units.iter_mut().zip(pixels).for_each(|(slot, pixel)| *slot = unit(pixel[channel]));
-                units
-            };
-            let (of_image, of_copies) = (gathered(image), copies.map(gathered));
-            let [first, second, third] = &of_copies;
-            let mut mixed = [0.0; BLOCK];
-            for (index, slot) in mixed.iter_mut().enumerate() {
-                let sum = weights[0] * first[index] + weights[1] * second[index] + weights[2] * third[index];
-                let value = keep * of_image[index] + (1.0 - keep) * sum;
-                *slot = (value - mean[channel]) / std[channel];
-            }
-            let count = values.len();
-            values.copy_from_slice(&mixed[..count]);
+        for (place, slot) in plane.iter_mut().enumerate() {
+            *slot = mixed[place * 3 + channel];
         }
     }
 }

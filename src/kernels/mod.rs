@@ -11,6 +11,7 @@ mod lanes;
 mod mix;
 mod norm;
 mod pixels;
+mod pool;
 mod resample;
 mod tiles;
 mod warp;
@@ -23,6 +24,7 @@ pub(crate) use int8::{INT8_DEPTH_MAX, IntKernel, IntRows, IntWeights, quantise_w
 pub(crate) use mix::{COPIES, Mixture, mix};
 pub(crate) use norm::LayerNorm;
 pub(crate) use pixels::PixelKernel;
+pub(crate) use pool::Windows;
 pub(crate) use resample::{FRACTION_BITS, Taps, narrow, shorten};
 pub(crate) use tiles::{ALIGNMENT, Epilogue, Rows, RowsMut, SharedBytes};
 pub(crate) use warp::{Source, warp};

@@ -383,7 +383,10 @@ impl<'a> Target<'a> {
                         value = L::add(value, L::load(residual.add(place * stride + at)));
                     }
                     if let Activation::Clamp { low, high } = activation {
-                        value = L::smaller(L::splat(high), L::larger(L::splat(low), value));
+                        value = L::larger(L::splat(low), value);
+                        if high < f32::INFINITY {
+                            value = L::smaller(L::splat(high), value);
+                        }
                     }
                     L::store(to.add(at), value);
                 }

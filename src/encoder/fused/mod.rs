@@ -6,6 +6,7 @@ mod conv;
 mod linear;
 mod lower;
 mod norm;
+mod pool;
 // The models are made of the messages that the importer reads.
 #[cfg(all(test, feature = "cli"))]
 mod tests;

@@ -32,8 +32,8 @@ unsafe impl Dots for Dot {
     type Floats = lanes::arm::Neon;
 
     #[inline(always)]
-    unsafe fn zero() -> int32x4_t {
-        unsafe { vdupq_n_s32(0) }
+    unsafe fn sums(from: *const i32) -> int32x4_t {
+        unsafe { vld1q_s32(from) }
     }
 
     #[inline(always)]
@@ -59,8 +59,8 @@ unsafe impl Dots for Dot {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: int32x4_t, excess: *const i32) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(vsubq_s32(sums, vld1q_s32(excess))) }
+    unsafe fn floats(sums: int32x4_t) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(sums) }
     }
 }
 
@@ -77,8 +77,11 @@ unsafe impl Dots for Neon {
     type Floats = lanes::arm::Neon;
 
     #[inline(always)]
-    unsafe fn zero() -> [int32x4_t; 2] {
-        unsafe { [vdupq_n_s32(0); 2] }
+    unsafe fn sums(from: *const i32) -> [int32x4_t; 2] {
+        unsafe {
+            let (sums, zero) = (vld1q_s32(from), vdupq_n_s32(0));
+            [vzip1q_s32(sums, zero), vzip2q_s32(sums, zero)]
+        }
     }
 
     #[inline(always)]
@@ -107,7 +110,7 @@ unsafe impl Dots for Neon {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: [int32x4_t; 2], excess: *const i32) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(vsubq_s32(vpaddq_s32(sums[0], sums[1]), vld1q_s32(excess))) }
+    unsafe fn floats(sums: [int32x4_t; 2]) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(vpaddq_s32(sums[0], sums[1])) }
     }
 }

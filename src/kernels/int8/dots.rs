@@ -23,14 +23,15 @@ pub(super) unsafe trait Dots: Copy {
     /// Steps that are taken at once.
     const STEPS: usize;
 
-    unsafe fn zero() -> Self::Sums;
+    /// Sums to begin with: the `COUNT` integers at an address.
+    unsafe fn sums(from: *const i32) -> Self::Sums;
     /// Reads `STEPS · STEP` bytes.
     unsafe fn values(from: *const u8) -> Self::Values;
     /// Reads `COUNT · STEP` bytes at each of `STEPS` places, `distance` bytes apart.
     unsafe fn weights(from: *const i8, distance: usize) -> Self::Weights;
     unsafe fn add(sums: Self::Sums, values: Self::Values, weights: Self::Weights) -> Self::Sums;
-    /// The sums less the `COUNT` integers at `excess`, as f32.
-    unsafe fn floats(sums: Self::Sums, excess: *const i32) -> <Self::Floats as Lanes>::Vector;
+    /// The sums as f32.
+    unsafe fn floats(sums: Self::Sums) -> <Self::Floats as Lanes>::Vector;
 }
 
 /// For any processor.
@@ -45,8 +46,8 @@ unsafe impl Dots for Portable {
     type Floats = lanes::Portable;
 
     #[inline(always)]
-    unsafe fn zero() -> [i32; 4] {
-        [0; 4]
+    unsafe fn sums(from: *const i32) -> [i32; 4] {
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
     }
 
     #[inline(always)]
@@ -66,8 +67,7 @@ unsafe impl Dots for Portable {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: [i32; 4], excess: *const i32) -> [f32; 4] {
-        let excess = unsafe { excess.cast::<[i32; 4]>().read_unaligned() };
-        std::array::from_fn(|lane| (sums[lane] - excess[lane]) as f32)
+    unsafe fn floats(sums: [i32; 4]) -> [f32; 4] {
+        sums.map(|sum| sum as f32)
     }
 }

@@ -259,8 +259,8 @@ pub(crate) struct IntWeights {
     panels: Aligned<i8>,
     /// Scale of each column, filled up to whole panels.
     scales: Aligned<f32>,
-    /// What the offset adds to the sums of each column, filled up likewise.
-    excess: Aligned<i32>,
+    /// What the sums of each column begin with: the negative of what the offset adds to them. Filled up likewise.
+    starts: Aligned<i32>,
     depth: usize,
     columns: usize,
 }
@@ -278,8 +278,8 @@ impl IntWeights {
         let steps = depth.next_multiple_of(kernel.terms()) / STEP;
         let padded = columns.next_multiple_of(panel);
         let mut panels = Aligned::zeros(padded * steps * STEP);
-        let (mut of_excess, mut of_scales) = (Aligned::zeros(padded), Aligned::zeros(padded));
-        let (values, excess, scales) = (panels.values_mut(), of_excess.values_mut(), of_scales.values_mut());
+        let (mut of_starts, mut of_scales) = (Aligned::zeros(padded), Aligned::zeros(padded));
+        let (values, starts, scales) = (panels.values_mut(), of_starts.values_mut(), of_scales.values_mut());
         let mut of_column = vec![0; depth];
         for n in 0..columns {
             let (place, within) = (n / panel, n % panel);
@@ -289,9 +289,9 @@ impl IntWeights {
                 values[start..][..four.len()].copy_from_slice(four);
             }
             let sum: i32 = of_column.iter().map(|&value| i32::from(value)).sum();
-            excess[n] = sum * i32::from(kernel.offset());
+            starts[n] = -sum * i32::from(kernel.offset());
         }
-        Self { kernel, panels, scales: of_scales, excess: of_excess, depth, columns }
+        Self { kernel, panels, scales: of_scales, starts: of_starts, depth, columns }
     }
 
     /// Packed weights whose parts lie in shared bytes; `next(size)` gives the place of each, by its size (bytes). None where one is not there.
@@ -307,8 +307,8 @@ impl IntWeights {
         let of_columns = padded.checked_mul(size_of::<f32>())?;
         let panels = Aligned::shared(shared, next(size)?, size)?;
         let scales = Aligned::shared(shared, next(of_columns)?, padded)?;
-        let excess = Aligned::shared(shared, next(of_columns)?, padded)?;
-        (depth <= INT8_DEPTH_MAX).then_some(Self { kernel, panels, scales, excess, depth, columns })
+        let starts = Aligned::shared(shared, next(of_columns)?, padded)?;
+        (depth <= INT8_DEPTH_MAX).then_some(Self { kernel, panels, scales, starts, depth, columns })
     }
 
     /// The parts as bytes.
@@ -316,7 +316,7 @@ impl IntWeights {
         [
             bytemuck::cast_slice(self.panels.values()),
             bytemuck::cast_slice(self.scales.values()),
-            bytemuck::cast_slice(self.excess.values()),
+            bytemuck::cast_slice(self.starts.values()),
         ]
     }
 
@@ -347,7 +347,7 @@ impl IntWeights {
             input,
             weights: self.panels.values().as_ptr(),
             scales: self.scales.values().as_ptr(),
-            excess: self.excess.values().as_ptr(),
+            starts: self.starts.values().as_ptr(),
             target: Target::new(&mut out, epilogue, self.kernel.panel()),
         };
         // The kernel was found on this processor, and the matrices have the sizes that were asserted.
@@ -374,7 +374,7 @@ struct Job<'a> {
     input: &'a IntRows,
     weights: *const i8,
     scales: *const f32,
-    excess: *const i32,
+    starts: *const i32,
     target: Target<'a>,
 }
 
@@ -427,7 +427,11 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
         let job = self.job;
         let Place { row, column, .. } = place;
         unsafe {
-            let mut sums = [[D::zero(); U]; M];
+            let mut starts = [D::sums(job.starts.add(column)); U];
+            for (place, start) in starts.iter_mut().enumerate().skip(1) {
+                *start = D::sums(job.starts.add(column + place * D::COUNT));
+            }
+            let mut sums = [starts; M];
             let stride = job.input.stride;
             let input = job.input.values.as_ptr().add(row * stride);
             let mut weights = job.weights.add(column * stride);
@@ -456,7 +460,7 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
                 for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
                     let at = column + vector * D::COUNT;
                     let of_columns = D::Floats::load(job.scales.add(at));
-                    let value = D::floats(sum, job.excess.add(at));
+                    let value = D::floats(sum);
                     *slot = D::Floats::multiply(value, D::Floats::multiply(of_row, of_columns));
                 }
             }

@@ -16,8 +16,8 @@ unsafe impl Dots for Avx512Vnni {
     type Floats = lanes::x86::Avx512;
 
     #[inline(always)]
-    unsafe fn zero() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
+    unsafe fn sums(from: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
@@ -36,8 +36,8 @@ unsafe impl Dots for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: __m512i, excess: *const i32) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_loadu_si512(excess.cast()))) }
+    unsafe fn floats(sums: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(sums) }
     }
 }
 
@@ -52,8 +52,8 @@ unsafe impl Dots for AvxVnni {
     type Floats = lanes::x86::Avx2;
 
     #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
+    unsafe fn sums(from: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
@@ -72,8 +72,8 @@ unsafe impl Dots for AvxVnni {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: __m256i, excess: *const i32) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_loadu_si256(excess.cast()))) }
+    unsafe fn floats(sums: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sums) }
     }
 }
 
@@ -89,8 +89,8 @@ unsafe impl Dots for Avx2 {
     type Floats = lanes::x86::Avx2;
 
     #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
+    unsafe fn sums(from: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
@@ -116,7 +116,7 @@ unsafe impl Dots for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn floats(sums: __m256i, excess: *const i32) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_loadu_si256(excess.cast()))) }
+    unsafe fn floats(sums: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sums) }
     }
 }

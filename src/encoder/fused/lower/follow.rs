@@ -186,6 +186,8 @@ impl Lowering<'_> {
             let mut op = op.clone();
             op.pool_spec.data_format = channels_last(op.pool_spec.data_format);
             Box::new(op)
+        } else if let Some(op) = self.average_pool(node)? {
+            Box::new(op)
         } else if let Some(op) = node.op_as::<SumPool>().filter(|op| is_channels_first(op.pool_spec.data_format)) {
             let mut op = op.clone();
             op.pool_spec.data_format = channels_last(op.pool_spec.data_format);

@@ -28,6 +28,7 @@ use super::contiguous;
 use super::conv::{Conv, DepthwiseConv, Geometry};
 use super::linear::{Linear, Packed};
 use super::norm::Norm;
+use super::pool::AveragePool;
 use crate::encoder::prepared::{LayerKey, Prepared};
 use crate::encoder::weights::{StoredWeights, Weights};
 use crate::kernels::{

@@ -52,6 +52,25 @@ impl Lowering<'_> {
         Ok(true)
     }
 
+    /// An average pool of ours, if a node is one whose windows lie within the image.
+    pub(super) fn average_pool(&self, node: &TypedNode) -> TractResult<Option<AveragePool>> {
+        let Some(op) = node.op_as::<SumPool>().filter(|op| op.normalize) else { return Ok(None) };
+        let spec = &op.pool_spec;
+        if !is_channels_first(spec.data_format) || spec.kernel_shape.len() != 2 {
+            return Ok(None);
+        }
+        let [input, output] = [self.shape(node.inputs[0])?, self.shape(OutletId::new(node.id, 0))?];
+        let channels_at = channel_axis(input.len());
+        let geometry = geometry_of(spec, &input, &output, channels_at);
+        let is_within = (0..2).all(|axis| {
+            let last = (geometry.out[axis] - 1) * geometry.strides[axis];
+            let reach = (geometry.size[axis] - 1) * geometry.dilations[axis];
+            geometry.padding[axis] == 0 && last + reach < geometry.extent[axis]
+        });
+        let shape = Layout::Last(channels_at).order(output.to_vec()).into();
+        Ok(is_within.then_some(AveragePool { geometry, shape, kernel: self.kernels.float }))
+    }
+
     fn depthwise(&self, geometry: Geometry, shape: TVec<usize>, weights: &[f32], bias: Vec<f32>) -> DepthwiseConv {
         let (size, columns) = (geometry.size, bias.len());
         // From a filter for each channel to a row of channels for each place.
