@@ -62,6 +62,16 @@ enum Precision {
     F16,
 }
 
+impl Precision {
+    /// What it is, and its name.
+    fn of(self) -> (StoredIn, &'static str) {
+        match self {
+            Self::Int8 => (StoredIn::Int8, "int8"),
+            Self::F16 => (StoredIn::F16, "f16"),
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let limit = arguments.max_deviation;
     if !(0.0..=1.0).contains(&limit) {
@@ -76,10 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
             (None, 0)
         }
     };
-    let stored = match arguments.to {
-        Precision::Int8 => StoredIn::Int8,
-        Precision::F16 => StoredIn::F16,
-    };
+    let (stored, _) = arguments.to.of();
     let request = QuantiseRequest { stored, keep: arguments.keep.clone(), max_deviation: limit, views };
     let mut bar = None;
     let quantised = quantise(&bundle, &request, &arguments.output, &mut |done, count| {
@@ -142,10 +149,7 @@ fn print(arguments: &Arguments, before: &Bundle, quantised: &Quantised) -> io::R
         }
         writeln!(out)?;
     }
-    let precision = match arguments.to {
-        Precision::Int8 => "int8",
-        Precision::F16 => "f16",
-    };
+    let (_, precision) = arguments.to.of();
     writeln!(out, "{} in {precision}, {} in f32", counted(*stored, "layer"), kept.len())?;
     for name in kept {
         writeln!(out, "kept in f32: {name}")?;

@@ -54,10 +54,13 @@ pub(super) struct LayerKey {
     pub columns: usize,
 }
 
+/// Packed weights by layer.
+type Layers = HashMap<LayerKey, Arc<Packed>>;
+
 /// The packed weights of a model that is loaded: those of an earlier start, and those that this one packs.
 #[derive(Default)]
 pub(super) struct Prepared {
-    known: HashMap<LayerKey, Arc<Packed>>,
+    known: Layers,
     file: Option<Arc<MappedFile>>,
     layers: Vec<(LayerKey, Arc<Packed>)>,
     is_incomplete: bool,
@@ -76,7 +79,7 @@ impl PreparedStore {
     }
 
     /// What is stored, if there is anything, and it is sound.
-    fn open(&self, kernels: Kernels) -> Option<(Arc<MappedFile>, HashMap<LayerKey, Arc<Packed>>)> {
+    fn open(&self, kernels: Kernels) -> Option<(Arc<MappedFile>, Layers)> {
         // The first start is the usual case, and deserves no warning.
         if !self.path.exists() {
             return None;
@@ -213,7 +216,7 @@ impl Prepared {
 }
 
 /// The layers in a file; none if it is not as this program writes it.
-fn layers_of(bytes: &SharedBytes, kernels: Kernels) -> Option<HashMap<LayerKey, Arc<Packed>>> {
+fn layers_of(bytes: &SharedBytes, kernels: Kernels) -> Option<Layers> {
     let content: &[u8] = (**bytes).as_ref();
     let mut at = DIGESTED + 8;
     let mut take = |count: usize| {
@@ -221,7 +224,7 @@ fn layers_of(bytes: &SharedBytes, kernels: Kernels) -> Option<HashMap<LayerKey, 
         at += count;
         Some(found)
     };
-    let number = |bytes: &[u8]| Some(usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok()?);
+    let number = |bytes: &[u8]| usize::try_from(u64::from_le_bytes(bytes.try_into().ok()?)).ok();
     let count = number(take(8)?)?;
     let mut keys = Vec::new();
     for _ in 0..count {
@@ -410,7 +413,7 @@ mod tests {
         // The number of layers, and N of the first.
         let first = HEADER + 4 + 1 + 8 + 1 + 8;
         for (place, number) in
-            [(DIGESTED + 8, 3), (DIGESTED + 8, u64::MAX), (first, u64::MAX), (first, 1 << 40), (first, 1)]
+            [(DIGESTED + 8, 3), (DIGESTED + 8, u64::MAX), (first, u64::MAX), (first, 1 << 40), (first, 33)]
         {
             let mut forged = whole.clone();
             forged[place..][..8].copy_from_slice(&number.to_le_bytes());

@@ -18,12 +18,14 @@ pub(crate) struct Attention {
 impl Attention {
     /// An attention that asks `keys` keys of `width` values, for values of `out` values.
     pub(crate) fn new(kernel: FloatKernel, keys: usize, width: usize, out: usize) -> Self {
+        // Scores of whole vectors: those beyond the last key are 0, and nobody asks for them.
+        let padded = keys.next_multiple_of(kernel.panel() / 2);
         Self {
             kernel,
-            keys: FloatWeights::pack(kernel, width, keys, |_, _| 0.0),
+            keys: FloatWeights::pack(kernel, width, padded, |_, _| 0.0),
             values: FloatWeights::pack(kernel, keys, out, |_, _| 0.0),
             scores: Vec::new(),
-            zeros: vec![0.0; keys.max(out).next_multiple_of(kernel.panel())],
+            zeros: vec![0.0; padded.max(out).next_multiple_of(kernel.panel())],
         }
     }
 
@@ -31,12 +33,12 @@ impl Attention {
     pub(crate) fn run(&mut self, queries: Rows<f32>, keys: Rows<f32>, values: Rows<f32>, scale: f32, out: RowsMut) {
         self.keys.set_transposed(keys);
         self.values.set(values);
-        let width = keys.count;
-        self.scores.resize(queries.count * width, 0.0);
+        let (width, padded) = (keys.count, self.keys.columns());
+        self.scores.resize(queries.count * padded, 0.0);
         let plain = Epilogue { bias: &self.zeros, residual: None, activation: Activation::None };
-        self.keys.multiply(queries, plain, RowsMut::new(&mut self.scores, width));
-        softmax(self.kernel, &mut self.scores, width, scale);
-        self.values.multiply(Rows::new(&self.scores, width), plain, out);
+        self.keys.multiply(queries, plain, RowsMut::new(&mut self.scores, padded));
+        softmax(self.kernel, &mut self.scores, (width, padded), scale);
+        self.values.multiply(Rows::strided(&self.scores, queries.count, width, padded), plain, out);
     }
 }
 

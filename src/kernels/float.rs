@@ -141,12 +141,12 @@ impl FloatWeights {
         }
     }
 
-    /// Takes other weights of the same sizes: the columns of a matrix `[N, K]`.
+    /// Takes other weights of the same sizes: the columns of a matrix `[N, K]`, which may have fewer than there are.
     pub(super) fn set_transposed(&mut self, weights: Rows<f32>) {
-        assert!(weights.count == self.columns && weights.width == self.depth);
+        assert!(weights.count <= self.columns && weights.width == self.depth);
         let panel = self.kernel.panel();
         for (place, slots) in self.panels.values_mut().chunks_exact_mut(self.depth * panel).enumerate() {
-            for column in place * panel..self.columns.min((place + 1) * panel) {
+            for column in place * panel..weights.count.min((place + 1) * panel) {
                 let within = column - place * panel;
                 for (slot, &value) in slots[within..].iter_mut().step_by(panel).zip(weights.row(column)) {
                     *slot = value;

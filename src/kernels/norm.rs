@@ -79,39 +79,39 @@ fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     parts.iter().sum()
 }
 
-/// The softmax of `scale` times each row of `values`, which are `width` wide, in place.
+/// The softmax of `scale` times the first `width` of every `stride` of `values`, in place.
 ///
 /// A row with a NaN becomes NaN.
-pub(super) fn softmax(kernel: FloatKernel, values: &mut [f32], width: usize, scale: f32) {
+pub(super) fn softmax(kernel: FloatKernel, values: &mut [f32], (width, stride): (usize, usize), scale: f32) {
     // The kernel was found on this processor.
     unsafe {
         match kernel {
             #[cfg(target_arch = "x86_64")]
-            FloatKernel::Avx512 => softmax_avx512(values, width, scale),
+            FloatKernel::Avx512 => softmax_avx512(values, (width, stride), scale),
             #[cfg(target_arch = "x86_64")]
-            FloatKernel::Avx2 => softmax_avx2(values, width, scale),
-            _ => softmax_rows(values, width, scale),
+            FloatKernel::Avx2 => softmax_avx2(values, (width, stride), scale),
+            _ => softmax_rows(values, (width, stride), scale),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
-unsafe fn softmax_avx512(values: &mut [f32], width: usize, scale: f32) {
-    softmax_rows(values, width, scale);
+unsafe fn softmax_avx512(values: &mut [f32], sizes: (usize, usize), scale: f32) {
+    softmax_rows(values, sizes, scale);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn softmax_avx2(values: &mut [f32], width: usize, scale: f32) {
-    softmax_rows(values, width, scale);
+unsafe fn softmax_avx2(values: &mut [f32], sizes: (usize, usize), scale: f32) {
+    softmax_rows(values, sizes, scale);
 }
 
 #[inline(always)]
-fn softmax_rows(values: &mut [f32], width: usize, scale: f32) {
-    for row in values.chunks_exact_mut(width) {
+fn softmax_rows(values: &mut [f32], (width, stride): (usize, usize), scale: f32) {
+    for row in values.chunks_exact_mut(stride) {
         // The rest as a whole vector too: what fills it up takes no part.
-        let (chunks, rest) = row.as_chunks_mut::<PARTS>();
+        let (chunks, rest) = row[..width].as_chunks_mut::<PARTS>();
         let mut last = [f32::NEG_INFINITY; PARTS];
         last.iter_mut().zip(&*rest).for_each(|(slot, &value)| *slot = value * scale);
         let mut largest = last;
@@ -173,7 +173,7 @@ mod tests {
             let input: Vec<f32> = noise(1, 3 * width).into_iter().map(|value| value * 40.0).collect();
             let run = |kernel| {
                 let mut values = input.clone();
-                softmax(kernel, &mut values, width, 0.3);
+                softmax(kernel, &mut values, (width, width), 0.3);
                 values
             };
             let expected = run(FloatKernel::Portable);
@@ -186,7 +186,7 @@ mod tests {
             FloatKernel::available().into_iter().for_each(|kernel| assert!(run(kernel) == expected, "{kernel:?}"));
         }
         let mut values = [1.0, f32::NAN, 3.0, 1.0, 2.0, 3.0];
-        softmax(FloatKernel::available()[0], &mut values, 3, 1.0);
+        softmax(FloatKernel::available()[0], &mut values, (3, 3), 1.0);
         assert!(values[..3].iter().all(|value| value.is_nan()) && values[3..].iter().all(|value| value.is_finite()));
     }
 }

@@ -12,8 +12,8 @@ use super::lanes::Lanes;
 
 /// Rows of the largest tile.
 pub(super) const TILE_ROWS_MAX: usize = 14;
-/// Values of the largest tile.
-pub(super) const TILE_VALUES_MAX: usize = TILE_ROWS_MAX * 32;
+/// Columns of the widest tile.
+const TILE_COLUMNS_MAX: usize = 32;
 /// What a block of rows may take of the second cache (bytes).
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Alignment of packed weights: a cache line (bytes).
@@ -291,18 +291,16 @@ impl<'a> Target<'a> {
                 self.store::<L, M, V>(sums, residual, out, self.out_stride, column);
                 return;
             }
-            // A tile that reaches over the last column is made beside the matrix, and then copied.
-            let mut whole = [0.0_f32; TILE_VALUES_MAX];
-            let mut added = [0.0_f32; TILE_VALUES_MAX];
-            let residual = self.epilogue.residual.map(|residual| {
-                for (place, slots) in added.chunks_exact_mut(width).take(M).enumerate() {
-                    slots[..columns].copy_from_slice(&residual.row(row + place)[column..][..columns]);
-                }
-                (added.as_ptr(), width)
-            });
-            self.store::<L, M, V>(sums, residual, whole.as_mut_ptr(), width, column);
-            for (place, values) in whole.chunks_exact(width).take(M).enumerate() {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), out.add(place * self.out_stride), columns);
+            // A row that reaches over the last column is made beside the matrix, and then copied.
+            for (place, sums) in sums.into_iter().enumerate() {
+                let mut whole = [0.0_f32; TILE_COLUMNS_MAX];
+                let mut added = [0.0_f32; TILE_COLUMNS_MAX];
+                let residual = self.epilogue.residual.map(|residual| {
+                    added[..columns].copy_from_slice(&residual.row(row + place)[column..][..columns]);
+                    (added.as_ptr(), width)
+                });
+                self.store::<L, 1, V>([sums], residual, whole.as_mut_ptr(), width, column);
+                std::ptr::copy_nonoverlapping(whole.as_ptr(), out.add(place * self.out_stride), columns);
             }
         }
     }
@@ -327,7 +325,7 @@ impl<'a> Target<'a> {
                 if columns == width {
                     sums.iter().enumerate().for_each(|(at, &sum)| L::store(to.add(at * L::COUNT), sum));
                 } else {
-                    let mut whole = [0.0_f32; TILE_VALUES_MAX / TILE_ROWS_MAX];
+                    let mut whole = [0.0_f32; TILE_COLUMNS_MAX];
                     sums.iter().enumerate().for_each(|(at, &sum)| L::store(whole.as_mut_ptr().add(at * L::COUNT), sum));
                     std::ptr::copy_nonoverlapping(whole.as_ptr(), to, columns);
                 }
@@ -352,7 +350,7 @@ impl<'a> Target<'a> {
             let out = self.out.add(row * self.out_stride + column);
             for (place, sums) in sums.iter_mut().enumerate() {
                 let mut from = out.add(place * self.out_stride).cast_const();
-                let mut whole = [0.0_f32; TILE_VALUES_MAX / TILE_ROWS_MAX];
+                let mut whole = [0.0_f32; TILE_COLUMNS_MAX];
                 if columns < width {
                     std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), columns);
                     from = whole.as_ptr();
