@@ -157,7 +157,8 @@ impl PreparedStore {
         let unwritable = |source| FileError::Unwritable { path: self.path.clone(), source };
         // A cache is not what fills the disk.
         let room = statvfs(folder_of(&self.path)).map_err(|error| unwritable(error.into()))?;
-        let free = room.blocks_available().saturating_mul(room.fragment_size());
+        // Of the system's own types, which are narrower on 32 bits.
+        let free = (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64);
         if free < 2 * size as u64 {
             return Err(unwritable(io::ErrorKind::StorageFull.into()));
         }
