@@ -348,7 +348,9 @@ mod tests {
     fn every_kernel_gives_the_product() {
         for kernel in FloatKernel::available() {
             for rows in (0..=29).chain([64, 199]) {
-                for (depth, columns) in [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65), (3072, 40), (512, 160)] {
+                for (depth, columns) in
+                    [(1, 1), (3, 7), (27, 32), (64, 33), (100, 48), (700, 65), (3072, 40), (512, 160)]
+                {
                     let input = noise(1, rows * depth);
                     let weights = noise(2, depth * columns);
                     let residual = noise(3, rows * columns);

@@ -23,14 +23,12 @@ impl LayerNorm {
         let width = self.gain.len();
         assert!(self.bias.len() == width && input.len() == out.len() && input.len().is_multiple_of(width));
         // The kernel was found on this processor.
-        unsafe {
-            match kernel {
-                #[cfg(target_arch = "x86_64")]
-                FloatKernel::Avx512 => norm_avx512(self, input, out),
-                #[cfg(target_arch = "x86_64")]
-                FloatKernel::Avx2 => norm_avx2(self, input, out),
-                _ => norm(self, input, out),
-            }
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            FloatKernel::Avx512 => unsafe { norm_avx512(self, input, out) },
+            #[cfg(target_arch = "x86_64")]
+            FloatKernel::Avx2 => unsafe { norm_avx2(self, input, out) },
+            _ => norm(self, input, out),
         }
     }
 }
@@ -84,14 +82,12 @@ fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
 /// A row with a NaN becomes NaN.
 pub(super) fn softmax(kernel: FloatKernel, values: &mut [f32], (width, stride): (usize, usize), scale: f32) {
     // The kernel was found on this processor.
-    unsafe {
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            FloatKernel::Avx512 => softmax_avx512(values, (width, stride), scale),
-            #[cfg(target_arch = "x86_64")]
-            FloatKernel::Avx2 => softmax_avx2(values, (width, stride), scale),
-            _ => softmax_rows(values, (width, stride), scale),
-        }
+    match kernel {
+        #[cfg(target_arch = "x86_64")]
+        FloatKernel::Avx512 => unsafe { softmax_avx512(values, (width, stride), scale) },
+        #[cfg(target_arch = "x86_64")]
+        FloatKernel::Avx2 => unsafe { softmax_avx2(values, (width, stride), scale) },
+        _ => softmax_rows(values, (width, stride), scale),
     }
 }
 

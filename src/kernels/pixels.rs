@@ -10,6 +10,7 @@ pub(crate) enum PixelKernel {
     #[cfg(target_arch = "aarch64")]
     Neon,
     /// Any processor.
+    #[cfg_attr(all(target_arch = "aarch64", not(test)), expect(dead_code))]
     Portable,
 }
 

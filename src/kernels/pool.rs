@@ -24,14 +24,12 @@ impl Windows {
         channels: usize,
     ) {
         // The kernel was found on this processor.
-        unsafe {
-            match kernel {
-                #[cfg(target_arch = "x86_64")]
-                FloatKernel::Avx512 => means_avx512(self, (image, width), (out, out_width), channels),
-                #[cfg(target_arch = "x86_64")]
-                FloatKernel::Avx2 => means_avx2(self, (image, width), (out, out_width), channels),
-                _ => means(self, (image, width), (out, out_width), channels),
-            }
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            FloatKernel::Avx512 => unsafe { means_avx512(self, (image, width), (out, out_width), channels) },
+            #[cfg(target_arch = "x86_64")]
+            FloatKernel::Avx2 => unsafe { means_avx2(self, (image, width), (out, out_width), channels) },
+            _ => means(self, (image, width), (out, out_width), channels),
         }
     }
 }

@@ -55,6 +55,7 @@ impl Taps {
         (self.starts[output], &self.weights[first..self.ends[output]])
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn pairs_of(&self, output: usize) -> (usize, &[[i32; 2]]) {
         let first = if output == 0 { 0 } else { self.pair_ends[output - 1] };

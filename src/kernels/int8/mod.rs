@@ -151,14 +151,12 @@ impl IntRows {
         self.values.resize(rows.count * self.stride, 0);
         self.scales.resize(rows.count, 0.0);
         // The kernel was found on this processor.
-        unsafe {
-            match kernel {
-                #[cfg(target_arch = "x86_64")]
-                IntKernel::Avx512Vnni => quantise_avx512(rows, kernel.offset(), self),
-                #[cfg(target_arch = "x86_64")]
-                IntKernel::AvxVnni | IntKernel::Avx2 => quantise_avx2(rows, kernel.offset(), self),
-                _ => quantise(rows, kernel.offset(), self),
-            }
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            IntKernel::Avx512Vnni => unsafe { quantise_avx512(rows, kernel.offset(), self) },
+            #[cfg(target_arch = "x86_64")]
+            IntKernel::AvxVnni | IntKernel::Avx2 => unsafe { quantise_avx2(rows, kernel.offset(), self) },
+            _ => quantise(rows, kernel.offset(), self),
         }
     }
 }
