@@ -10,7 +10,8 @@ cd "$(dirname "$0")/../.."
 
 cpu=${1:-cortex-a72} name=${2:-demo} onnx=${3:-models/demo/bundle/image_encoder.onnx} resolution=${4:-72} width=${5:-128}
 theirs_onnx=${6:-$onnx}
-version=1.32.0
+# Later ones (1.32.0) end with a segmentation fault under this emulator.
+version=1.22.1
 prefix=$(realpath "${RTPT_TOOLCHAIN:-cross/.toolchain}")
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}/instructions")
 mkdir -p "$work"
