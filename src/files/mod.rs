@@ -125,7 +125,7 @@ pub(crate) fn write_file_as(path: &Path, bytes: &[u8], readers: Readers, durabil
     write_file_by(path, readers, durability, |writer| writer.write_all(bytes))
 }
 
-/// As [`write_file_as`], of what `write` gives bit by bit.
+/// As [`write_file_as`], of what `write` gives piece by piece.
 ///
 /// # Errors
 /// As [`write_file`].

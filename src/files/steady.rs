@@ -81,7 +81,7 @@ impl SteadyFile {
         if map.len() as u64 != self.size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(MappedFile { file: self, map })
+        Ok(MappedFile { file: self, map, digest: None })
     }
 
     /// The user that the file belongs to, and its mode.
@@ -114,13 +114,18 @@ impl SteadyFile {
     /// # Errors
     /// Error of the system, or somebody has.
     pub(crate) fn check(&self) -> io::Result<()> {
+        self.check_by(|| Ok(self.digest.is_some() && self.digest == Some(hash(&self.file, self.size)?)))
+    }
+
+    /// As [`Self::check`]; where the file has another stamp and the same size, `is_same` tells whether its content is the same.
+    fn check_by(&self, is_same: impl FnOnce() -> io::Result<bool>) -> io::Result<()> {
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&self.file)?;
         if now == *stamp {
             return Ok(());
         }
         // A new link to the file or another mode sets its time as well.
-        if now.size == self.size && self.digest.is_some() && self.digest == Some(hash(&self.file, self.size)?) {
+        if now.size == self.size && is_same()? {
             *stamp = now;
             return Ok(());
         }
@@ -135,6 +140,8 @@ impl SteadyFile {
 pub(crate) struct MappedFile {
     file: SteadyFile,
     map: Mmap,
+    /// BLAKE3 of the content from a place on.
+    digest: Option<(usize, blake3::Hash)>,
 }
 
 impl MappedFile {
@@ -143,7 +150,15 @@ impl MappedFile {
     /// # Errors
     /// Error of the system, or somebody has.
     pub(crate) fn check(&self) -> io::Result<()> {
-        self.file.check()
+        self.file.check_by(|| Ok(self.digest.is_some_and(|(start, digest)| hash_from(&self.map, start) == digest)))
+    }
+
+    /// BLAKE3 of the content from `start` on, by all threads of the pool. From then on a change of the file's attributes alone, such as its
+    /// removal, is told from one of that content.
+    pub(crate) fn digest_from(&mut self, start: usize) -> blake3::Hash {
+        let digest = hash_from(&self.map, start);
+        self.digest = Some((start, digest));
+        digest
     }
 
     /// Path under which it was opened, for messages.
@@ -156,6 +171,12 @@ impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         &self.map
     }
+}
+
+fn hash_from(bytes: &[u8], start: usize) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_rayon(&bytes[start..]);
+    hasher.finalize()
 }
 
 fn hash(file: &File, size: u64) -> io::Result<blake3::Hash> {

@@ -419,6 +419,12 @@ fn a_second_start_has_the_packed_weights_of_the_first() {
             assert!(!first.is_prepared() && second.is_prepared(), "{name}");
             let features = second.encode(views.view()).unwrap();
             assert_eq!(features, first.encode(views.view()).unwrap(), "{name}");
+            // Another mode, or its removal by `rtpt cache clear`, is no change of what is mapped.
+            let other = load();
+            std::fs::remove_dir_all(folder.path()).unwrap();
+            assert_eq!(other.encode(views.view()).unwrap(), features, "{name}: removed");
+            assert!(!load().is_prepared(), "{name}: stored anew");
+            let second = load();
             // Written over while it is in use, as no program of ours does.
             let (path, written) = {
                 let entry = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
