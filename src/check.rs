@@ -6,7 +6,7 @@ use crate::bundle::{Bundle, GoldenTexts};
 use crate::encoder::{Encoder, EncoderShape};
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::label_set::LabelSet;
-use crate::rows::scaled_products;
+use crate::products::scaled_products;
 use crate::text::{Prompt, embed};
 use crate::views::clean_view_array;
 

@@ -3,7 +3,8 @@
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
-use crate::rows::{Real, length, scaled_products};
+use crate::products::{Real, scaled_products};
+use crate::rows::length;
 
 /// Below this share of the largest an energy is rounding, and its vector is no direction of the rows.
 const ENERGY_MIN: f64 = 1e-10;

@@ -88,7 +88,8 @@ pub mod report {
 }
 
 pub mod rows {
-    pub use crate::rows::{Real, scaled_products, softmax, unit_rows};
+    pub use crate::products::{Real, scaled_products};
+    pub use crate::rows::{softmax, unit_rows};
 }
 
 #[cfg(feature = "daemon")]

@@ -42,6 +42,7 @@ mod timings;
 
 mod device;
 mod directions;
+mod products;
 mod rows;
 
 mod views;

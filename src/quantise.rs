@@ -12,7 +12,8 @@ use crate::encoder::{Encoder, EncoderModel, EncoderShape, INT8_OPERATORS_MIN, La
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::files::FileError;
 use crate::label_set::LabelSet;
-use crate::rows::{dot, scaled_products};
+use crate::products::scaled_products;
+use crate::rows::dot;
 use crate::views::clean_view_array;
 
 /// Images on which layers are compared with one another.

@@ -2,7 +2,8 @@
 
 use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::rows::{Real, scaled_products, softmax};
+use crate::products::{Real, scaled_products};
+use crate::rows::softmax;
 
 /// Settings of the reliability weights.
 #[derive(Clone, Copy, Debug, PartialEq)]

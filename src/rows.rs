@@ -1,36 +1,6 @@
 //! Row-wise kernels that several stages share: unit length and log-softmax, forward and backward.
 
-use gemm::{Parallelism, gemm};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, NdFloat, Zip};
-
-/// Float of the computations: f32 on the device, f64 in tests that need more digits.
-///
-/// Sealed, because `add_product` hands values of this type to unsafe code that knows f32 and f64.
-pub trait Real: NdFloat + sealed::Sealed {
-    /// The error function.
-    fn erf(self) -> Self;
-}
-
-mod sealed {
-    /// Bound that no other crate can meet, so that no other type is a [`Real`](super::Real).
-    pub trait Sealed {}
-
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
-impl Real for f32 {
-    fn erf(self) -> Self {
-        // The standard library has no error function.
-        libm::erff(self)
-    }
-}
-
-impl Real for f64 {
-    fn erf(self) -> Self {
-        libm::erf(self)
-    }
-}
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, NdFloat, Zip};
 
 /// Rows brought to unit length, and the lengths they had, which [`unit_rows_backward`] needs.
 pub struct UnitRows<T> {
@@ -158,55 +128,6 @@ pub(crate) fn weighted_sum<T: NdFloat>(weights: ArrayView1<T>, rows: ArrayView2<
     sum
 }
 
-/// `scale · a · bᵀ`: `[N, K]` and `[M, K]` to `[N, M]`.
-pub fn scaled_products<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>) -> Array2<T> {
-    let mut out = Array2::zeros((a.nrows(), b.nrows()));
-    add_product(scale, a, b.t(), T::zero(), out.view_mut());
-    out
-}
-
-/// `out = scale · a · b + keep · out`: `[N, K]` and `[K, M]` to `[N, M]`, each with any strides, on one thread.
-///
-/// With `keep` 0 the old content of `out` is not looked at.
-pub(crate) fn add_product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>) {
-    let ((rows, depth), columns) = (a.dim(), b.ncols());
-    assert_eq!((depth, out.dim()), (b.nrows(), (rows, columns)), "the shapes of a product fit");
-    let [row_stride, column_stride] = [out.strides()[0], out.strides()[1]];
-    // 0 · NaN is NaN, so that uninitialised or spoiled content must not be read at all.
-    let (destination, read_destination) = (out.as_mut_ptr(), keep != T::zero());
-    // SAFETY: each pointer comes from a live view, and sizes and strides are that view's own; the assertion above makes
-    // the three agree. `out` is borrowed mutably, so it overlaps neither `a` nor `b`. T is f32 or f64, since `Real` is
-    // sealed, and `gemm` has kernels for both.
-    unsafe {
-        gemm(
-            rows,
-            columns,
-            depth,
-            // gemm takes the stride of the columns before that of the rows.
-            destination,
-            column_stride,
-            row_stride,
-            read_destination,
-            a.as_ptr(),
-            a.strides()[1],
-            a.strides()[0],
-            b.as_ptr(),
-            b.strides()[1],
-            b.strides()[0],
-            // gemm's alpha is the factor of the old content, beta that of the product.
-            keep,
-            scale,
-            // Nothing is conjugated: the numbers are real.
-            false,
-            false,
-            false,
-            // Callers have views, chunks or images to spread over threads. A product that is cut up by threads could
-            // sum in another order.
-            Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::array;
@@ -245,30 +166,6 @@ mod tests {
             let numeric = (step(1e-5) - step(-1e-5)) / 2e-5;
             assert!((numeric - gradient[index]).abs() < 1e-9, "{index:?}: {numeric} {}", gradient[index]);
         }
-    }
-
-    #[test]
-    fn products_take_any_strides_and_keep_what_they_are_told() {
-        let a = Array2::from_shape_fn((5, 7), |(i, j)| (i * 3 + j) as f64 * 0.25 - 2.0);
-        let b = Array2::from_shape_fn((7, 4), |(i, j)| (i as f64 - j as f64) * 0.5);
-        let wide = Array2::from_shape_fn((5, 9), |(i, j)| (i + j) as f64);
-        let naive = |i: usize, j: usize| (0..7).map(|k| a[[i, k]] * b[[k, j]]).sum::<f64>();
-        for transposed in [false, true] {
-            let (a, b) = match transposed {
-                false => (a.clone(), b.clone()),
-                true => (a.t().as_standard_layout().reversed_axes().into_owned(), b.t().to_owned().reversed_axes()),
-            };
-            let mut out = wide.clone();
-            add_product(2.0, a.view(), b.view(), 3.0, out.slice_mut(ndarray::s![.., 2..6]));
-            for ((i, j), &found) in out.indexed_iter() {
-                let inside = (2..6).contains(&j);
-                let expected = if inside { 2.0 * naive(i, j - 2) + 3.0 * wide[[i, j]] } else { wide[[i, j]] };
-                assert!((found - expected).abs() < 1e-12, "{transposed} {i} {j}: {found} {expected}");
-            }
-        }
-        let mut unread = array![[f32::NAN]];
-        add_product(1.0, array![[2.0]].view(), array![[3.0]].view(), 0.0, unread.view_mut());
-        assert_eq!(unread, array![[6.0]]);
     }
 
     #[test]

@@ -73,7 +73,8 @@ mod tests {
     use ndarray::{Array2, array};
 
     use super::*;
-    use crate::rows::{scaled_products, unit_rows};
+    use crate::products::scaled_products;
+    use crate::rows::unit_rows;
 
     fn score_of(rows: Array2<f32>) -> TamperScore {
         let features = unit_rows(rows).rows;

@@ -89,7 +89,7 @@ pub(crate) enum Operators {
 impl Operators {
     /// The fastest on this processor: without vectors of ours the engine's own kernels are.
     fn best() -> Self {
-        match FloatKernel::available()[0] {
+        match FloatKernel::best() {
             FloatKernel::Portable => Self::Engine,
             float => Self::Own(Kernels { float, int8: IntKernel::available()[0] }),
         }

@@ -323,7 +323,7 @@ mod tests {
     const COLUMNS: usize = 21;
 
     fn kernels() -> Kernels {
-        Kernels { float: FloatKernel::available()[0], int8: IntKernel::available()[0] }
+        Kernels { float: FloatKernel::best(), int8: IntKernel::available()[0] }
     }
 
     fn key(name: &str, is_int8: bool) -> LayerKey {

@@ -14,7 +14,8 @@ use crate::files::{FileError, read_up_to};
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::metrics::PROBABILITY_MIN;
 use crate::predictor::Predictor;
-use crate::rows::{argmax, entropy, scaled_products, softmax};
+use crate::products::scaled_products;
+use crate::rows::{argmax, entropy, softmax};
 use crate::tamper::tamper_score;
 use crate::timings::milliseconds_since;
 

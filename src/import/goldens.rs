@@ -7,7 +7,7 @@ use super::GOLDENS;
 use crate::bundle::BundleWriter;
 use crate::encoder::{Encoder, EncoderModel, EncoderShape};
 use crate::error::Result;
-use crate::rows::scaled_products;
+use crate::products::scaled_products;
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Pixels, Preprocessing, clean_view_array};
 

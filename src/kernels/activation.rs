@@ -74,7 +74,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The error function, within 5e-7: a rational function of degree 13 by 8 on [-4, 4] (Eigen, `generic_fast_erf_float`).
 #[inline(always)]
-fn erf(x: f32) -> f32 {
+pub(super) fn erf(x: f32) -> f32 {
     let x = clamp(x, -4.0, 4.0);
     let square = x * x;
     let mut above = -2.726_142_3e-10;

@@ -53,6 +53,11 @@ impl FloatKernel {
         kernels
     }
 
+    /// The fastest kernel that runs on this processor.
+    pub(crate) fn best() -> Self {
+        Self::available()[0]
+    }
+
     /// Name for reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -109,6 +114,13 @@ impl FloatWeights {
             }
         }
         Self { kernel, panels, depth, columns }
+    }
+
+    /// The transpose, packed for the same kernel.
+    pub(crate) fn transposed(&self) -> Self {
+        let (panel, values) = (self.kernel.panel(), self.panels.values());
+        let value = |k: usize, n: usize| values[(n / panel * self.depth + k) * panel + n % panel];
+        Self::pack(self.kernel, self.columns, self.depth, |n, k| value(k, n))
     }
 
     /// Packed weights whose parts lie in shared bytes; `next(size)` gives the place of each, by its size (bytes). None where one is not there.
@@ -168,6 +180,11 @@ impl FloatWeights {
     /// N, the sums of each row.
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// N filled up to whole panels, as a bias must be.
+    pub(crate) fn padded_columns(&self) -> usize {
+        self.columns.next_multiple_of(self.kernel.panel())
     }
 
     /// `activation(input · weights + bias + residual)` into `out`.

@@ -182,7 +182,7 @@ mod tests {
             FloatKernel::available().into_iter().for_each(|kernel| assert!(run(kernel) == expected, "{kernel:?}"));
         }
         let mut values = [1.0, f32::NAN, 3.0, 1.0, 2.0, 3.0];
-        softmax(FloatKernel::available()[0], &mut values, (3, 3), 1.0);
+        softmax(FloatKernel::best(), &mut values, (3, 3), 1.0);
         assert!(values[..3].iter().all(|value| value.is_nan()) && values[3..].iter().all(|value| value.is_finite()));
     }
 }

@@ -9,7 +9,8 @@ use super::class_tuning::{ClassTuning, Head};
 use super::settings::{MethodSettings, RANK};
 use super::{Decide, Decision, Material};
 use crate::directions::Directions;
-use crate::rows::{Real, UnitRows, add_product, scaled_products, unit_rows, unit_rows_backward};
+use crate::products::{Real, add_product, scaled_products};
+use crate::rows::{UnitRows, unit_rows, unit_rows_backward};
 
 /// The method for one label set.
 struct Prepared<T> {

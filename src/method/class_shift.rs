@@ -5,7 +5,8 @@ use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use super::class_tuning::{ClassTuning, Head};
 use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
-use crate::rows::{Real, UnitRows, unit_rows, unit_rows_backward};
+use crate::products::Real;
+use crate::rows::{UnitRows, unit_rows, unit_rows_backward};
 
 /// The method.
 struct Prepared(ClassTuning);

@@ -4,8 +4,9 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::decision::{Decision, Tuned};
 use super::settings::{CLASS_CUTOFF, MethodSettings, SELECTION, STEPS};
+use crate::products::{Real, scaled_products};
 use crate::reliability::{ReliabilitySettings, reliability_weights};
-use crate::rows::{Real, scaled_products, softmax, weighted_sum};
+use crate::rows::{softmax, weighted_sum};
 use crate::tuning::{AdamW, AdamWSettings, confident_views, mean_entropy, mean_entropy_backward};
 
 /// A head: class embeddings T' `[C, D]` as a function of parameters θ, and its gradient.

@@ -9,11 +9,11 @@ use ndarray::{Array2, ArrayView2, s};
 use super::class_tuning::{ClassTuning, Head};
 use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
-use crate::rows::Real;
+use crate::products::Real;
 use crate::text::{Prefix, Prompts, TextTower};
 
 /// The method for one label set.
-struct Prepared<T> {
+struct Prepared<T: Real> {
     tuning: ClassTuning,
     model: Arc<ContextModel<T>>,
 }
@@ -35,7 +35,7 @@ impl<T: Real> Decide<T> for Prepared<T> {
 }
 
 /// A text tower with the prompts of one label set.
-pub struct ContextModel<T> {
+pub struct ContextModel<T: Real> {
     tower: Arc<TextTower<T>>,
     prompts: Prompts<T>,
     /// The shared beginning as the words of the context have it.
@@ -50,7 +50,7 @@ impl<T: Real> ContextModel<T> {
 }
 
 /// The head for one image.
-pub struct Context<'a, T: Clone> {
+pub struct Context<'a, T: Real> {
     /// Class embeddings T `[C, D]` at the start, unit rows.
     classes: ArrayView2<'a, T>,
     model: &'a ContextModel<T>,

@@ -6,7 +6,8 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use super::settings::{MethodSettings, Parameter, Range, SELECTION};
 use super::{Decide, Decision, Material};
 use crate::directions::residuals;
-use crate::rows::{Real, dot, length, scaled_products};
+use crate::products::{Real, scaled_products};
+use crate::rows::{dot, length};
 use crate::tuning::confident_views;
 
 /// λ where the views agree on the direction; elsewhere it is 1.

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::rows::{Real, scaled_products};
+use crate::products::{Real, scaled_products};
 
 /// A method prepared for one label set.
 pub trait Decide<T>: Send + Sync {

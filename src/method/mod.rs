@@ -32,6 +32,7 @@ pub use settings::MethodSettings;
 pub(crate) use settings::{CLASS_CUTOFF, LEARNING_RATE, Parameter, RANK, SELECTION, STEPS, serialize_as};
 pub use view_shift::{ViewShift, view_basis};
 
+use crate::products::Real;
 use crate::setting::SettingError;
 use settings::WEIGHT_DECAY;
 
@@ -70,7 +71,7 @@ pub(crate) enum Needs {
 }
 
 /// Material that a method may be prepared with.
-pub struct Material<'a, T> {
+pub struct Material<'a, T: Real> {
     /// Class embeddings T `[C, D]`, unit rows.
     pub classes: ArrayView2<'a, T>,
     /// Text tower and prompts, for methods that need them.

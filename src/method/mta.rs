@@ -5,7 +5,8 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
-use crate::rows::{Real, dot, length, scaled_products, softmax, weighted_sum};
+use crate::products::{Real, scaled_products};
+use crate::rows::{dot, length, softmax, weighted_sum};
 
 /// Share of a view's nearest other views that its bandwidth is made of.
 const NEIGHBOURS: f64 = 0.3;

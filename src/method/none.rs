@@ -4,8 +4,9 @@ use ndarray::ArrayView2;
 
 use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
+use crate::products::{Real, scaled_products};
 use crate::reliability::{ReliabilitySettings, reliability_weights};
-use crate::rows::{Real, scaled_products, weighted_sum};
+use crate::rows::weighted_sum;
 
 /// The method.
 struct Ensemble;

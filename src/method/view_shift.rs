@@ -9,8 +9,9 @@ use super::decision::Tuned;
 use super::settings::{MethodSettings, SELECTION, STEPS};
 use super::{Decide, Decision, Material};
 use crate::directions::{Directions, residuals};
+use crate::products::{Real, add_product, scaled_products};
 use crate::reliability::{ReliabilitySettings, reliability_weights};
-use crate::rows::{Real, UnitRows, add_product, scaled_products, softmax, unit_rows, unit_rows_backward};
+use crate::rows::{UnitRows, softmax, unit_rows, unit_rows_backward};
 use crate::tuning::{AdamW, AdamWSettings, confident_views, weighted_entropy, weighted_entropy_backward};
 
 /// Share of the residuals' energy that the directions hold (T-VSS: 90 %).

@@ -5,7 +5,8 @@ use ndarray::{Array1, ArrayView2};
 
 use super::settings::{MethodSettings, SELECTION};
 use super::{Decide, Decision, Material};
-use crate::rows::{Real, argmax, scaled_products};
+use crate::products::{Real, scaled_products};
+use crate::rows::argmax;
 use crate::tuning::confident_views;
 
 /// The method.

@@ -4,7 +4,7 @@ use ndarray::{Array1, ArrayView2, Axis};
 
 use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
-use crate::rows::{Real, scaled_products};
+use crate::products::{Real, scaled_products};
 
 /// The method.
 struct ZeroShot;

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use crate::rows::{Real, dot_slices};
+use crate::products::Real;
+use crate::rows::dot_slices;
 
 /// Ranges of each text's own rows in a matrix of all rows.
 pub(crate) struct Segments(Vec<Range<usize>>);

@@ -4,10 +4,10 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 
 use super::attention::{Attention, Heads, Queries, Segments};
 use super::layers::{Activation, LayerNorm, Linear, NormTape};
-use crate::rows::Real;
+use crate::products::Real;
 
 /// The weights of one layer.
-pub(crate) struct Block<T> {
+pub(crate) struct Block<T: Real> {
     /// Before attention.
     pub norm1: LayerNorm<T>,
     /// Query, key and value beside each other: `[W, 3W]`.
@@ -30,7 +30,7 @@ pub(crate) struct Block<T> {
 /// kept.
 pub(crate) struct BlockTape<T> {
     norm1: NormTape<T>,
-    /// Queries, keys and values `[N, 3W]`; without queries where `q` has them.
+    /// Queries, keys and values `[N, 3W]`.
     pub qkv: Array2<T>,
     /// The queries `[Q, W]`, if not every row asks.
     q: Option<Array2<T>>,
@@ -54,24 +54,19 @@ pub(crate) struct Scope<'a, T> {
 impl<T: Real> Block<T> {
     /// `x` `[N, W]` to the rows that are asked for, `[Q, W]`.
     pub(crate) fn forward(&self, mut x: Array2<T>, scope: Scope<T>) -> (Array2<T>, BlockTape<T>) {
-        let width = self.heads.width;
-        let (h, norm1) = self.norm1.forward(x.view());
-        let (qkv, q) = match scope.queries {
-            Queries::All => (self.qkv.forward(h.view()), None),
-            Queries::Last => {
-                let ends = scope.segments.ends();
-                let q = self.qkv.forward_columns(h.select(Axis(0), &ends).view(), 0..width);
-                // Nothing after this layer reads the other rows, so that the residual stream and the MLP go on with the
-                // ends alone.
-                x = x.select(Axis(0), &ends);
-                (self.keys_and_values(h.view()), Some(q))
-            }
-        };
+        let (qkv, norm1) = self.queries_keys_and_values(x.view());
+        let q = (scope.queries == Queries::Last).then(|| {
+            let ends = scope.segments.ends();
+            // Nothing after this layer reads the other rows, so that the residual stream and the MLP go on with the ends
+            // alone.
+            x = x.select(Axis(0), &ends);
+            qkv.slice(s![.., ..self.heads.width]).select(Axis(0), &ends)
+        });
         let (attended, probabilities) = self.attention(&qkv, q.as_ref(), &scope).forward();
-        self.out.add_to(attended.view(), &mut x);
+        let x = self.out.added_to(x.view(), attended.view());
         let (h, norm2) = self.norm2.forward(x.view());
         let up = self.up.forward(h.view());
-        self.down.add_to(self.activation.forward(&up).view(), &mut x);
+        let x = self.down.added_to(x.view(), self.activation.forward(&up).view());
         (x, BlockTape { norm1, qkv, q, probabilities, norm2, up })
     }
 
@@ -130,27 +125,21 @@ impl<T: Real> Block<T> {
         dx: Array2<T>,
         dqkv_extra: Option<&Array2<T>>,
     ) -> Array2<T> {
-        let width = self.heads.width;
         if let Some(extra) = dqkv_extra {
             dkv += extra;
         }
+        let queries = s![.., ..self.heads.width];
         match scope.queries {
             Queries::All => {
                 // The queries' columns have been 0 so far. With them one product takes all three back.
-                dkv.slice_mut(s![.., ..width]).assign(&dq);
-                let mut dh = self.qkv.backward(dkv.view());
-                self.norm1.backward(&tape.norm1, &mut dh);
-                dh + dx
+                dkv.slice_mut(queries).assign(&dq);
+                self.queries_keys_and_values_backward(&tape.norm1, dkv.view()) + dx
             }
             Queries::Last => {
                 let ends = scope.segments.ends();
-                let mut dh = Array2::zeros((dkv.nrows(), width));
-                self.add_keys_and_values_backward(dkv.view(), &mut dh);
-                let mut dh_ends = Array2::zeros(dq.dim());
-                self.qkv.add_backward(dq.view(), 0..width, &mut dh_ends);
-                // Queries are made of the normalised rows: their gradient goes back through the norm.
-                ends.iter().zip(dh_ends.rows()).for_each(|(&end, row)| dh.row_mut(end).scaled_add(T::one(), &row));
-                self.norm1.backward(&tape.norm1, &mut dh);
+                let mut dqueries = dkv.slice_mut(queries);
+                ends.iter().zip(dq.rows()).for_each(|(&end, row)| dqueries.row_mut(end).assign(&row));
+                let mut dh = self.queries_keys_and_values_backward(&tape.norm1, dkv.view());
                 // The residual stream passes by the norm: its gradient is added behind it.
                 ends.iter().zip(dx.rows()).for_each(|(&end, row)| dh.row_mut(end).scaled_add(T::one(), &row));
                 dh
@@ -158,32 +147,17 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// The keys and values of all rows where nothing else of this layer is needed: `x` `[N, W]` to `[N, 3W]`, with
-    /// zeros for the queries.
-    pub(crate) fn keys_and_values_of(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
+    /// Queries, keys and values `[N, 3W]` of x `[N, W]`.
+    pub(crate) fn queries_keys_and_values(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
         let (h, norm1) = self.norm1.forward(x);
-        (self.keys_and_values(h.view()), norm1)
+        (self.qkv.forward(h.view()), norm1)
     }
 
-    /// Gradient of x `[N, W]` from those of its keys and values, `[N, 3W]`.
-    pub(crate) fn keys_and_values_backward(&self, tape: &NormTape<T>, dkv: ArrayView2<T>) -> Array2<T> {
-        let mut dh = Array2::zeros((dkv.nrows(), self.heads.width));
-        self.add_keys_and_values_backward(dkv, &mut dh);
+    /// Gradient of x `[N, W]` from those of its queries, keys and values, `[N, 3W]`.
+    pub(crate) fn queries_keys_and_values_backward(&self, tape: &NormTape<T>, dqkv: ArrayView2<T>) -> Array2<T> {
+        let mut dh = self.qkv.backward(dqkv);
         self.norm1.backward(tape, &mut dh);
         dh
-    }
-
-    fn keys_and_values(&self, h: ArrayView2<T>) -> Array2<T> {
-        let width = self.heads.width;
-        // One layout for all layers: attention finds keys and values in the same columns, with queries or without.
-        let mut qkv = Array2::zeros((h.nrows(), 3 * width));
-        qkv.slice_mut(s![.., width..]).assign(&self.qkv.forward_columns(h, width..3 * width));
-        qkv
-    }
-
-    fn add_keys_and_values_backward(&self, dkv: ArrayView2<T>, dh: &mut Array2<T>) {
-        let width = self.heads.width;
-        self.qkv.add_backward(dkv.slice(s![.., width..]), width..3 * width, dh);
     }
 
     fn attention<'a>(&self, qkv: &'a Array2<T>, q: Option<&'a Array2<T>>, scope: &'a Scope<'_, T>) -> Attention<'a, T> {

@@ -1,8 +1,11 @@
 //! The parts of a transformer layer, each with its backward beside it. Weights are frozen: only inputs have gradients.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
+use std::sync::OnceLock;
 
-use crate::rows::{Real, add_product, dot};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
+
+use crate::products::{Affine, Real};
+use crate::rows::dot;
 
 /// Added to the variance, as in every published CLIP.
 pub(crate) const NORM_EPSILON: f64 = 1e-5;
@@ -56,44 +59,31 @@ impl<T: Real> LayerNorm<T> {
 }
 
 /// `y = x · weight + bias`.
-pub(crate) struct Linear<T> {
-    /// `[inputs, outputs]`: the transpose of what checkpoints of PyTorch hold.
-    pub weight: Array2<T>,
-    /// `[outputs]`.
-    pub bias: Array1<T>,
+pub(crate) struct Linear<T: Real> {
+    layer: T::Affine,
+    /// The transpose, made when a gradient first asks for it: who tunes nothing does not pay the memory.
+    transpose: OnceLock<T::Affine>,
 }
 
 impl<T: Real> Linear<T> {
+    /// The layer of a weight `[inputs, outputs]`, the transpose of what checkpoints of PyTorch hold, and a bias `[outputs]`.
+    pub(crate) fn new(weight: ArrayView2<T>, bias: ArrayView1<T>) -> Self {
+        Self { layer: T::Affine::new(weight, bias), transpose: OnceLock::new() }
+    }
+
     /// `x` `[N, inputs]` to y `[N, outputs]`.
     pub(crate) fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
-        self.forward_columns(x, 0..self.bias.len())
+        self.layer.product(x, None)
     }
 
-    /// Some columns of y alone.
-    pub(crate) fn forward_columns(&self, x: ArrayView2<T>, columns: std::ops::Range<usize>) -> Array2<T> {
-        let weight = self.weight.slice(s![.., columns.clone()]);
-        let bias = self.bias.slice(s![columns]);
-        let mut y = bias.broadcast((x.nrows(), bias.len())).expect("a row fits any number of rows").to_owned();
-        add_product(T::one(), x, weight, T::one(), y.view_mut());
-        y
-    }
-
-    /// `x += a · weight + bias`, the end of a residual branch.
-    pub(crate) fn add_to(&self, a: ArrayView2<T>, x: &mut Array2<T>) {
-        *x += &self.bias;
-        add_product(T::one(), a, self.weight.view(), T::one(), x.view_mut());
+    /// `x + a · weight + bias`, the end of a residual branch.
+    pub(crate) fn added_to(&self, x: ArrayView2<T>, a: ArrayView2<T>) -> Array2<T> {
+        self.layer.product(a, Some(x))
     }
 
     /// Gradient of x from that of y: `dx = dy · weightᵀ`.
     pub(crate) fn backward(&self, dy: ArrayView2<T>) -> Array2<T> {
-        let mut dx = Array2::zeros((dy.nrows(), self.weight.nrows()));
-        self.add_backward(dy, 0..self.bias.len(), &mut dx);
-        dx
-    }
-
-    /// `dx += dy · weightᵀ` over some columns of y.
-    pub(crate) fn add_backward(&self, dy: ArrayView2<T>, columns: std::ops::Range<usize>, dx: &mut Array2<T>) {
-        add_product(T::one(), dy, self.weight.slice(s![.., columns]).t(), T::one(), dx.view_mut());
+        self.transpose.get_or_init(|| self.layer.transposed()).product(dy, None)
     }
 }
 
@@ -110,27 +100,50 @@ pub enum Activation {
 impl Activation {
     /// `a(u)`, element by element.
     pub fn forward<T: Real>(self, u: &Array2<T>) -> Array2<T> {
-        match self {
-            Self::QuickGelu => u.mapv(|u| u * sigmoid(u)),
-            Self::Gelu => u.mapv(|u| u * normal_cdf(u)),
-        }
+        let mut gate = self.gate(u);
+        gate.zip_mut_with(u, |gate, &u| *gate *= u);
+        gate
     }
 
     /// `du = da · a'(u)`, in place.
     pub fn backward<T: Real>(self, u: &Array2<T>, da: &mut Array2<T>) {
-        let slope = constant::<T>(QUICK);
-        let density = constant::<T>(1.0 / std::f64::consts::TAU.sqrt());
-        let half = constant::<T>(0.5);
+        let gate = self.gate(u);
         match self {
-            Self::QuickGelu => da.zip_mut_with(u, |d, &u| {
+            Self::QuickGelu => {
                 // a' = σ (1 + 1.702 u (1 - σ)).
-                let gate = sigmoid(u);
-                *d *= gate * (T::one() + slope * u * (T::one() - gate));
-            }),
-            Self::Gelu => da.zip_mut_with(u, |d, &u| {
+                let slope = constant::<T>(QUICK);
+                Zip::from(da).and(&gate).and(u).for_each(|d, &gate, &u| {
+                    *d *= gate * (T::one() + slope * u * (T::one() - gate));
+                });
+            }
+            Self::Gelu => {
                 // a' = Φ(u) + u φ(u).
-                *d *= normal_cdf(u) + u * density * (-half * u * u).exp();
-            }),
+                let half = constant::<T>(0.5);
+                let density = constant::<T>(1.0 / std::f64::consts::TAU.sqrt());
+                let mut bell = u.mapv(|u| -half * u * u);
+                T::exponentials(values(&mut bell));
+                Zip::from(da).and(&gate).and(&bell).and(u).for_each(|d, &gate, &bell, &u| {
+                    *d *= gate + u * density * bell;
+                });
+            }
+        }
+    }
+
+    /// What the function multiplies u by: `σ(1.702 u)` or `Φ(u)`.
+    fn gate<T: Real>(self, u: &Array2<T>) -> Array2<T> {
+        match self {
+            Self::QuickGelu => {
+                let mut gate = u.mapv(|u| constant::<T>(-QUICK) * u);
+                T::exponentials(values(&mut gate));
+                gate.mapv_inplace(|power| T::one() / (T::one() + power));
+                gate
+            }
+            Self::Gelu => {
+                let mut gate = u.mapv(|u| u * constant::<T>(std::f64::consts::FRAC_1_SQRT_2));
+                T::error_functions(values(&mut gate));
+                gate.mapv_inplace(|error| constant::<T>(0.5) * (T::one() + error));
+                gate
+            }
         }
     }
 }
@@ -142,10 +155,7 @@ fn constant<T: Real>(value: f64) -> T {
     T::from(value).expect("a constant fits in any float")
 }
 
-fn sigmoid<T: Real>(u: T) -> T {
-    T::one() / (T::one() + (-constant::<T>(QUICK) * u).exp())
-}
-
-fn normal_cdf<T: Real>(u: T) -> T {
-    constant::<T>(0.5) * (T::one() + (u * constant::<T>(std::f64::consts::FRAC_1_SQRT_2)).erf())
+/// All values in the order they lie in memory.
+fn values<T>(array: &mut Array2<T>) -> &mut [T] {
+    array.as_slice_memory_order_mut().expect("an array that was made by mapping another has no gaps")
 }

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 use super::error::Result;
 use super::tower::TextTower;
-use crate::rows::Real;
+use crate::products::Real;
 use crate::text::PromptTokens;
 
 /// The prompts of one label set.

@@ -18,11 +18,12 @@ use super::layers::{Activation, LayerNorm, NormTape};
 use super::names::Naming;
 use super::prompts::Prompts;
 use super::weights::WeightsFile;
-use crate::rows::{Real, UnitRows, scaled_products, unit_rows, unit_rows_backward};
+use crate::products::{Real, scaled_products};
+use crate::rows::{UnitRows, unit_rows, unit_rows_backward};
 
 /// Rows of one chunk: large enough for the matrix products to be efficient, small enough that what backward needs
 /// stays in tens of megabytes a thread at CLIP's width of 512.
-const CHUNK_ROWS: usize = 128;
+const CHUNK_ROWS: usize = 126;
 
 /// Sizes of a text tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct TowerShape {
 }
 
 /// The frozen tower. Its token embedding stays in the mapped file and is read by row.
-pub struct TextTower<T> {
+pub struct TextTower<T: Real> {
     shape: TowerShape,
     weights: WeightsFile,
     naming: Naming,
@@ -59,7 +60,7 @@ pub struct TextTower<T> {
 pub struct Prefix<T> {
     /// Queries, keys and values in every layer but the last, with what backward needs.
     tapes: Vec<BlockTape<T>>,
-    /// Keys and values in the last layer, `[P, 3W]`.
+    /// Queries, keys and values in the last layer, `[P, 3W]`.
     last: Array2<T>,
     last_norm: NormTape<T>,
     rows: usize,
@@ -134,7 +135,7 @@ impl<T: Real> TextTower<T> {
             tapes.push(tape);
         }
         // Prompts attend to the prefix in the last layer, too, but nobody reads the prefix's own result.
-        let (last, last_norm) = last_block.keys_and_values_of(x.view());
+        let (last, last_norm) = last_block.queries_keys_and_values(x.view());
         Prefix { tapes, last, last_norm, rows }
     }
 
@@ -213,7 +214,7 @@ impl<T: Real> TextTower<T> {
         let mut nothing = self.no_prefix();
         // In the last layer the prefix has keys and values alone.
         let last = self.blocks.len() - 1;
-        let mut dx = self.blocks[last].keys_and_values_backward(&prefix.last_norm, dprefix[last].view());
+        let mut dx = self.blocks[last].queries_keys_and_values_backward(&prefix.last_norm, dprefix[last].view());
         for layer in (0..last).rev() {
             let empty = self.no_prefix();
             let scope = Scope { prefix: empty.view(), segments: &segments, queries: Queries::All };

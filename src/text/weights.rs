@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::error::{Result, TensorError, TextError};
 use crate::files::SteadyFile;
-use crate::rows::Real;
+use crate::products::Real;
 
 /// Largest header of the format (bytes), as in `safetensors`.
 const HEADER_BYTES_MAX: u64 = 100_000_000;

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::entropy::entropies;
-use crate::rows::Real;
+use crate::products::Real;
 
 /// The views of `logits` `[V, C]` that [`select_confident`] selects.
 pub(crate) fn confident_views<T: Real>(logits: ArrayView2<T>, fraction: f64) -> Vec<usize> {

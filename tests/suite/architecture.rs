@@ -55,7 +55,7 @@ fn only_the_text_tower_names_its_tokenizer_and_its_files() {
 
 #[test]
 fn matrix_products_go_through_one_place() {
-    only_in(&["gemm(", "general_mat_mul"], &["rows.rs"]);
+    only_in(&["gemm(", "general_mat_mul"], &["products.rs"]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn unsafe_code_is_in_few_places() {
         "files/steady.rs",
         "heap.rs",
         "kernels/",
-        "rows.rs",
+        "products.rs",
         "source/v4l2.rs",
         "source/command.rs",
         "daemon/listen.rs",
@@ -176,15 +176,16 @@ const USES: &[(&str, &str)] = &[
     ("device", ""),
     ("rows", ""),
     ("metrics", ""),
-    ("directions", "rows"),
     ("kernels", ""),
+    ("products", "kernels"),
+    ("directions", "products rows"),
     ("views", "cause kernels limits setting"),
     ("encoder", "cancellation cause device files kernels limits rows"),
     ("labels", "files limits setting wording"),
-    ("text", "cause files limits rows setting wording"),
-    ("tuning", "rows"),
-    ("reliability", "rows"),
-    ("method", "directions limits reliability rows setting text tuning"),
+    ("text", "cause files limits products rows setting wording"),
+    ("tuning", "products rows"),
+    ("reliability", "products rows"),
+    ("method", "directions limits products reliability rows setting text tuning"),
     ("tamper", "directions reliability rows"),
     ("cache", "files limits views"),
     ("bundle", "encoder files labels limits method rows text views wording"),
@@ -195,15 +196,15 @@ const USES: &[(&str, &str)] = &[
     ("lock", "error files"),
     ("calibration", "bundle error files label_set limits method rows views"),
     ("signing", "bundle calibration error files limits"),
-    ("check", "bundle encoder error label_set rows text views"),
+    ("check", "bundle encoder error label_set products text views"),
     ("source", "error files limits listing views"),
     ("predictor", "bundle calibration error label_set method text views"),
-    ("quantise", "bundle check encoder error files label_set rows views"),
-    ("import", "bundle check encoder error files labels limits method rows text views"),
+    ("quantise", "bundle check encoder error files label_set products rows views"),
+    ("import", "bundle check encoder error files labels limits method products rows text views"),
     ("answer", "calibration extractor label_set labels method predictor rows tamper timings"),
     (
         "eval",
-        "calibration error extractor files labels limits listing method metrics predictor rows tamper timings views wording",
+        "calibration error extractor files labels limits listing method metrics predictor products rows tamper timings views wording",
     ),
     ("classifier", "answer bundle cache cancellation error extractor label_set method predictor timings views"),
     ("builder", "bundle cache classifier error extractor label_set labels method predictor text views"),

@@ -319,7 +319,7 @@ fn smallest_cosine(one: &Array2<f32>, other: &Array2<f32>) -> f32 {
 
 #[test]
 fn bits_do_not_depend_on_the_batch_nor_on_the_kernel_of_int8() {
-    let float = FloatKernel::available()[0];
+    let float = FloatKernel::best();
     for (name, model, shape) in all_models() {
         let whole = features(&model, shape, 1, Operators::Own(Kernels { float, int8: IntKernel::Portable })).0;
         let model = in_int8(&model);
@@ -347,7 +347,7 @@ fn weights_in_int8_and_f16_are_what_the_engine_reads_in_them() {
             // Without our operators: weights in int8, all else in f32.
             let (engine, _) = features(&less, shape, 1, Operators::Engine);
             assert!(smallest_cosine(&whole, &engine) > least && engine != whole, "{name}, {stored:?}");
-            let own = Operators::Own(Kernels { float: FloatKernel::available()[0], int8: IntKernel::available()[0] });
+            let own = Operators::Own(Kernels { float: FloatKernel::best(), int8: IntKernel::available()[0] });
             let (own, _) = features(&less, shape, 1, own);
             let cosine = smallest_cosine(&own, &engine);
             assert!(cosine > least, "{name}, {stored:?}: {cosine}");
@@ -396,7 +396,7 @@ fn kernels_of_f32_agree_on_products_in_int8() {
     for (name, model, shape) in all_models() {
         let model = in_int8(&model);
         let with = |float| features(&model, shape, 1, Operators::Own(Kernels { float, int8: IntKernel::Portable })).0;
-        let expected = with(FloatKernel::available()[0]);
+        let expected = with(FloatKernel::best());
         for float in FloatKernel::available() {
             let difference = (&with(float) - &expected).iter().fold(0.0_f32, |most, value| most.max(value.abs()));
             assert!(difference < 1e-4, "{name}, {float:?}: {difference}");
@@ -411,7 +411,7 @@ fn a_second_start_has_the_packed_weights_of_the_first() {
             let folder = tempfile::tempdir().unwrap();
             let store = PreparedStore::new(folder.path(), &blake3::hash(name.as_bytes()), 1);
             let load = || {
-                let own = Kernels { float: FloatKernel::available()[0], int8: IntKernel::available()[0] };
+                let own = Kernels { float: FloatKernel::best(), int8: IntKernel::available()[0] };
                 Encoder::load_with(&model, shape, 1, Operators::Own(own), Some(&store)).unwrap()
             };
             let views = views(2, shape.resolution);
