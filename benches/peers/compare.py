@@ -17,7 +17,6 @@ import numpy
 import onnxruntime
 import torch
 
-SIDE = 224
 BATCHES = (1, 8)
 
 
@@ -38,11 +37,16 @@ def bundles(rtpt, folder, name):
         source.mkdir(exist_ok=True)
         run(
             rtpt, "bundle", "import", source, "-o", whole, "--image-onnx", folder / f"{name}.onnx", "--classes", folder / f"{name}-classes.npy",
-            "--names", folder / "names.txt", "--logit-scale", 100, "--resolution", SIDE,
+            "--names", folder / "names.txt", "--logit-scale", 100, "--resolution", side(folder / f"{name}.onnx"),
         )
     if not small.exists():
         run(rtpt, "bundle", "quantize", whole, "-o", small, "--max-deviation", 0.05)
     return {"rtpt f32": whole, "rtpt int8": small}
+
+
+def side(path):
+    """Pixels of an encoder's image along each axis."""
+    return onnxruntime.InferenceSession(path).get_inputs()[0].shape[2]
 
 
 class Ours:
@@ -59,7 +63,7 @@ class Onnxruntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.input = {self.session.get_inputs()[0].name: noise(batch)}
+        self.input = {self.session.get_inputs()[0].name: noise(batch, self.session.get_inputs()[0].shape[2])}
         self.runs = views // batch
         self.session.run(None, self.input)
 
@@ -71,8 +75,8 @@ class Onnxruntime:
 
 
 class PyTorch:
-    def __init__(self, path, threads, views):
-        self.threads, self.model, self.views = threads, torch.jit.load(path).eval(), torch.from_numpy(noise(views))
+    def __init__(self, path, threads, views, pixels):
+        self.threads, self.model, self.views = threads, torch.jit.load(path).eval(), torch.from_numpy(noise(views, pixels))
 
     def seconds(self):
         torch.set_num_threads(self.threads)
@@ -82,28 +86,28 @@ class PyTorch:
             return time.perf_counter() - began
 
 
-def noise(count):
-    return numpy.random.default_rng(0).normal(0, 1, (count, 3, SIDE, SIDE)).astype("f4")
+def noise(count, pixels):
+    return numpy.random.default_rng(0).normal(0, 1, (count, 3, pixels, pixels)).astype("f4")
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("rtpt", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--models", nargs="*", default=["vit-b-32", "vit-b-16", "rn50", "lite0"])
+    parser.add_argument("--models", nargs="*", default=["vit-b-32", "vit-b-16", "rn50", "lite0", "demo"])
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--views", type=int, default=64)
     arguments = parser.parse_args()
     views = arguments.views
-    print(f"onnxruntime {onnxruntime.__version__}, PyTorch {torch.__version__}, {views} views of {SIDE} px, medians of {arguments.rounds}, s")
+    print(f"onnxruntime {onnxruntime.__version__}, PyTorch {torch.__version__}, {views} views, medians of {arguments.rounds}, s")
     print("| model | threads | rtpt f32 | ort f32 | ratio | PyTorch | rtpt int8 | ort int8 | ratio | best to best |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in arguments.models:
         ours = bundles(arguments.rtpt, arguments.folder, name)
         for threads in arguments.threads:
             runners = {kind: Ours(arguments.rtpt, bundle, threads, views) for kind, bundle in ours.items()}
-            runners["torch"] = PyTorch(str(arguments.folder / f"{name}.pt"), threads, views)
+            runners["torch"] = PyTorch(str(arguments.folder / f"{name}.pt"), threads, views, side(arguments.folder / f"{name}.onnx"))
             for kind, path in [("f32", f"{name}.onnx"), ("int8", f"{name}-int8.onnx")]:
                 for batch in BATCHES:
                     runners[f"ort {kind} {batch}"] = Onnxruntime(arguments.folder / path, threads, views, batch)
