@@ -7,7 +7,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::lanes::{Lanes, Portable};
-use super::tiles::{Aligned, BLOCK_BYTES, Epilogue, Place, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles};
+use super::tiles::{
+    Aligned, BLOCK_BYTES, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
+};
 
 /// Rows whose distance is a multiple of so many values are copied: they would all be in a few places of the cache.
 const CLASHING: usize = 512;
@@ -188,12 +190,23 @@ impl FloatWeights {
     }
 
     /// `activation(input · weights + bias + residual)` into `out`.
-    pub(crate) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, mut out: RowsMut) {
-        assert!(input.width >= self.depth && out.width == self.columns && input.count == out.count);
+    pub(crate) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, out: RowsMut) {
+        assert!(input.width >= self.depth && input.count == out.count);
+        self.run(input.pointer(), Reach::rows(self.depth, input.stride()), epilogue, out);
+    }
+
+    /// [`Self::multiply`] of rows that are patches of `image`.
+    pub(crate) fn multiply_patches(&self, image: &[f32], patches: &Patches, epilogue: Epilogue, out: RowsMut) {
+        assert!(patches.depth() == self.depth && patches.extent(out.count) <= image.len());
+        self.run(image.as_ptr(), Reach::patches(patches), epilogue, out);
+    }
+
+    fn run(&self, input: *const f32, reach: Reach, epilogue: Epilogue, mut out: RowsMut) {
+        assert!(out.width == self.columns);
         let job = Job {
-            input: input.pointer(),
-            input_stride: input.stride(),
-            rows: input.count,
+            input,
+            reach,
+            rows: out.count,
             depth: self.depth,
             weights: self.panels.values().as_ptr(),
             target: Target::new(&mut out, epilogue, self.kernel.panel()),
@@ -216,7 +229,7 @@ impl FloatWeights {
 /// One product, by pointers.
 struct Job<'a> {
     input: *const f32,
-    input_stride: usize,
+    reach: Reach<'a>,
     rows: usize,
     depth: usize,
     weights: *const f32,
@@ -247,20 +260,32 @@ unsafe fn neon(job: &Job) {
 /// many rows as possible.
 #[inline(always)]
 unsafe fn run<L: Lanes, const M: usize, const V: usize>(job: &Job) {
+    let Reach { line, row_distance, .. } = job.reach;
+    if line != usize::MAX {
+        let block = job.reach.block(size_of::<f32>(), M);
+        let part =
+            Part::<L> { job, input: job.input, reach: job.reach, from: 0, terms: 0..job.depth, lanes: PhantomData };
+        for from in (0..job.rows).step_by(block) {
+            let rows = from..(from + block).min(job.rows);
+            unsafe { all_tiles::<Part<L>, M, V>(&part, rows, line, job.target.columns) }
+        }
+        return;
+    }
     let (rows, terms) = blocks(job.rows, job.depth, M);
-    let is_copied = job.input_stride.is_multiple_of(CLASHING) && job.target.columns >= COPIED_COLUMNS;
+    let is_copied = row_distance.is_multiple_of(CLASHING) && job.target.columns >= COPIED_COLUMNS;
     let mut copy = Vec::new();
     for from in (0..job.rows).step_by(rows) {
         let rows = from..(from + rows).min(job.rows);
         for first in (0..job.depth).step_by(terms) {
             let terms = first..(first + terms).min(job.depth);
-            let mut input =
-                Values { first: job.input.wrapping_add(from * job.input_stride + first), stride: job.input_stride };
+            let input = job.input.wrapping_add(from * row_distance + first);
+            let mut values = Values { first: input, distance: row_distance };
             if is_copied {
-                unsafe { input = input.copied(rows.len(), terms.len(), &mut copy) }
+                unsafe { values = values.copied(rows.len(), terms.len(), &mut copy) }
             }
-            let part = Part::<L> { job, input, from, terms, lanes: PhantomData };
-            unsafe { all_tiles::<Part<L>, M, V>(&part, rows.clone(), job.target.columns) }
+            let reach = Reach::rows(terms.len(), values.distance);
+            let part = Part::<L> { job, input: values.first, reach, from, terms, lanes: PhantomData };
+            unsafe { all_tiles::<Part<L>, M, V>(&part, rows.clone(), line, job.target.columns) }
         }
     }
 }
@@ -280,7 +305,7 @@ fn blocks(rows: usize, depth: usize, tile: usize) -> (usize, usize) {
 #[derive(Clone, Copy)]
 struct Values {
     first: *const f32,
-    stride: usize,
+    distance: usize,
 }
 
 impl Values {
@@ -289,10 +314,10 @@ impl Values {
         let stride = width.next_multiple_of(CLASHING) + CLASHING / 4;
         copy.clear();
         for row in 0..count {
-            unsafe { copy.extend_from_slice(std::slice::from_raw_parts(self.first.add(row * self.stride), width)) }
+            unsafe { copy.extend_from_slice(std::slice::from_raw_parts(self.first.add(row * self.distance), width)) }
             copy.resize((row + 1) * stride, 0.0);
         }
-        Self { first: copy.as_ptr(), stride }
+        Self { first: copy.as_ptr(), distance: stride }
     }
 }
 
@@ -300,7 +325,8 @@ impl Values {
 struct Part<'a, L> {
     job: &'a Job<'a>,
     /// The terms of the rows from `from` on.
-    input: Values,
+    input: *const f32,
+    reach: Reach<'a>,
     from: usize,
     terms: Range<usize>,
     lanes: PhantomData<L>,
@@ -311,25 +337,28 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
 
     #[inline(always)]
     unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place) {
-        let Self { job, input: Values { first, stride }, from, ref terms, .. } = *self;
+        let Self { job, reach: Reach { row_distance, parts, length, .. }, ref terms, .. } = *self;
         let Place { row, column, .. } = place;
         unsafe {
             let mut sums =
                 if terms.start == 0 { [[L::splat(0.0); U]; M] } else { job.target.kept::<L, M, U>(row, column) };
-            let input = first.add((row - from) * stride);
+            let input = self.input.add(self.reach.start(row - self.from));
             let mut weights = job.weights.add(column * job.depth + terms.start * V * L::COUNT);
-            for k in 0..terms.len() {
-                let mut vectors = [L::splat(0.0); U];
-                for (place, vector) in vectors.iter_mut().enumerate() {
-                    *vector = L::load(weights.add(place * L::COUNT));
-                }
-                for (place, sums) in sums.iter_mut().enumerate() {
-                    let value = L::splat(*input.add(place * stride + k));
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = L::multiply_add(value, vector, *sum);
+            for &part in parts {
+                let input = input.add(part);
+                for k in 0..length {
+                    let mut vectors = [L::splat(0.0); U];
+                    for (place, vector) in vectors.iter_mut().enumerate() {
+                        *vector = L::load(weights.add(place * L::COUNT));
                     }
+                    for (place, sums) in sums.iter_mut().enumerate() {
+                        let value = L::splat(*input.add(place * row_distance + k));
+                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                            *sum = L::multiply_add(value, vector, *sum);
+                        }
+                    }
+                    weights = weights.add(V * L::COUNT);
                 }
-                weights = weights.add(V * L::COUNT);
             }
             if terms.end == job.depth {
                 job.target.finish::<L, M, U>(sums, row, column);
@@ -392,6 +421,42 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn patches_of_an_image_are_multiplied_as_their_rows_are() {
+        for (patches, lines) in Patches::samples() {
+            let (depth, columns, count) = (patches.depth(), 37, lines * patches.line);
+            let image = noise(1, patches.extent(count));
+            let rows = patches.gathered(&image, count);
+            let (weights, residual) = (noise(2, depth * columns), noise(3, count * columns));
+            let bias = noise(4, columns.next_multiple_of(32));
+            let epilogue = || Epilogue {
+                bias: &bias,
+                residual: Some(Rows::new(&residual, columns)),
+                activation: Activation::RELU,
+            };
+            for kernel in FloatKernel::available() {
+                let packed = FloatWeights::pack(kernel, depth, columns, |k, n| weights[k * columns + n]);
+                let (mut found, mut expected) = (vec![f32::NAN; count * columns], vec![f32::NAN; count * columns]);
+                packed.multiply_patches(&image, &patches, epilogue(), RowsMut::new(&mut found, columns));
+                packed.multiply(Rows::new(&rows, depth), epilogue(), RowsMut::new(&mut expected, columns));
+                assert!(found == expected, "{kernel:?} {patches:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_transpose_is_the_transpose() {
+        let (depth, columns) = (37, 70);
+        let values = noise(1, depth * columns);
+        for kernel in FloatKernel::available() {
+            let packed = FloatWeights::pack(kernel, depth, columns, |k, n| values[k * columns + n]);
+            let expected = FloatWeights::pack(kernel, columns, depth, |n, k| values[k * columns + n]);
+            let transposed = packed.transposed();
+            assert_eq!((transposed.depth, transposed.columns), (columns, depth));
+            assert!(transposed.panels.values() == expected.panels.values(), "{kernel:?}");
         }
     }
 

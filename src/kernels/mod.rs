@@ -28,7 +28,7 @@ pub(crate) use norm::LayerNorm;
 pub(crate) use pixels::PixelKernel;
 pub(crate) use pool::Windows;
 pub(crate) use resample::{FRACTION_BITS, Taps, narrow, shorten};
-pub(crate) use tiles::{ALIGNMENT, Epilogue, Rows, RowsMut, SharedBytes};
+pub(crate) use tiles::{ALIGNMENT, Bordered, Epilogue, Patches, Rows, RowsMut, SharedBytes};
 pub(crate) use warp::{Source, warp};
 
 /// Numbers between -1 and 1 without order, for tests.

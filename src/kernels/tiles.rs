@@ -20,7 +20,7 @@ pub(super) const BLOCK_BYTES: usize = 256 << 10;
 pub(crate) const ALIGNMENT: usize = 64;
 
 /// Rows of a block that stays in the cache, a multiple of `tile`.
-pub(super) fn row_block(row_bytes: usize, tile: usize) -> usize {
+fn row_block(row_bytes: usize, tile: usize) -> usize {
     (BLOCK_BYTES / row_bytes.max(1)).max(tile) / tile * tile
 }
 
@@ -60,7 +60,7 @@ impl Place {
     }
 }
 
-/// All tiles of `rows` and of the columns before `columns`.
+/// All tiles of `rows` and of the columns before `columns`. No tile is in two lines of `line` rows, which `rows` begin with.
 ///
 /// # Safety
 /// As that of [`Lanes`]; the rows and columns are within the matrix.
@@ -68,15 +68,16 @@ impl Place {
 pub(super) unsafe fn all_tiles<T: Tiles, const M: usize, const V: usize>(
     product: &T,
     rows: Range<usize>,
+    line: usize,
     columns: usize,
 ) {
     for column in (0..columns).step_by(V * T::LANES) {
         unsafe {
             // In a last panel of one vector the others hold nothing.
             if columns - column <= T::LANES {
-                panel_tiles::<T, M, V, 1>(product, rows.clone(), column);
+                panel_tiles::<T, M, V, 1>(product, rows.clone(), line, column);
             } else {
-                panel_tiles::<T, M, V, V>(product, rows.clone(), column);
+                panel_tiles::<T, M, V, V>(product, rows.clone(), line, column);
             }
         }
     }
@@ -87,31 +88,40 @@ pub(super) unsafe fn all_tiles<T: Tiles, const M: usize, const V: usize>(
 unsafe fn panel_tiles<T: Tiles, const M: usize, const V: usize, const U: usize>(
     product: &T,
     rows: Range<usize>,
+    line: usize,
     column: usize,
 ) {
-    let mut place = Place { row: rows.start, column, index: 0, count: rows.len().div_ceil(M) };
-    unsafe {
-        while place.row + M <= rows.end {
-            product.tile::<M, V, U>(place);
-            place.row += M;
-            place.index += 1;
+    let tiles = |rows: usize| rows.div_ceil(M);
+    let count = rows.len() / line * tiles(line) + tiles(rows.len() % line);
+    let mut place = Place { row: rows.start, column, index: 0, count };
+    let mut end = rows.start;
+    while place.row < rows.end {
+        if place.row == end {
+            end = rows.end.min(end.saturating_add(line));
         }
-        match rows.end - place.row {
-            0 => {}
-            1 => product.tile::<1, V, U>(place),
-            2 => product.tile::<2, V, U>(place),
-            3 => product.tile::<3, V, U>(place),
-            4 => product.tile::<4, V, U>(place),
-            5 => product.tile::<5, V, U>(place),
-            6 => product.tile::<6, V, U>(place),
-            7 => product.tile::<7, V, U>(place),
-            8 => product.tile::<8, V, U>(place),
-            9 => product.tile::<9, V, U>(place),
-            10 => product.tile::<10, V, U>(place),
-            11 => product.tile::<11, V, U>(place),
-            12 => product.tile::<12, V, U>(place),
-            _ => product.tile::<{ TILE_ROWS_MAX - 1 }, V, U>(place),
+        let left = end - place.row;
+        // The last two tiles of a line are alike: a tile of few rows costs nearly as much as one of many.
+        let taken = if left >= 2 * M || left <= M { left.min(M) } else { left.div_ceil(2) };
+        unsafe {
+            match taken {
+                1 => product.tile::<1, V, U>(place),
+                2 => product.tile::<2, V, U>(place),
+                3 => product.tile::<3, V, U>(place),
+                4 => product.tile::<4, V, U>(place),
+                5 => product.tile::<5, V, U>(place),
+                6 => product.tile::<6, V, U>(place),
+                7 => product.tile::<7, V, U>(place),
+                8 => product.tile::<8, V, U>(place),
+                9 => product.tile::<9, V, U>(place),
+                10 => product.tile::<10, V, U>(place),
+                11 => product.tile::<11, V, U>(place),
+                12 => product.tile::<12, V, U>(place),
+                13 => product.tile::<13, V, U>(place),
+                _ => product.tile::<TILE_ROWS_MAX, V, U>(place),
+            }
         }
+        place.row += taken;
+        place.index += 1;
     }
 }
 
@@ -204,6 +214,11 @@ impl<'a, T> Rows<'a, T> {
         Self { values, count, width, stride }
     }
 
+    /// All values, from the first of the first row on.
+    pub(crate) fn values(&self) -> &'a [T] {
+        self.values
+    }
+
     pub(super) fn row(&self, index: usize) -> &'a [T] {
         &self.values[index * self.stride..][..self.width]
     }
@@ -250,6 +265,120 @@ pub(crate) struct Epilogue<'a> {
     /// A matrix as large as the product.
     pub residual: Option<Rows<'a, f32>>,
     pub activation: Activation,
+}
+
+/// Where the terms of rows lie that share them: the patches of a filter over an image, whose outputs are the rows, line by line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Patches {
+    /// Rows of a line.
+    pub line: usize,
+    /// From the first term of a row to that of the next in its line (values).
+    pub row_distance: usize,
+    /// From the first term of a line's first row to that of the next line's.
+    pub line_distance: usize,
+    /// Where the parts of a row's terms begin, counted from the first.
+    pub parts: Vec<usize>,
+    /// Terms of a part.
+    pub length: usize,
+}
+
+impl Patches {
+    /// K, the terms of each row.
+    pub(crate) fn depth(&self) -> usize {
+        self.parts.len() * self.length
+    }
+
+    /// Values that `rows` rows, which end a line, lie within.
+    pub(super) fn extent(&self, rows: usize) -> usize {
+        let lines = rows.div_ceil(self.line.max(1));
+        match (lines.checked_sub(1), self.line.checked_sub(1), self.parts.iter().max()) {
+            (Some(line), Some(row), Some(part)) => {
+                line * self.line_distance + row * self.row_distance + part + self.length
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// An image with zeros around it (sizes in values and lines).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bordered {
+    /// Lines of zeros above the image.
+    pub top: usize,
+    /// Zeros at the beginning of each line.
+    pub left: usize,
+    /// All lines; those of the image that are beyond are left out.
+    pub lines: usize,
+    /// Values of each line, likewise.
+    pub width: usize,
+}
+
+impl Bordered {
+    /// Copies an image, whose lines are the rows of `image`, into `out`, with the zeros.
+    pub(crate) fn copy(&self, image: Rows<f32>, out: &mut Vec<f32>) {
+        self.fill(image, 0.0, out, |values, slots| slots.copy_from_slice(values));
+    }
+
+    /// Puts an image into `out`, with `zero` around it; `put` makes the values of a line, or of its beginning.
+    #[inline(always)]
+    pub(super) fn fill<T: Copy>(
+        &self,
+        image: Rows<f32>,
+        zero: T,
+        out: &mut Vec<T>,
+        mut put: impl FnMut(&[f32], &mut [T]),
+    ) {
+        out.resize(self.lines * self.width, zero);
+        for (place, line) in out.chunks_exact_mut(self.width.max(1)).enumerate() {
+            match place.checked_sub(self.top).filter(|&line| line < image.count) {
+                None => line.fill(zero),
+                Some(from) => {
+                    let (before, rest) = line.split_at_mut(self.left.min(self.width));
+                    let (values, after) = rest.split_at_mut(image.width.min(rest.len()));
+                    before.fill(zero);
+                    put(&image.row(from)[..values.len()], values);
+                    after.fill(zero);
+                }
+            }
+        }
+    }
+}
+
+/// [`Patches`] as the kernels go through them.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    pub line: usize,
+    pub row_distance: usize,
+    pub line_distance: usize,
+    pub parts: &'a [usize],
+    pub length: usize,
+}
+
+impl<'a> Reach<'a> {
+    /// Rows of `length` values, each by itself.
+    pub(super) fn rows(length: usize, row_distance: usize) -> Self {
+        Self { line: usize::MAX, row_distance, line_distance: 0, parts: &[0], length }
+    }
+
+    pub(super) fn patches(patches: &'a Patches) -> Self {
+        let &Patches { line, row_distance, line_distance, ref parts, length } = patches;
+        Self { line, row_distance, line_distance, parts, length }
+    }
+
+    /// Rows of a block that stays in the cache: whole tiles, or whole lines.
+    #[inline(always)]
+    pub(super) fn block(&self, value_bytes: usize, tile: usize) -> usize {
+        if self.line == usize::MAX {
+            return row_block(self.row_distance * value_bytes, tile);
+        }
+        (BLOCK_BYTES / (self.line_distance * value_bytes).max(1)).max(1) * self.line
+    }
+
+    /// Where a row's first term is, counted from the first row's.
+    #[inline(always)]
+    pub(super) fn start(&self, row: usize) -> usize {
+        row / self.line * self.line_distance + row % self.line * self.row_distance
+    }
 }
 
 /// Where a product's tiles go.
@@ -393,5 +522,79 @@ impl<'a> Target<'a> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Patches {
+    /// Patches with the number of their lines: lines of few rows and of many, filters of one part and of several, steps of one and two.
+    pub(super) fn samples() -> Vec<(Self, usize)> {
+        let mut samples = Vec::new();
+        for line in [1, 7, 14, 15, 29, 56] {
+            for (channels, step, size, spread) in
+                [(64, 1, 3, 1), (32, 2, 3, 1), (16, 1, 2, 2), (3, 2, 3, 1), (300, 1, 1, 1)]
+            {
+                let width = ((line - 1) * step + (size - 1) * spread + 1) * channels;
+                let (parts, length) = if spread == 1 { (1, size * channels) } else { (size, channels) };
+                let places = (0..size).flat_map(|y| (0..parts).map(move |x| (y, x)));
+                let parts = places.map(|(y, x)| y * spread * width + x * spread * channels).collect();
+                let patches = Self { line, row_distance: step * channels, line_distance: step * width, parts, length };
+                samples.push((patches, 3));
+            }
+        }
+        samples
+    }
+
+    /// The rows one behind the other.
+    pub(super) fn gathered<T: Copy>(&self, image: &[T], count: usize) -> Vec<T> {
+        let starts = (0..count).map(|row| row / self.line * self.line_distance + row % self.line * self.row_distance);
+        let parts = starts.flat_map(|start| self.parts.iter().map(move |part| start + part));
+        parts.flat_map(|start| image[start..start + self.length].iter().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes the tiles that it is asked for.
+    struct Noted(std::cell::RefCell<Vec<(usize, usize, usize, usize)>>);
+
+    unsafe impl Tiles for Noted {
+        const LANES: usize = 4;
+
+        unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place) {
+            self.0.borrow_mut().push((place.row, M, place.index, place.count));
+        }
+    }
+
+    #[test]
+    fn tiles_cover_all_rows_once_and_no_two_lines() {
+        for line in [1, 5, 7, 8, 14, 15, 16, 29, usize::MAX] {
+            for rows in [0, 1, 5, 13, 14, 15, 28, 29, 30, 145] {
+                let noted = Noted(Default::default());
+                unsafe { all_tiles::<Noted, 14, 2>(&noted, 0..rows, line, 1) }
+                let tiles = noted.0.into_inner();
+                let mut next = 0;
+                for (place, &(row, count, index, of)) in tiles.iter().enumerate() {
+                    assert_eq!((row, index, of), (next, place, tiles.len()), "{rows} rows, lines of {line}");
+                    assert_eq!(row / line, (row + count - 1) / line, "{rows} rows, lines of {line}");
+                    next += count;
+                }
+                assert_eq!(next, rows, "lines of {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_is_put_among_zeros() {
+        let image: Vec<f32> = (1..=6).map(|value| value as f32).collect();
+        let mut out = vec![9.0; 40];
+        Bordered { top: 1, left: 1, lines: 4, width: 5 }.copy(Rows::new(&image, 3), &mut out);
+        let rest = [0.0; 5];
+        assert_eq!(out, [&rest[..], &[0.0, 1.0, 2.0, 3.0, 0.0], &[0.0, 4.0, 5.0, 6.0, 0.0], &rest].concat());
+        // What has no room is left out.
+        Bordered { top: 0, left: 1, lines: 1, width: 3 }.copy(Rows::new(&image, 3), &mut out);
+        assert_eq!(out, [0.0, 1.0, 2.0]);
     }
 }

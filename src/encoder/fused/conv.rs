@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::linear::Packed;
 use super::{contiguous, output};
-use crate::kernels::{Activation, Depthwise, Epilogue, Extent, FloatKernel, IntRows, Rows, RowsMut};
+use crate::kernels::{Activation, Bordered, Depthwise, Epilogue, Extent, FloatKernel, IntRows, Patches, Rows, RowsMut};
 
 /// Memory of the rows that are gathered at once (bytes): a part of the second cache.
 const GATHERED_BYTES: usize = 192 << 10;
@@ -32,7 +32,7 @@ pub(super) struct Geometry {
     pub channels: usize,
 }
 
-/// A convolution as a product: each output's pixels are gathered into a row.
+/// A convolution as a product: an output's row are the pixels that its filter sees, where they lie in the image with zeros around it.
 #[derive(Clone, Debug)]
 pub(super) struct Conv {
     /// Sizes.
@@ -65,76 +65,83 @@ impl Conv {
         let input = contiguous(&inputs[0])?;
         let Geometry { extent, out: out_extent, channels, .. } = self.geometry;
         let pixels = out_extent[0] * out_extent[1];
+        let bordered = self.geometry.bordered();
+        let patches = self.geometry.patches(bordered.width);
         output(&self.shape, |out| {
             let images = input.chunks_exact(extent[0] * extent[1] * channels);
             for (index, (image, out)) in images.zip(out.chunks_exact_mut(pixels * columns)).enumerate() {
                 let residual = residual.map(|values| &values[index * pixels * columns..][..pixels * columns]);
-                self.run_image(image, residual, scratch, out);
+                let epilogue = |first: usize, count: usize| Epilogue {
+                    bias: &self.bias,
+                    residual: residual.map(|values| Rows::new(&values[first * columns..][..count * columns], columns)),
+                    activation: self.activation,
+                };
+                let image = Rows::new(image, extent[1] * channels);
+                match &*self.packed {
+                    Packed::Float(weights) if self.geometry.is_bare() => {
+                        let patches = self.geometry.patches(image.width);
+                        let out = RowsMut::new(out, columns);
+                        weights.multiply_patches(image.values(), &patches, epilogue(0, pixels), out);
+                    }
+                    Packed::Float(weights) => {
+                        bordered.copy(image, &mut scratch.bordered);
+                        let out = RowsMut::new(out, columns);
+                        weights.multiply_patches(&scratch.bordered, &patches, epilogue(0, pixels), out);
+                    }
+                    Packed::Int(weights) => {
+                        scratch.whole.set_image(weights.kernel(), image, bordered);
+                        if weights.takes(&patches) {
+                            let out = RowsMut::new(out, columns);
+                            weights.multiply_patches(&scratch.whole, &patches, epilogue(0, pixels), out);
+                            continue;
+                        }
+                        let depth = patches.depth();
+                        let block = (GATHERED_BYTES / depth).max(GATHERED_ROWS) / GATHERED_ROWS * GATHERED_ROWS;
+                        for (place, out) in out.chunks_mut(block * columns).enumerate() {
+                            let (first, count) = (place * block, out.len() / columns);
+                            scratch.rows.gather(weights.kernel(), &scratch.whole, &patches, first..first + count);
+                            let out = RowsMut::new(out, columns);
+                            weights.multiply(&scratch.rows, epilogue(first, count), out);
+                        }
+                    }
+                }
             }
             Ok(())
         })
     }
-
-    /// One image, a block of gathered rows after the other.
-    fn run_image(&self, image: &[f32], residual: Option<&[f32]>, scratch: &mut Scratch, out: &mut [f32]) {
-        let (depth, columns) = (self.packed.depth(), self.packed.columns());
-        let value_bytes = match &*self.packed {
-            Packed::Float(_) => size_of::<f32>(),
-            Packed::Int(weights) => {
-                // Once for the image, whose pixels are in many rows.
-                scratch.whole.set(weights.kernel(), Rows::new(image, image.len()));
-                1
-            }
-        };
-        let block = (GATHERED_BYTES / (depth * value_bytes)).max(GATHERED_ROWS) / GATHERED_ROWS * GATHERED_ROWS;
-        for (place, out) in out.chunks_mut(block * columns).enumerate() {
-            let (first, count) = (place * block, out.len() / columns);
-            let residual = residual.map(|values| Rows::new(&values[first * columns..][..out.len()], columns));
-            let epilogue = Epilogue { bias: &self.bias, residual, activation: self.activation };
-            let out = RowsMut::new(out, columns);
-            match &*self.packed {
-                Packed::Float(weights) => {
-                    scratch.gathered.resize(count * depth, 0.0);
-                    for (place, row) in scratch.gathered.chunks_exact_mut(depth).enumerate() {
-                        self.geometry.gather(image, first + place, 0.0, row);
-                    }
-                    weights.multiply(Rows::new(&scratch.gathered, depth), epilogue, out);
-                }
-                Packed::Int(weights) => {
-                    let kernel = weights.kernel();
-                    scratch.rows.gather(kernel, &scratch.whole, count, depth, |image, place, row| {
-                        self.geometry.gather(image, first + place, kernel.offset(), row);
-                    });
-                    weights.multiply(&scratch.rows, epilogue, out);
-                }
-            }
-        }
-    }
 }
 
 impl Geometry {
-    /// The pixels that the filter of one output sees, `[KH, KW, C]`; those around the image are `zero`.
-    fn gather<T: Copy>(&self, image: &[T], output: usize, zero: T, row: &mut [T]) {
-        let Self { size, strides, dilations, padding, extent, out, channels, .. } = *self;
-        let (y, x) = (output / out[1] * strides[0], output % out[1] * strides[1]);
-        for (ky, slots) in row.chunks_exact_mut(size[1] * channels).enumerate() {
-            let Some(line) = (y + ky * dilations[0]).checked_sub(padding[0]).filter(|&line| line < extent[0]) else {
-                slots.fill(zero);
-                continue;
-            };
-            let line = &image[line * extent[1] * channels..][..extent[1] * channels];
-            let left = x.checked_sub(padding[1]);
-            if let Some(left) = left.filter(|left| dilations[1] == 1 && left + size[1] <= extent[1]) {
-                slots.copy_from_slice(&line[left * channels..][..size[1] * channels]);
-                continue;
-            }
-            for (kx, slots) in slots.chunks_exact_mut(channels).enumerate() {
-                let column = (x + kx * dilations[1]).checked_sub(padding[1]).filter(|&column| column < extent[1]);
-                match column {
-                    Some(column) => slots.copy_from_slice(&line[column * channels..][..channels]),
-                    None => slots.fill(zero),
-                }
-            }
+    /// The image with as many zeros around it as filters reach.
+    fn bordered(&self) -> Bordered {
+        let reached =
+            |axis: usize| (self.out[axis] - 1) * self.strides[axis] + (self.size[axis] - 1) * self.dilations[axis] + 1;
+        Bordered {
+            top: self.padding[0],
+            left: self.padding[1] * self.channels,
+            lines: reached(0),
+            width: reached(1) * self.channels,
+        }
+    }
+
+    /// True if no filter reaches over the image.
+    fn is_bare(&self) -> bool {
+        let Bordered { top, left, lines, width } = self.bordered();
+        top == 0 && left == 0 && lines <= self.extent[0] && width <= self.extent[1] * self.channels
+    }
+
+    /// The pixels `[KH, KW, C]` that the filter of each output sees, in an image whose lines have `width` values.
+    fn patches(&self, width: usize) -> Patches {
+        let Self { size, strides, dilations, out, channels, .. } = *self;
+        // Pixels beside each other are one part.
+        let (parts, length) = if dilations[1] == 1 { (1, size[1] * channels) } else { (size[1], channels) };
+        let places = (0..size[0]).flat_map(|y| (0..parts).map(move |x| (y, x)));
+        Patches {
+            line: out[1],
+            row_distance: strides[1] * channels,
+            line_distance: strides[0] * width,
+            parts: places.map(|(y, x)| y * dilations[0] * width + x * dilations[1] * channels).collect(),
+            length,
         }
     }
 }
@@ -167,11 +174,14 @@ impl TypedOp for Conv {
     }
 }
 
-/// Gathered rows, in memory that is used again.
+/// Memory that is used again.
 #[derive(Clone, Debug, Default)]
 struct Scratch {
-    gathered: Vec<f32>,
+    /// The image with zeros around it.
+    bordered: Vec<f32>,
+    /// The same in int8.
     whole: IntRows,
+    /// Gathered rows.
     rows: IntRows,
 }
 

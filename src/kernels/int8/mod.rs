@@ -10,9 +10,12 @@ mod dots;
 mod x86;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::lanes::Lanes;
-use super::tiles::{Aligned, Epilogue, Place, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles, row_block};
+use super::tiles::{
+    Aligned, Bordered, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
+};
 use dots::{Dots, Portable, STEP};
 
 /// Largest magnitude of a value in int8. -128 is not used, so that a product with it cannot be.
@@ -162,22 +165,32 @@ impl IntRows {
 }
 
 impl IntRows {
-    /// Takes `count` rows of `depth` values that `fill` copies from the only row of `whole`; what it leaves is zero.
-    pub(crate) fn gather(
-        &mut self,
-        kernel: IntKernel,
-        whole: &Self,
-        count: usize,
-        depth: usize,
-        mut fill: impl FnMut(&[u8], usize, &mut [u8]),
-    ) {
-        self.stride = depth.next_multiple_of(kernel.terms());
-        self.values.resize(count * self.stride, 0);
+    /// Brings an image to int8 as one row, with zeros around it; the rows of `image` are its lines.
+    pub(crate) fn set_image(&mut self, kernel: IntKernel, image: Rows<f32>, size: Bordered) {
+        self.stride = size.lines * size.width;
+        // The kernel was found on this processor.
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            IntKernel::Avx512Vnni => unsafe { quantise_image_avx512(image, size, kernel.offset(), self) },
+            #[cfg(target_arch = "x86_64")]
+            IntKernel::AvxVnni | IntKernel::Avx2 => unsafe { quantise_image_avx2(image, size, kernel.offset(), self) },
+            _ => quantise_image(image, size, kernel.offset(), self),
+        }
+    }
+
+    /// Takes the rows `range` of the patches of an image that [`Self::set_image`] brought to int8.
+    pub(crate) fn gather(&mut self, kernel: IntKernel, image: &Self, patches: &Patches, range: Range<usize>) {
+        self.stride = patches.depth().next_multiple_of(kernel.terms());
+        self.values.resize(range.len() * self.stride, 0);
         self.scales.clear();
-        self.scales.resize(count, whole.scales[0]);
-        for (place, row) in self.values.chunks_exact_mut(self.stride).enumerate() {
-            let (values, rest) = row.split_at_mut(depth);
-            fill(&whole.values, place, values);
+        self.scales.resize(range.len(), image.scales[0]);
+        let reach = Reach::patches(patches);
+        for (row, slots) in range.zip(self.values.chunks_exact_mut(self.stride.max(1))) {
+            let (values, rest) = slots.split_at_mut(patches.depth());
+            let seen = &image.values[reach.start(row)..];
+            for (part, slots) in patches.parts.iter().zip(values.chunks_exact_mut(patches.length)) {
+                slots.copy_from_slice(&seen[*part..][..patches.length]);
+            }
             rest.fill(kernel.offset());
         }
     }
@@ -225,24 +238,79 @@ impl Byte for i8 {
     }
 }
 
+/// How values whose largest magnitude is known are brought to int8.
+struct Rounding {
+    /// What a value is multiplied by; nothing where all values are taken for zeros.
+    factor: Option<f32>,
+    offset: u8,
+    /// The scale: `x ≈ scale q`.
+    scale: f32,
+}
+
+impl Rounding {
+    /// Of `largest`, a [`largest_bits`].
+    #[inline(always)]
+    fn of(largest: u32, offset: u8) -> Self {
+        let largest = f32::from_bits(largest);
+        if !largest.is_finite() || largest < SMALLEST {
+            return Self { factor: None, offset, scale: if largest.is_finite() { 0.0 } else { f32::NAN } };
+        }
+        Self { factor: Some(LARGEST / largest), offset, scale: largest / LARGEST }
+    }
+
+    /// Puts the values in int8, plus the offset, into `slots`.
+    #[inline(always)]
+    fn round<T: Byte>(&self, values: &[f32], slots: &mut [T]) {
+        // 1.5 · 2^23: a number that is added to it is rounded to the nearest integer, ties to even, and is in its last bits.
+        const ROUND: f32 = 12_582_912.0;
+        let Some(factor) = self.factor else {
+            slots.fill_with(|| T::of(u32::from(self.offset)));
+            return;
+        };
+        let base = ROUND.to_bits().wrapping_sub(u32::from(self.offset));
+        for (slot, &value) in slots.iter_mut().zip(values) {
+            *slot = T::of((value * factor + ROUND).to_bits().wrapping_sub(base));
+        }
+    }
+}
+
+/// The bits of the largest magnitude: of these, infinity is above every number, and NaN above infinity.
+#[inline(always)]
+fn largest_bits(values: &[f32]) -> u32 {
+    values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff))
+}
+
 /// The scale of a row, whose values in int8, plus `offset`, are put into `slots`.
 #[inline(always)]
 fn quantise_row<T: Byte>(row: &[f32], offset: u8, slots: &mut [T]) -> f32 {
-    // 1.5 · 2^23: a number that is added to it is rounded to the nearest integer, ties to even, and is in its last bits.
-    const ROUND: f32 = 12_582_912.0;
-    // By bits, infinity is above every number, and NaN above infinity.
-    let largest = row.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
-    let largest = f32::from_bits(largest);
-    let base = ROUND.to_bits().wrapping_sub(u32::from(offset));
-    if !largest.is_finite() || largest < SMALLEST {
-        slots.fill_with(|| T::of(u32::from(offset)));
-        return if largest.is_finite() { 0.0 } else { f32::NAN };
+    let rounding = Rounding::of(largest_bits(row), offset);
+    rounding.round(row, slots);
+    rounding.scale
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
+unsafe fn quantise_image_avx512(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
+    quantise_image(image, size, offset, into);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn quantise_image_avx2(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
+    quantise_image(image, size, offset, into);
+}
+
+#[inline(always)]
+fn quantise_image(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
+    let mut largest = 0;
+    // A loop: what an iterator calls for each line would not be compiled for the kernel's instructions.
+    for line in 0..image.count {
+        largest = largest.max(largest_bits(image.row(line)));
     }
-    let inverse = LARGEST / largest;
-    for (slot, &value) in slots.iter_mut().zip(row) {
-        *slot = T::of((value * inverse + ROUND).to_bits().wrapping_sub(base));
-    }
-    largest / LARGEST
+    let rounding = Rounding::of(largest, offset);
+    size.fill(image, offset, &mut into.values, |values, slots| rounding.round(values, slots));
+    into.scales.clear();
+    into.scales.push(rounding.scale);
 }
 
 /// The scale of a column of weights, whose values in int8 are put into `slots`.
@@ -333,16 +401,33 @@ impl IntWeights {
         self.columns
     }
 
-    /// `activation(input · weights + bias + residual)` into `out`, of rows from [`IntRows::set`] for the same kernel.
-    pub(crate) fn multiply(&self, input: &IntRows, epilogue: Epilogue, mut out: RowsMut) {
-        let rows = input.scales.len();
-        assert!(
-            input.stride == self.depth.next_multiple_of(self.kernel.terms())
-                && out.width == self.columns
-                && out.count == rows
-        );
+    /// `activation(input · weights + bias + residual)` into `out`, of rows from [`IntRows::set`] or [`IntRows::gather`] for the same kernel.
+    pub(crate) fn multiply(&self, input: &IntRows, epilogue: Epilogue, out: RowsMut) {
+        assert!(input.stride == self.depth.next_multiple_of(self.kernel.terms()) && input.scales.len() == out.count);
+        let scales = Scales { first: input.scales.as_ptr(), distance: 1 };
+        self.run(input.values.as_ptr(), scales, Reach::rows(input.stride, input.stride), epilogue, out);
+    }
+
+    /// [`Self::multiply`] of rows that are patches of an image that [`IntRows::set_image`] brought to int8.
+    pub(crate) fn multiply_patches(&self, image: &IntRows, patches: &Patches, epilogue: Epilogue, out: RowsMut) {
+        assert!(self.takes(patches) && patches.extent(out.count) <= image.values.len());
+        let scales = Scales { first: image.scales[..1].as_ptr(), distance: 0 };
+        self.run(image.values.as_ptr(), scales, Reach::patches(patches), epilogue, out);
+    }
+
+    /// True if the terms of `patches` are those of these weights, and lie in whole steps.
+    pub(crate) fn takes(&self, patches: &Patches) -> bool {
+        patches.depth() == self.depth && patches.length.is_multiple_of(self.kernel.terms())
+    }
+
+    fn run(&self, values: *const u8, row_scales: Scales, reach: Reach, epilogue: Epilogue, mut out: RowsMut) {
+        assert!(out.width == self.columns);
         let job = Job {
-            input,
+            values,
+            row_scales,
+            reach,
+            rows: out.count,
+            depth: self.depth.next_multiple_of(self.kernel.terms()),
             weights: self.panels.values().as_ptr(),
             scales: self.scales.values().as_ptr(),
             starts: self.starts.values().as_ptr(),
@@ -367,9 +452,21 @@ impl IntWeights {
     }
 }
 
+/// Scales of rows; one for all at a distance of 0.
+#[derive(Clone, Copy)]
+struct Scales {
+    first: *const f32,
+    distance: usize,
+}
+
 /// One product, by pointers.
 struct Job<'a> {
-    input: &'a IntRows,
+    values: *const u8,
+    row_scales: Scales,
+    reach: Reach<'a>,
+    rows: usize,
+    /// K, filled up to whole steps.
+    depth: usize,
     weights: *const i8,
     scales: *const f32,
     starts: *const i32,
@@ -403,11 +500,10 @@ unsafe fn dot(job: &Job) {
 /// All tiles of `M` rows and `V` vectors. A block of rows stays in the cache while all panels pass it.
 #[inline(always)]
 unsafe fn run<D: Dots, const M: usize, const V: usize>(job: &Job) {
-    let rows = job.input.scales.len();
-    let block = row_block(job.input.stride, M);
-    for from in (0..rows).step_by(block) {
-        let product = Product::<D> { job, dots: PhantomData };
-        unsafe { all_tiles::<Product<D>, M, V>(&product, from..(from + block).min(rows), job.target.columns) }
+    let block = job.reach.block(size_of::<u8>(), M);
+    for from in (0..job.rows).step_by(block) {
+        let (rows, product) = (from..(from + block).min(job.rows), Product::<D> { job, dots: PhantomData });
+        unsafe { all_tiles::<Product<D>, M, V>(&product, rows, job.reach.line, job.target.columns) }
     }
 }
 
@@ -430,31 +526,34 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
                 *start = D::sums(job.starts.add(column + place * D::COUNT));
             }
             let mut sums = [starts; M];
-            let stride = job.input.stride;
-            let input = job.input.values.as_ptr().add(row * stride);
-            let mut weights = job.weights.add(column * stride);
+            let Reach { row_distance, parts, length, .. } = job.reach;
+            let input = job.values.add(job.reach.start(row));
+            let mut weights = job.weights.add(column * job.depth);
             // From one step of a panel to the next (bytes).
             let distance = V * D::COUNT * STEP;
             let (mut ahead, step) =
-                place.ahead(weights, stride / STEP * distance, stride / STEP / D::STEPS, D::STEPS * distance);
-            for k in (0..stride).step_by(D::STEPS * STEP) {
-                D::Floats::prefetch(ahead);
-                ahead = ahead.wrapping_add(step);
-                let mut vectors = [D::weights(weights, distance); U];
-                for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
-                    *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
-                }
-                for (place, sums) in sums.iter_mut().enumerate() {
-                    let values = D::values(input.add(place * stride + k));
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = D::add(*sum, values, vector);
+                place.ahead(weights, job.depth / STEP * distance, job.depth / STEP / D::STEPS, D::STEPS * distance);
+            for &part in parts {
+                let input = input.add(part);
+                for k in (0..length).step_by(D::STEPS * STEP) {
+                    D::Floats::prefetch(ahead);
+                    ahead = ahead.wrapping_add(step);
+                    let mut vectors = [D::weights(weights, distance); U];
+                    for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
+                        *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
                     }
+                    for (place, sums) in sums.iter_mut().enumerate() {
+                        let values = D::values(input.add(place * row_distance + k));
+                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                            *sum = D::add(*sum, values, vector);
+                        }
+                    }
+                    weights = weights.add(D::STEPS * distance);
                 }
-                weights = weights.add(D::STEPS * distance);
             }
             let mut scaled = [[D::Floats::splat(0.0); U]; M];
             for (place, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
-                let of_row = D::Floats::splat(*job.input.scales.get_unchecked(row + place));
+                let of_row = D::Floats::splat(*job.row_scales.first.add((row + place) * job.row_scales.distance));
                 for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
                     let at = column + vector * D::COUNT;
                     let of_columns = D::Floats::load(job.scales.add(at));
@@ -545,6 +644,48 @@ mod tests {
             for (place, &found) in found.iter().enumerate() {
                 let (expected, bound) = case.oracle(place / columns, place % columns);
                 assert!((f64::from(found) - expected).abs() <= bound, "{found} {expected} {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn patches_of_an_image_are_multiplied_as_their_rows_are() {
+        for (patches, lines) in Patches::samples() {
+            let (depth, columns, count) = (patches.depth(), 37, lines * patches.line);
+            // The lines of an image, with one line of zeros above them and two values before them.
+            let width = patches.line_distance.max(3);
+            let height = patches.extent(count).div_ceil(width).max(2);
+            let image = noise(1, (height - 1) * (width - 2));
+            let image = Rows::new(&image, width - 2);
+            let size = Bordered { top: 1, left: 2, lines: height, width };
+            let mut bordered = Vec::new();
+            size.copy(image, &mut bordered);
+            let (weights, residual) = (noise(2, depth * columns), noise(3, count * columns));
+            let bias = noise(4, columns.next_multiple_of(32));
+            let residual = Some(Rows::new(&residual, columns));
+            let epilogue = Epilogue { bias: &bias, residual, activation: Activation::RELU };
+            for kernel in IntKernel::available() {
+                let packed = IntWeights::pack(kernel, depth, columns, |n, values| {
+                    quantise_weights(&weights[n * depth..][..depth], values)
+                });
+                let (mut whole, mut found) = (IntRows::default(), IntRows::default());
+                whole.set(kernel, Rows::new(&bordered, bordered.len()));
+                found.set_image(kernel, image, size);
+                assert!(found.values == whole.values[..bordered.len()] && found.scales == whole.scales, "{kernel:?}");
+                let mut rows = IntRows::default();
+                rows.gather(kernel, &found, &patches, 0..count);
+                let gathered = patches.gathered(&found.values, count);
+                let of_rows = rows.values.chunks(rows.stride).flat_map(|row| &row[..depth]);
+                assert!(of_rows.eq(&gathered), "{kernel:?} {patches:?}");
+                if !packed.takes(&patches) {
+                    assert!(!patches.length.is_multiple_of(kernel.terms()));
+                    continue;
+                }
+                let mut products = [(); 2].map(|()| vec![f32::NAN; count * columns]);
+                let [direct, of_rows] = &mut products;
+                packed.multiply_patches(&found, &patches, epilogue, RowsMut::new(direct, columns));
+                packed.multiply(&rows, epilogue, RowsMut::new(of_rows, columns));
+                assert!(direct == of_rows, "{kernel:?} {patches:?}");
             }
         }
     }
