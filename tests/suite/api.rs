@@ -137,9 +137,20 @@ fn a_crate_elsewhere_classifies_a_photo() {
     let from = manifest.find("[profile.dev]").unwrap();
     let profile = &manifest[from..from + manifest[from..].find("[profile.release]").unwrap()];
     let dependency = format!("rtpt-edge = {{ path = {:?}, default-features = false }}", root());
+    // With the same features, too: what others of this repository's dependencies turn on in those that the library shares with them. Without
+    // these lines the engine is compiled once more, which takes minutes.
+    let shared = r#"
+log = { version = "0.4", features = ["std"] }
+rustix = { version = "1", features = ["termios"] }
+serde_core = "1"
+smallvec = { version = "1", features = ["const_generics"] }
+
+[build-dependencies]
+syn = { version = "3", features = ["full"] }
+"#;
     let package =
         "[package]\nname = \"elsewhere\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n";
-    write("Cargo.toml", format!("{package}{dependency}\n\n{profile}").as_bytes());
+    write("Cargo.toml", format!("{package}{dependency}{shared}\n{profile}").as_bytes());
     fs::copy(root().join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
     fs::create_dir(folder.path().join("src")).unwrap();
     let program = r#"use rtpt_edge::{Bundle, Classifier};
