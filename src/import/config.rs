@@ -1,9 +1,11 @@
 //! The configuration files that come with published CLIP models.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::source::Source;
 use super::wrong;
@@ -84,6 +86,8 @@ struct OpenClipModel {
     quick_gelu: bool,
     vision_cfg: OpenClipVision,
     text_cfg: OpenClipText,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +103,106 @@ struct OpenClipText {
     heads: Option<usize>,
     layers: Option<usize>,
     hf_model_name: Option<String>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// The only value of a field that this program's tower computes.
+#[derive(Clone, Copy)]
+enum Understood {
+    /// Any: it does not change what is computed.
+    Any,
+    False,
+    /// Nothing, or an empty table.
+    Nothing,
+    Number(f64),
+    Word(&'static str),
+}
+
+impl Understood {
+    fn takes(self, value: &Value) -> bool {
+        // `null` is a field that was left out: the default, which these are.
+        value.is_null()
+            || match self {
+                Self::Any => true,
+                Self::False => value == &Value::Bool(false),
+                Self::Nothing => value.as_object().is_some_and(serde_json::Map::is_empty),
+                Self::Number(number) => value.as_f64() == Some(number),
+                Self::Word(word) => value.as_str() == Some(word),
+            }
+    }
+
+    fn expected(self) -> String {
+        match self {
+            Self::Any => "anything".into(),
+            Self::False => "false".into(),
+            Self::Nothing => "nothing".into(),
+            Self::Number(number) => number.to_string(),
+            Self::Word(word) => word.into(),
+        }
+    }
+}
+
+/// Fields of `text_cfg` besides sizes (`CLIPTextCfg` of open_clip 3.3.0).
+const TEXT_FIELDS: &[(&str, Understood)] = &[
+    ("act_kwargs", Understood::Nothing),
+    ("block_type", Understood::Word("default")),
+    ("embed_cls", Understood::False),
+    // Texts end where their end token is, and have no padding.
+    ("eos_id", Understood::Any),
+    ("final_ln_after_pool", Understood::False),
+    // These three are of towers from `transformers`, which are refused by name.
+    ("hf_model_pretrained", Understood::Any),
+    ("hf_pooler_type", Understood::Any),
+    ("hf_proj_type", Understood::Any),
+    // The tokenizer is the folder's.
+    ("hf_tokenizer_name", Understood::Any),
+    ("ls_init_value", Understood::Nothing),
+    ("mlp_ratio", Understood::Number(4.0)),
+    ("no_causal_mask", Understood::False),
+    ("norm_kwargs", Understood::Nothing),
+    ("output_tokens", Understood::Any),
+    ("pad_id", Understood::Any),
+    ("pool_type", Understood::Word("argmax")),
+    ("proj_bias", Understood::False),
+    ("proj_type", Understood::Word("linear")),
+    ("qk_norm", Understood::False),
+    ("scale_attn", Understood::False),
+    ("scale_attn_inner", Understood::False),
+    ("scale_fc", Understood::False),
+    ("scale_heads", Understood::False),
+    ("scaled_cosine_attn", Understood::False),
+    ("tokenizer_kwargs", Understood::Nothing),
+    ("tokenizer_mode", Understood::Nothing),
+];
+
+/// Fields of `model_cfg` besides its towers and their common width.
+const MODEL_FIELDS: &[(&str, Understood)] = &[
+    ("cast_dtype", Understood::Any),
+    ("custom_text", Understood::Any),
+    ("init_logit_bias", Understood::Nothing),
+    ("init_logit_scale", Understood::Any),
+    ("multimodal_cfg", Understood::Nothing),
+    ("nonscalar_logit_scale", Understood::False),
+    ("output_dict", Understood::Any),
+];
+
+/// Refuses fields that are not known, or whose value asks for what is not computed here: such a model would be imported, and be wrong.
+fn check_fields(
+    path: &Path,
+    section: &str,
+    found: &BTreeMap<String, Value>,
+    known: &[(&str, Understood)],
+) -> Result<()> {
+    for (name, value) in found {
+        let understood = known.iter().find(|(known, _)| known == name).map(|&(_, understood)| understood);
+        if !understood.is_some_and(|understood| understood.takes(value)) {
+            let expected =
+                understood.map_or("no such field, which this version does not know".into(), Understood::expected);
+            return Err(wrong(path, &format!("{section}.{name}"), &expected, value));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Default, Deserialize)]
@@ -218,6 +322,8 @@ pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<I
 fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageConfig)> {
     let OpenClipConfig { model_cfg: model, preprocess_cfg: preprocessing } = config;
     let text = model.text_cfg;
+    check_fields(path, "model_cfg", &model.others, MODEL_FIELDS)?;
+    check_fields(path, "text_cfg", &text.others, TEXT_FIELDS)?;
     if let Some(name) = text.hf_model_name {
         return Err(wrong(path, "text_cfg.hf_model_name", "CLIP's own text tower", name));
     }

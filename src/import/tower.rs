@@ -54,6 +54,11 @@ impl ImportedTower {
                 return Err(wrong(&path, &format!("the {name}"), &format!("{expected} from the configuration"), found));
             }
         }
+        if let Some(name) = naming.foreign(&weights, shape.layers) {
+            let expected =
+                "the tensors of CLIP's text tower alone: the tower has a part that this version does not compute";
+            return Err(wrong(&path, "the list of the text tower's tensors", expected, format!("with {name}")));
+        }
         // All of it, so that a value that is not finite is found now and not by some label.
         TextTower::<f32>::load(WeightsFile::open(&path)?, shape)?;
         weights.matrix::<f32>(&naming.tokens(), [shape.vocabulary, shape.width])?;

@@ -1,6 +1,8 @@
 //! Names of a checkpoint's weights: those of Hugging Face's `CLIPTextModelWithProjection`, or those of
 //! OpenAI's CLIP, which OpenCLIP shares.
 
+use std::collections::HashSet;
+
 use ndarray::{Array1, Array2, Axis, concatenate};
 
 use super::attention::Heads;
@@ -83,6 +85,39 @@ impl Naming {
         names.retain(|name| !name.ends_with("position_ids"));
         names.sort();
         names
+    }
+
+    /// A tensor beside those that the tower is made of, under names that begin like theirs: a part of a tower of another kind.
+    pub(crate) fn foreign(self, weights: &WeightsFile, layers: usize) -> Option<String> {
+        let (norms, of_layer, prefix): (_, &[&str], _) = match self {
+            Self::HuggingFace => (
+                "text_model.final_layer_norm",
+                &[
+                    "layer_norm1",
+                    "layer_norm2",
+                    "self_attn.q_proj",
+                    "self_attn.k_proj",
+                    "self_attn.v_proj",
+                    "self_attn.out_proj",
+                    "mlp.fc1",
+                    "mlp.fc2",
+                ],
+                "",
+            ),
+            Self::OpenAi(prefix) => ("ln_final", &["ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"], prefix),
+        };
+        let pair = |name: String| [format!("{name}.weight"), format!("{name}.bias")];
+        let mut known: HashSet<String> = pair(format!("{prefix}{norms}")).into();
+        for at in (0..layers).map(|layer| self.layer(layer)) {
+            known.extend(of_layer.iter().flat_map(|name| pair(format!("{at}{name}"))));
+            known.extend(["attn.in_proj_weight", "attn.in_proj_bias"].map(|name| format!("{at}{name}")));
+        }
+        known.extend([self.tokens(), self.positions()]);
+        known.extend(self.projection_names());
+        let projection = format!("{prefix}text_projection.");
+        let mut names = self.tensors(weights);
+        names.extend(weights.names().into_iter().filter(|name| name.starts_with(&projection)));
+        names.into_iter().find(|name| !known.contains(name))
     }
 
     /// The embedding width D that the projection leads to.

@@ -143,7 +143,7 @@ fn a_crate_elsewhere_classifies_a_photo() {
 log = { version = "0.4", features = ["std"] }
 rustix = { version = "1", features = ["termios"] }
 serde_core = "1"
-smallvec = { version = "1", features = ["const_generics"] }
+smallvec = { version = "1", features = ["const_new"] }
 
 [build-dependencies]
 syn = { version = "3", features = ["full"] }

@@ -62,6 +62,17 @@ impl Model {
             *bytes = serialize(views, None).unwrap();
         });
     }
+
+    /// Rewrites the checkpoint with one more tensor of zeros.
+    fn add_tensor(&self, name: &str, shape: &[usize]) {
+        let data = vec![0; 4 * shape.iter().product::<usize>()];
+        let more = TensorView::new(Dtype::F32, shape.to_vec(), &data).unwrap();
+        self.change("model.safetensors", |bytes| {
+            let old = SafeTensors::deserialize(bytes).unwrap();
+            let tensors = old.tensors().into_iter().chain([(name.to_string(), more.clone())]);
+            *bytes = serialize(tensors, None).unwrap();
+        });
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -192,36 +203,87 @@ fn half_precision_checkpoints_are_kept_as_they_are() {
     assert!(fs::metadata(bench.path("out/text_encoder.safetensors")).unwrap().len() < 60_000);
 }
 
+/// Makes an OpenCLIP folder of the tiny model.
+fn as_openclip(model: &Model) {
+    let bytes = fs::read(model.path("model.safetensors")).unwrap();
+    let old = SafeTensors::deserialize(&bytes).unwrap();
+    let text = old.iter().filter(|(name, view)| name.starts_with("text_") && view.dtype() == Dtype::F32);
+    let tensors: Vec<_> = text
+        .map(|(name, view)| {
+            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            (name.to_string(), view.shape().to_vec(), values.collect())
+        })
+        .collect();
+    let renamed = stored(&renamed_as_openai(&tensors, ""), Dtype::F32);
+    fs::write(model.path("open_clip_model.safetensors"), renamed).unwrap();
+    let config = json!({
+        "model_cfg": {
+            "embed_dim": 8, "quick_gelu": true,
+            "vision_cfg": {"image_size": 24, "layers": 2, "width": 16, "patch_size": 8},
+            "text_cfg": {"context_length": 40, "vocab_size": 600, "width": 16, "heads": 2, "layers": 2},
+        },
+        "preprocess_cfg": {
+            "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711],
+            "interpolation": "bicubic", "resize_mode": "shortest",
+        },
+    });
+    fs::write(model.path("open_clip_config.json"), config.to_string()).unwrap();
+    for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
+        fs::remove_file(model.path(name)).unwrap();
+    }
+}
+
 #[test]
 fn an_openclip_folder_is_imported_by_its_own_names() {
     let bench = Bench::new();
-    let results = traced(&bench, &["--logit-scale", "20"], |model| {
-        let bytes = fs::read(model.path("model.safetensors")).unwrap();
-        let old = SafeTensors::deserialize(&bytes).unwrap();
-        let text = old.iter().filter(|(name, view)| name.starts_with("text_") && view.dtype() == Dtype::F32);
-        let tensors: Vec<_> = text
-            .map(|(name, view)| {
-                let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-                (name.to_string(), view.shape().to_vec(), values.collect())
-            })
-            .collect();
-        let renamed = stored(&renamed_as_openai(&tensors, ""), Dtype::F32);
-        fs::write(model.path("open_clip_model.safetensors"), renamed).unwrap();
-        let config = json!({
-            "model_cfg": {
-                "embed_dim": 8, "quick_gelu": true,
-                "vision_cfg": {"image_size": 24, "layers": 2, "width": 16, "patch_size": 8},
-                "text_cfg": {"context_length": 40, "vocab_size": 600, "width": 16, "heads": 2, "layers": 2},
-            },
-            "preprocess_cfg": {
-                "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711],
-                "interpolation": "bicubic", "resize_mode": "shortest",
-            },
+    let results = traced(&bench, &["--logit-scale", "20"], as_openclip);
+    assert_agrees_with_pytorch(results, 1e-5);
+}
+
+#[test]
+fn an_openclip_configuration_with_more_than_is_computed_is_refused() {
+    for (section, field, value, part) in [
+        ("text_cfg", "no_causal_mask", json!(true), "text_cfg.no_causal_mask is true, expected false"),
+        ("text_cfg", "pool_type", json!("last"), "text_cfg.pool_type is \"last\", expected argmax"),
+        ("text_cfg", "proj_bias", json!(true), "text_cfg.proj_bias is true, expected false"),
+        (
+            "text_cfg",
+            "act_kwargs",
+            json!({"approximate": "tanh"}),
+            "text_cfg.act_kwargs is {\"approximate\":\"tanh\"}, expected nothing",
+        ),
+        ("text_cfg", "norm_kwargs", json!({"eps": 1e-6}), "text_cfg.norm_kwargs is"),
+        ("text_cfg", "mlp_ratio", json!(3.7362), "text_cfg.mlp_ratio is 3.7362, expected 4"),
+        ("text_cfg", "rotary", json!(8), "text_cfg.rotary is 8, expected no such field"),
+        ("model_cfg", "init_logit_bias", json!(-10), "model_cfg.init_logit_bias is -10, expected nothing"),
+        ("model_cfg", "multimodal_cfg", json!({"layers": 1}), "model_cfg.multimodal_cfg is"),
+    ] {
+        assert_refused(&["open_clip_config.json", part], |_, model| {
+            as_openclip(model);
+            model.config("open_clip_config.json", |config| {
+                let model = &mut config["model_cfg"];
+                let section = if section == "text_cfg" { &mut model["text_cfg"] } else { model };
+                section[field] = value;
+            });
         });
-        fs::write(model.path("open_clip_config.json"), config.to_string()).unwrap();
-        for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
-            fs::remove_file(model.path(name)).unwrap();
-        }
+    }
+    // What changes nothing, or says what holds anyway.
+    let bench = Bench::new();
+    let results = traced(&bench, &["--logit-scale", "20"], |model| {
+        as_openclip(model);
+        model.config("open_clip_config.json", |config| {
+            config["model_cfg"]["custom_text"] = true.into();
+            for (field, value) in [
+                ("no_causal_mask", json!(false)),
+                ("act_kwargs", json!(null)),
+                ("norm_kwargs", json!({})),
+                ("mlp_ratio", json!(4.0)),
+                ("pool_type", json!("argmax")),
+                ("pad_id", json!(7)),
+            ] {
+                config["model_cfg"]["text_cfg"][field] = value;
+            }
+        });
     });
     assert_agrees_with_pytorch(results, 1e-5);
 }
@@ -359,6 +421,15 @@ fn checkpoints_that_are_malformed() {
     assert_refused(&["the checkpoint is missing", "save it again as one"], |_, model| {
         fs::remove_file(model.path("model.safetensors")).unwrap();
     });
+}
+
+#[test]
+fn towers_with_parts_of_another_kind() {
+    for name in ["text_projection.bias", "text_model.encoder.layers.1.layer_scale1.gamma", "text_model.head.weight"] {
+        assert_refused(&["the text tower's tensors", &format!("with {name}"), "does not compute"], |_, model| {
+            model.add_tensor(name, &[8]);
+        });
+    }
 }
 
 #[test]
