@@ -346,11 +346,21 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
             let mut weights = job.weights.add(column * job.depth + terms.start * V * L::COUNT);
             for &part in parts {
                 let input = input.add(part);
-                for k in 0..length {
-                    let mut vectors = [L::splat(0.0); U];
-                    for (place, vector) in vectors.iter_mut().enumerate() {
-                        *vector = L::load(weights.add(place * L::COUNT));
+                let mut k = 0;
+                while L::BY_LANE && k + L::COUNT <= length {
+                    let mut values = [L::splat(0.0); M];
+                    for (place, values) in values.iter_mut().enumerate() {
+                        *values = L::load(input.add(place * row_distance + k));
                     }
+                    lane::<L, M, V, U, 0>(&values, weights, &mut sums);
+                    lane::<L, M, V, U, 1>(&values, weights, &mut sums);
+                    lane::<L, M, V, U, 2>(&values, weights, &mut sums);
+                    lane::<L, M, V, U, 3>(&values, weights, &mut sums);
+                    weights = weights.add(L::COUNT * V * L::COUNT);
+                    k += L::COUNT;
+                }
+                for k in k..length {
+                    let vectors = vectors::<L, U>(weights);
                     for (place, sums) in sums.iter_mut().enumerate() {
                         let value = L::splat(*input.add(place * row_distance + k));
                         for (sum, &vector) in sums.iter_mut().zip(&vectors) {
@@ -364,6 +374,35 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
                 job.target.finish::<L, M, U>(sums, row, column);
             } else {
                 job.target.keep::<L, M, U>(&sums, row, column);
+            }
+        }
+    }
+}
+
+/// The weights of one term.
+#[inline(always)]
+unsafe fn vectors<L: Lanes, const U: usize>(weights: *const f32) -> [L::Vector; U] {
+    unsafe {
+        let mut vectors = [L::splat(0.0); U];
+        for (place, vector) in vectors.iter_mut().enumerate() {
+            *vector = L::load(weights.add(place * L::COUNT));
+        }
+        vectors
+    }
+}
+
+/// Adds the products of one of the terms in `values`.
+#[inline(always)]
+unsafe fn lane<L: Lanes, const M: usize, const V: usize, const U: usize, const LANE: i32>(
+    values: &[L::Vector; M],
+    weights: *const f32,
+    sums: &mut [[L::Vector; U]; M],
+) {
+    unsafe {
+        let vectors = vectors::<L, U>(weights.add(LANE as usize * V * L::COUNT));
+        for (sums, &values) in sums.iter_mut().zip(values) {
+            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                *sum = L::multiply_add_lane::<LANE>(values, vector, *sum);
             }
         }
     }

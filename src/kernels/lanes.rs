@@ -10,6 +10,8 @@ pub(super) unsafe trait Lanes: Copy {
     type Vector: Copy;
     /// Values in a vector.
     const COUNT: usize;
+    /// True if vectors of four values are multiplied by one lane of another, so that four values of a row are read at once.
+    const BY_LANE: bool = false;
 
     unsafe fn splat(value: f32) -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
@@ -18,6 +20,11 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a b + c`, rounded once where the instruction set can.
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a b + c` with one value of `a`, that in the lane `LANE`, where the instruction set multiplies by lanes; see [`Self::BY_LANE`].
+    #[inline(always)]
+    unsafe fn multiply_add_lane<const LANE: i32>(_a: Self::Vector, _b: Self::Vector, _c: Self::Vector) -> Self::Vector {
+        unreachable!("of instruction sets that multiply by lanes alone")
+    }
     /// `a` where it is larger, else `b`; a NaN in `b` stays.
     unsafe fn larger(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a` where it is smaller, else `b`; a NaN in `b` stays.
@@ -205,6 +212,7 @@ pub(super) mod arm {
     unsafe impl Lanes for Neon {
         type Vector = float32x4_t;
         const COUNT: usize = 4;
+        const BY_LANE: bool = true;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> float32x4_t {
@@ -234,6 +242,11 @@ pub(super) mod arm {
         #[inline(always)]
         unsafe fn multiply_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             unsafe { vfmaq_f32(c, a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add_lane<const LANE: i32>(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            unsafe { vfmaq_laneq_f32::<LANE>(c, b, a) }
         }
 
         #[inline(always)]
