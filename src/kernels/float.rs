@@ -29,7 +29,7 @@ pub(crate) enum FloatKernel {
     /// AVX2 and FMA: tiles of 6 rows and 16 columns.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// NEON: tiles of 8 rows and 8 columns.
+    /// NEON: tiles of 5 rows and 16 columns.
     #[cfg(target_arch = "aarch64")]
     Neon,
     /// Any processor.
@@ -81,7 +81,7 @@ impl FloatKernel {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => 16,
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => 8,
+            Self::Neon => 16,
             Self::Portable => 8,
         }
     }
@@ -251,7 +251,7 @@ unsafe fn avx2(job: &Job) {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 unsafe fn neon(job: &Job) {
-    unsafe { run::<super::lanes::arm::Neon, 8, 2>(job) }
+    unsafe { run::<super::lanes::arm::Neon, 5, 4>(job) }
 }
 
 /// All tiles of `M` rows and `V` vectors.
@@ -347,10 +347,12 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
             for &part in parts {
                 let input = input.add(part);
                 let mut k = 0;
+                // Each row has a pointer of its own and all have one distance from it, which a load takes as it is.
+                let rows: [*const f32; M] = std::array::from_fn(|place| input.wrapping_add(place * row_distance));
                 while L::BY_LANE && k + L::COUNT <= length {
                     let mut values = [L::splat(0.0); M];
-                    for (place, values) in values.iter_mut().enumerate() {
-                        *values = L::load(input.add(place * row_distance + k));
+                    for (values, row) in values.iter_mut().zip(rows) {
+                        *values = L::load(row.add(k));
                     }
                     lane::<L, M, V, U, 0>(&values, weights, &mut sums);
                     lane::<L, M, V, U, 1>(&values, weights, &mut sums);

@@ -10,8 +10,6 @@ use bytemuck::Pod;
 use super::activation::Activation;
 use super::lanes::Lanes;
 
-/// Rows of the largest tile.
-pub(super) const TILE_ROWS_MAX: usize = 14;
 /// Columns of the widest tile.
 const TILE_COLUMNS_MAX: usize = 32;
 /// What a block of rows may take of the second cache (bytes).
@@ -73,9 +71,11 @@ pub(super) unsafe fn all_tiles<T: Tiles, const M: usize, const V: usize>(
 ) {
     for column in (0..columns).step_by(V * T::LANES) {
         unsafe {
-            // In a last panel of one vector the others hold nothing.
+            // In a last panel of few vectors the others hold nothing.
             if columns - column <= T::LANES {
                 panel_tiles::<T, M, V, 1>(product, rows.clone(), line, column);
+            } else if V > 2 && columns - column <= 2 * T::LANES {
+                panel_tiles::<T, M, V, 2>(product, rows.clone(), line, column);
             } else {
                 panel_tiles::<T, M, V, V>(product, rows.clone(), line, column);
             }
@@ -91,6 +91,7 @@ unsafe fn panel_tiles<T: Tiles, const M: usize, const V: usize, const U: usize>(
     line: usize,
     column: usize,
 ) {
+    const { assert!(M <= 14, "larger tiles are not listed below") }
     let tiles = |rows: usize| rows.div_ceil(M);
     let count = rows.len() / line * tiles(line) + tiles(rows.len() % line);
     let mut place = Place { row: rows.start, column, index: 0, count };
@@ -103,21 +104,22 @@ unsafe fn panel_tiles<T: Tiles, const M: usize, const V: usize, const U: usize>(
         // The last two tiles of a line are alike: a tile of few rows costs nearly as much as one of many.
         let taken = if left >= 2 * M || left <= M { left.min(M) } else { left.div_ceil(2) };
         unsafe {
+            // What the guards leave out is not compiled.
             match taken {
-                1 => product.tile::<1, V, U>(place),
-                2 => product.tile::<2, V, U>(place),
-                3 => product.tile::<3, V, U>(place),
-                4 => product.tile::<4, V, U>(place),
-                5 => product.tile::<5, V, U>(place),
-                6 => product.tile::<6, V, U>(place),
-                7 => product.tile::<7, V, U>(place),
-                8 => product.tile::<8, V, U>(place),
-                9 => product.tile::<9, V, U>(place),
-                10 => product.tile::<10, V, U>(place),
-                11 => product.tile::<11, V, U>(place),
-                12 => product.tile::<12, V, U>(place),
-                13 => product.tile::<13, V, U>(place),
-                _ => product.tile::<TILE_ROWS_MAX, V, U>(place),
+                1 if M > 1 => product.tile::<1, V, U>(place),
+                2 if M > 2 => product.tile::<2, V, U>(place),
+                3 if M > 3 => product.tile::<3, V, U>(place),
+                4 if M > 4 => product.tile::<4, V, U>(place),
+                5 if M > 5 => product.tile::<5, V, U>(place),
+                6 if M > 6 => product.tile::<6, V, U>(place),
+                7 if M > 7 => product.tile::<7, V, U>(place),
+                8 if M > 8 => product.tile::<8, V, U>(place),
+                9 if M > 9 => product.tile::<9, V, U>(place),
+                10 if M > 10 => product.tile::<10, V, U>(place),
+                11 if M > 11 => product.tile::<11, V, U>(place),
+                12 if M > 12 => product.tile::<12, V, U>(place),
+                13 if M > 13 => product.tile::<13, V, U>(place),
+                _ => product.tile::<M, V, U>(place),
             }
         }
         place.row += taken;

@@ -69,48 +69,70 @@ unsafe impl Dots for Dot {
 pub(super) struct Neon;
 
 unsafe impl Dots for Neon {
-    const STEPS: usize = 2;
-    /// Of each sum two parts, of its even and odd terms by pairs: sums 0 and 1, sums 2 and 3.
-    type Sums = [int32x4_t; 2];
-    type Weights = [int8x16_t; 2];
-    type Values = [int8x16_t; 2];
+    const STEP: usize = 16;
+    const STEPS: usize = 1;
+    /// Of each sum four parts.
+    type Sums = [int32x4_t; 4];
+    /// Sixteen terms of each column.
+    type Weights = [int8x16_t; 4];
+    type Values = int8x16_t;
     type Floats = lanes::arm::Neon;
 
     #[inline(always)]
-    unsafe fn sums(from: *const i32) -> [int32x4_t; 2] {
+    unsafe fn sums(from: *const i32) -> [int32x4_t; 4] {
+        unsafe { [0, 1, 2, 3].map(|column| vsetq_lane_s32::<0>(*from.add(column), vdupq_n_s32(0))) }
+    }
+
+    #[inline(always)]
+    unsafe fn values(from: *const u8) -> int8x16_t {
+        unsafe { vld1q_s8(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(from: *const i8, _distance: usize) -> [int8x16_t; 4] {
+        unsafe { [0, 1, 2, 3].map(|column| vld1q_s8(from.add(column * Self::STEP))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(sums: [int32x4_t; 4], values: int8x16_t, weights: [int8x16_t; 4]) -> [int32x4_t; 4] {
+        let [mut first, mut second, mut third, mut fourth] = sums;
         unsafe {
-            let (sums, zero) = (vld1q_s32(from), vdupq_n_s32(0));
-            [vzip1q_s32(sums, zero), vzip2q_s32(sums, zero)]
+            // Two products are at most 2 · 127 · 127, which i16 holds. In one piece, because the compiler would begin those of many rows before it
+            // adds up any, for which there are not registers enough.
+            asm!(
+                "smull {a:v}.8h, {p:v}.8b, {x:v}.8b",
+                "smull {b:v}.8h, {q:v}.8b, {x:v}.8b",
+                "smull {c:v}.8h, {r:v}.8b, {x:v}.8b",
+                "smull {d:v}.8h, {s:v}.8b, {x:v}.8b",
+                "smlal2 {a:v}.8h, {p:v}.16b, {x:v}.16b",
+                "smlal2 {b:v}.8h, {q:v}.16b, {x:v}.16b",
+                "smlal2 {c:v}.8h, {r:v}.16b, {x:v}.16b",
+                "smlal2 {d:v}.8h, {s:v}.16b, {x:v}.16b",
+                "sadalp {first:v}.4s, {a:v}.8h",
+                "sadalp {second:v}.4s, {b:v}.8h",
+                "sadalp {third:v}.4s, {c:v}.8h",
+                "sadalp {fourth:v}.4s, {d:v}.8h",
+                a = out(vreg) _,
+                b = out(vreg) _,
+                c = out(vreg) _,
+                d = out(vreg) _,
+                p = in(vreg) weights[0],
+                q = in(vreg) weights[1],
+                r = in(vreg) weights[2],
+                s = in(vreg) weights[3],
+                x = in(vreg) values,
+                first = inout(vreg) first,
+                second = inout(vreg) second,
+                third = inout(vreg) third,
+                fourth = inout(vreg) fourth,
+                options(pure, nomem, nostack, preserves_flags),
+            );
         }
+        [first, second, third, fourth]
     }
 
     #[inline(always)]
-    unsafe fn values(from: *const u8) -> [int8x16_t; 2] {
-        let four = |step: usize| unsafe {
-            vreinterpretq_s8_s32(vdupq_n_s32(from.add(step * super::dots::STEP).cast::<i32>().read_unaligned()))
-        };
-        [four(0), four(1)]
-    }
-
-    #[inline(always)]
-    unsafe fn weights(from: *const i8, distance: usize) -> [int8x16_t; 2] {
-        unsafe { [vld1q_s8(from), vld1q_s8(from.add(distance))] }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sums: [int32x4_t; 2], values: [int8x16_t; 2], weights: [int8x16_t; 2]) -> [int32x4_t; 2] {
-        unsafe {
-            // Two products are at most 2 · 127 · 127, which i16 holds.
-            let low = vmull_s8(vget_low_s8(values[0]), vget_low_s8(weights[0]));
-            let low = vmlal_s8(low, vget_low_s8(values[1]), vget_low_s8(weights[1]));
-            let high = vmull_high_s8(values[0], weights[0]);
-            let high = vmlal_high_s8(high, values[1], weights[1]);
-            [vpadalq_s16(sums[0], low), vpadalq_s16(sums[1], high)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn floats(sums: [int32x4_t; 2]) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(vpaddq_s32(sums[0], sums[1])) }
+    unsafe fn floats([first, second, third, fourth]: [int32x4_t; 4]) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(first, second), vpaddq_s32(third, fourth))) }
     }
 }

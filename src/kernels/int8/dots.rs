@@ -1,9 +1,6 @@
-//! What the int8 kernels are written with, once for all instruction sets: sums of four products of bytes.
+//! What the int8 kernels are written with, once for all instruction sets: sums of products of bytes.
 
 use crate::kernels::lanes::{self, Lanes};
-
-/// Terms of a sum in one step: what lies together in the memory of rows and of weights.
-pub(super) const STEP: usize = 4;
 
 /// An instruction set's sums of products of bytes.
 ///
@@ -20,6 +17,8 @@ pub(super) unsafe trait Dots: Copy {
     type Floats: Lanes;
     /// Sums in a vector.
     const COUNT: usize = Self::Floats::COUNT;
+    /// Terms of a sum in one step: what lies together in the memory of rows and of weights.
+    const STEP: usize = 4;
     /// Steps that are taken at once.
     const STEPS: usize;
 

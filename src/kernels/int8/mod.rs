@@ -16,7 +16,7 @@ use super::lanes::Lanes;
 use super::tiles::{
     Aligned, Bordered, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
 };
-use dots::{Dots, Portable, STEP};
+use dots::{Dots, Portable};
 
 /// Largest magnitude of a value in int8. -128 is not used, so that a product with it cannot be.
 const LARGEST: f32 = 127.0;
@@ -104,27 +104,37 @@ impl IntKernel {
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni | Self::Avx2 => 16,
             #[cfg(target_arch = "aarch64")]
-            Self::Dot | Self::Neon => 8,
+            Self::Dot => 8,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 4,
             Self::Portable => 8,
+        }
+    }
+
+    /// Terms of a sum that lie together, and how many of these steps are taken at once.
+    fn steps(self) -> [usize; 2] {
+        fn of<D: Dots>() -> [usize; 2] {
+            [D::STEP, D::STEPS]
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => of::<x86::Avx512Vnni>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => of::<x86::AvxVnni>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => of::<x86::Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot => of::<arm::Dot>(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => of::<arm::Neon>(),
+            Self::Portable => of::<Portable>(),
         }
     }
 
     /// Terms that are added at once; rows and weights are filled up to a multiple with zeros.
     fn terms(self) -> usize {
-        let steps = match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => x86::Avx512Vnni::STEPS,
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => x86::AvxVnni::STEPS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => x86::Avx2::STEPS,
-            #[cfg(target_arch = "aarch64")]
-            Self::Dot => arm::Dot::STEPS,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => arm::Neon::STEPS,
-            Self::Portable => Portable::STEPS,
-        };
-        steps * STEP
+        let [step, steps] = self.steps();
+        step * steps
     }
 
     /// What is added to a row's values: some instructions multiply unsigned by signed bytes.
@@ -318,7 +328,7 @@ pub(crate) fn quantise_weights(column: &[f32], slots: &mut [i8]) -> f32 {
     quantise_row(column, 0, slots)
 }
 
-/// Weights `[K, N]` in int8 in panels: `[N / P, K / 4, P, 4]`, filled up with zeros.
+/// Weights `[K, N]` in int8 in panels: `[N / P, K / S, P, S]` with S terms of a step, filled up with zeros.
 #[derive(Debug)]
 pub(crate) struct IntWeights {
     kernel: IntKernel,
@@ -341,18 +351,19 @@ impl IntWeights {
     ) -> Self {
         assert!(depth <= INT8_DEPTH_MAX);
         let panel = kernel.panel();
-        let steps = depth.next_multiple_of(kernel.terms()) / STEP;
+        let [step_terms, _] = kernel.steps();
+        let steps = depth.next_multiple_of(kernel.terms()) / step_terms;
         let padded = columns.next_multiple_of(panel);
-        let mut panels = Aligned::zeros(padded * steps * STEP);
+        let mut panels = Aligned::zeros(padded * steps * step_terms);
         let (mut of_starts, mut of_scales) = (Aligned::zeros(padded), Aligned::zeros(padded));
         let (values, starts, scales) = (panels.values_mut(), of_starts.values_mut(), of_scales.values_mut());
         let mut of_column = vec![0; depth];
         for n in 0..columns {
             let (place, within) = (n / panel, n % panel);
             scales[n] = column(n, &mut of_column);
-            for (step, four) in of_column.chunks(STEP).enumerate() {
-                let start = ((place * steps + step) * panel + within) * STEP;
-                values[start..][..four.len()].copy_from_slice(four);
+            for (step, terms) in of_column.chunks(step_terms).enumerate() {
+                let start = ((place * steps + step) * panel + within) * step_terms;
+                values[start..][..terms.len()].copy_from_slice(terms);
             }
             let sum: i32 = of_column.iter().map(|&value| i32::from(value)).sum();
             starts[n] = -sum * i32::from(kernel.offset());
@@ -445,7 +456,7 @@ impl IntWeights {
                 #[cfg(target_arch = "aarch64")]
                 IntKernel::Dot => dot(&job),
                 #[cfg(target_arch = "aarch64")]
-                IntKernel::Neon => run::<arm::Neon, 4, 2>(&job),
+                IntKernel::Neon => run::<arm::Neon, 5, 1>(&job),
                 IntKernel::Portable => run::<Portable, 4, 2>(&job),
             }
         }
@@ -530,17 +541,21 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
             let input = job.values.add(job.reach.start(row));
             let mut weights = job.weights.add(column * job.depth);
             // From one step of a panel to the next (bytes).
-            let distance = V * D::COUNT * STEP;
-            let (mut ahead, step) =
-                place.ahead(weights, job.depth / STEP * distance, job.depth / STEP / D::STEPS, D::STEPS * distance);
+            let distance = V * D::COUNT * D::STEP;
+            let (mut ahead, step) = place.ahead(
+                weights,
+                job.depth / D::STEP * distance,
+                job.depth / D::STEP / D::STEPS,
+                D::STEPS * distance,
+            );
             for &part in parts {
                 let input = input.add(part);
-                for k in (0..length).step_by(D::STEPS * STEP) {
+                for k in (0..length).step_by(D::STEPS * D::STEP) {
                     D::Floats::prefetch(ahead);
                     ahead = ahead.wrapping_add(step);
                     let mut vectors = [D::weights(weights, distance); U];
                     for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
-                        *vector = D::weights(weights.add(place * D::COUNT * STEP), distance);
+                        *vector = D::weights(weights.add(place * D::COUNT * D::STEP), distance);
                     }
                     for (place, sums) in sums.iter_mut().enumerate() {
                         let values = D::values(input.add(place * row_distance + k));
