@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::lanes::{Lanes, Portable};
 use super::tiles::{
     Aligned, BLOCK_BYTES, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
+    for_each_row,
 };
 
 /// Rows whose distance is a multiple of so many values are copied: they would all be in a few places of the cache.
@@ -402,11 +403,11 @@ unsafe fn lane<L: Lanes, const M: usize, const V: usize, const U: usize, const L
 ) {
     unsafe {
         let vectors = vectors::<L, U>(weights.add(LANE as usize * V * L::COUNT));
-        for (sums, &values) in sums.iter_mut().zip(values) {
-            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                *sum = L::multiply_add_lane::<LANE>(values, vector, *sum);
+        for_each_row!(M, place => {
+            for (sum, &vector) in sums[place].iter_mut().zip(&vectors) {
+                *sum = L::multiply_add_lane::<LANE>(values[place], vector, *sum);
             }
-        }
+        });
     }
 }
 

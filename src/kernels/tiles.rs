@@ -22,6 +22,20 @@ fn row_block(row_bytes: usize, tile: usize) -> usize {
     (BLOCK_BYTES / row_bytes.max(1)).max(tile) / tile * tile
 }
 
+/// Evaluates an expression for each row of a tile, in straight code: a compiler that leaves it in a loop has the sums in memory.
+macro_rules! for_each_row {
+    ($rows:ident, $place:ident => $body:expr) => {
+        $crate::kernels::tiles::for_each_row!($rows, $place => $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    ($rows:ident, $place:ident => $body:expr; $($number:literal)*) => {
+        $(if $number < $rows {
+            let $place: usize = $number;
+            $body
+        })*
+    };
+}
+pub(super) use for_each_row;
+
 /// A product that is computed by tiles of M rows and of U vectors of the V in a panel.
 ///
 /// # Safety
@@ -502,22 +516,26 @@ impl<'a> Target<'a> {
         column: usize,
     ) {
         let Epilogue { bias, activation, .. } = self.epilogue;
+        // Without a clamp, one that changes nothing: no value is asked what follows it.
+        let [low, high] = match activation {
+            Activation::Clamp { low, high } => [low, high],
+            _ => [f32::NEG_INFINITY, f32::INFINITY],
+        };
         unsafe {
+            let [low, high] = [L::splat(low), L::splat(high)];
+            let mut of_columns = [low; V];
+            for (vector, bias_of) in of_columns.iter_mut().enumerate() {
+                *bias_of = L::load(bias.as_ptr().add(column + vector * L::COUNT));
+            }
             for (place, sums) in sums.iter().enumerate() {
                 let to = out.add(place * stride);
-                for (vector, &sum) in sums.iter().enumerate() {
+                for (vector, (&sum, &bias)) in sums.iter().zip(&of_columns).enumerate() {
                     let at = vector * L::COUNT;
-                    let mut value = L::add(sum, L::load(bias.as_ptr().add(column + at)));
+                    let mut value = L::add(sum, bias);
                     if let Some((residual, stride)) = residual {
                         value = L::add(value, L::load(residual.add(place * stride + at)));
                     }
-                    if let Activation::Clamp { low, high } = activation {
-                        value = L::larger(L::splat(low), value);
-                        if high < f32::INFINITY {
-                            value = L::smaller(L::splat(high), value);
-                        }
-                    }
-                    L::store(to.add(at), value);
+                    L::store(to.add(at), L::smaller(high, L::larger(low, value)));
                 }
                 if !matches!(activation, Activation::Clamp { .. } | Activation::None) {
                     activation.apply(std::slice::from_raw_parts_mut(to, V * L::COUNT));

@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::lanes::Lanes;
 use super::tiles::{
     Aligned, Bordered, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
+    for_each_row,
 };
 use dots::{Dots, Portable};
 
@@ -557,25 +558,26 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
                     for (place, vector) in vectors.iter_mut().enumerate().skip(1) {
                         *vector = D::weights(weights.add(place * D::COUNT * D::STEP), distance);
                     }
-                    for (place, sums) in sums.iter_mut().enumerate() {
+                    for_each_row!(M, place => {
                         let values = D::values(input.add(place * row_distance + k));
-                        for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                        for (sum, &vector) in sums[place].iter_mut().zip(&vectors) {
                             *sum = D::add(*sum, values, vector);
                         }
-                    }
+                    });
                     weights = weights.add(D::STEPS * distance);
                 }
             }
-            let mut scaled = [[D::Floats::splat(0.0); U]; M];
-            for (place, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
-                let of_row = D::Floats::splat(*job.row_scales.first.add((row + place) * job.row_scales.distance));
-                for (vector, (slot, sum)) in scaled.iter_mut().zip(sums).enumerate() {
-                    let at = column + vector * D::COUNT;
-                    let of_columns = D::Floats::load(job.scales.add(at));
-                    let value = D::floats(sum);
-                    *slot = D::Floats::multiply(value, D::Floats::multiply(of_row, of_columns));
-                }
+            let mut of_columns = [D::Floats::splat(0.0); U];
+            for (vector, scales) in of_columns.iter_mut().enumerate() {
+                *scales = D::Floats::load(job.scales.add(column + vector * D::COUNT));
             }
+            let mut scaled = [[D::Floats::splat(0.0); U]; M];
+            for_each_row!(M, place => {
+                let of_row = D::Floats::splat(*job.row_scales.first.add((row + place) * job.row_scales.distance));
+                for (slot, (&sum, &of_column)) in scaled[place].iter_mut().zip(sums[place].iter().zip(&of_columns)) {
+                    *slot = D::Floats::multiply(D::floats(sum), D::Floats::multiply(of_row, of_column));
+                }
+            });
             job.target.finish::<D::Floats, M, U>(scaled, row, column);
         }
     }
