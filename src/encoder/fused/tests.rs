@@ -297,7 +297,7 @@ fn features_with_our_operators_are_those_of_the_engine() {
                 let left: Vec<&String> = operators
                     .iter()
                     .filter(|operator| {
-                        ["EinSum", "Conv", "Softmax", "RmsNorm", "OptMatMul", "Sigmoid", "GeluExact"]
+                        ["EinSum", "Conv", "DepthWiseConv", "Softmax", "RmsNorm", "OptMatMul", "Sigmoid", "GeluExact"]
                             .contains(&operator.as_str())
                     })
                     .collect();

@@ -5,8 +5,7 @@ use super::*;
 impl Lowering<'_> {
     pub(super) fn conv(&mut self, node: &TypedNode, op: &cnn::Conv) -> TractResult<bool> {
         let spec = &op.pool_spec;
-        let is_plain =
-            is_channels_first(spec.data_format) && op.kernel_fmt == KernelFormat::OIHW && op.q_params.is_none();
+        let is_plain = op.kernel_fmt == KernelFormat::OIHW && op.q_params.is_none();
         let is_depthwise = op.group > 1 && op.group == spec.input_channels && op.group == spec.output_channels;
         if !is_plain || spec.kernel_shape.len() != 2 || !(op.group == 1 || is_depthwise) {
             return Ok(false);
@@ -15,7 +14,9 @@ impl Lowering<'_> {
             return Ok(false);
         };
         let [input, output] = [self.shape(node.inputs[0])?, self.shape(OutletId::new(node.id, 0))?];
-        let channels_at = channel_axis(input.len());
+        // On processors for which it has kernels of such images, the engine brings the channels to the end itself.
+        let channels_at =
+            if is_channels_first(spec.data_format) { channel_axis(input.len()) } else { input.len() - 1 };
         let columns = output[channels_at];
         let mut shape = output.clone();
         shape.remove(channels_at);
@@ -24,7 +25,7 @@ impl Lowering<'_> {
             [all] => vec![*all; columns],
             each => each.to_vec(),
         };
-        let layout = Layout::Last(channels_at);
+        let layout = Layout::with_last(channels_at, input.len());
         let geometry = geometry_of(spec, &input, &output, channels_at);
         if is_depthwise && (geometry.strides[0] != geometry.strides[1] || geometry.dilations != [1, 1]) {
             return Ok(false);
@@ -191,7 +192,9 @@ impl Lowering<'_> {
 }
 
 fn geometry_of(spec: &PoolSpec, input: &[usize], output: &[usize], channels_at: usize) -> Geometry {
-    let extent = [input[channels_at + 1], input[channels_at + 2]];
+    // The image's axes are the last three, with the channels before the other two or behind them.
+    let first = if channels_at + 1 == input.len() { channels_at - 2 } else { channels_at + 1 };
+    let extent = [input[first], input[first + 1]];
     let padding = spec.computed_padding(&extent);
     let pair = |sizes: Option<&TVec<usize>>| sizes.map_or([1, 1], |sizes| [sizes[0], sizes[1]]);
     Geometry {
@@ -200,7 +203,7 @@ fn geometry_of(spec: &PoolSpec, input: &[usize], output: &[usize], channels_at: 
         dilations: pair(spec.dilations.as_ref()),
         padding: [padding[0].pad_before, padding[1].pad_before],
         extent,
-        out: [output[channels_at + 1], output[channels_at + 2]],
+        out: [output[first], output[first + 1]],
         channels: input[channels_at],
     }
 }
