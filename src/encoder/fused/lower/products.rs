@@ -15,8 +15,7 @@ impl Lowering<'_> {
         };
         let [input, output] = [self.shape(node.inputs[0])?, self.shape(OutletId::new(node.id, 0))?];
         // On processors for which it has kernels of such images, the engine brings the channels to the end itself.
-        let channels_at =
-            if is_channels_first(spec.data_format) { channel_axis(input.len()) } else { input.len() - 1 };
+        let channels_at = if is_channels_first(spec.data_format) { channel_axis(input.len()) } else { input.len() - 1 };
         let columns = output[channels_at];
         let mut shape = output.clone();
         shape.remove(channels_at);
