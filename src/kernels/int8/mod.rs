@@ -457,7 +457,7 @@ impl IntWeights {
                 #[cfg(target_arch = "aarch64")]
                 IntKernel::Dot => dot(&job),
                 #[cfg(target_arch = "aarch64")]
-                IntKernel::Neon => run::<arm::Neon, 5, 1>(&job),
+                IntKernel::Neon => run::<arm::Neon, 4, 1>(&job),
                 IntKernel::Portable => run::<Portable, 4, 2>(&job),
             }
         }
