@@ -345,6 +345,9 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
                 if terms.start == 0 { [[L::splat(0.0); U]; M] } else { job.target.kept::<L, M, U>(row, column) };
             let input = self.input.add(self.reach.start(row - self.from));
             let mut weights = job.weights.add(column * job.depth + terms.start * V * L::COUNT);
+            // Where rows are few, weights come from memory for nearly every tile: the next panel's are brought meanwhile.
+            let distance = V * L::COUNT * size_of::<f32>();
+            let (mut ahead, step) = place.ahead(weights, job.depth * distance, terms.len(), distance);
             for &part in parts {
                 let input = input.add(part);
                 let mut k = 0;
@@ -363,6 +366,8 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
                     k += L::COUNT;
                 }
                 for k in k..length {
+                    L::prefetch(ahead);
+                    ahead = ahead.wrapping_add(step);
                     let vectors = vectors::<L, U>(weights);
                     for (place, sums) in sums.iter_mut().enumerate() {
                         let value = L::splat(*input.add(place * row_distance + k));
