@@ -18,8 +18,11 @@ pub trait Real: NdFloat + sealed::Sealed {
     /// `e^x` of every value, in place.
     fn exponentials(values: &mut [Self]);
 
-    /// The error function of every value, in place.
-    fn error_functions(values: &mut [Self]);
+    /// What QuickGELU multiplies a value x by, `σ(1.702 x)`, in place.
+    fn quick_gates(values: &mut [Self]);
+
+    /// What the exact GELU multiplies a value x by, `Φ(x)`, in place.
+    fn normal_gates(values: &mut [Self]);
 }
 
 /// A linear layer with constant weights, `x · weight + bias`, laid out for many products.
@@ -49,8 +52,12 @@ impl Real for f32 {
         kernels::exponentials(FloatKernel::best(), values);
     }
 
-    fn error_functions(values: &mut [f32]) {
-        kernels::error_functions(FloatKernel::best(), values);
+    fn quick_gates(values: &mut [f32]) {
+        kernels::quick_gates(FloatKernel::best(), values);
+    }
+
+    fn normal_gates(values: &mut [f32]) {
+        kernels::normal_gates(FloatKernel::best(), values);
     }
 }
 
@@ -61,8 +68,12 @@ impl Real for f64 {
         values.iter_mut().for_each(|value| *value = value.exp());
     }
 
-    fn error_functions(values: &mut [f64]) {
-        values.iter_mut().for_each(|value| *value = libm::erf(*value));
+    fn quick_gates(values: &mut [f64]) {
+        values.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-1.702 * *value).exp()));
+    }
+
+    fn normal_gates(values: &mut [f64]) {
+        values.iter_mut().for_each(|value| *value = 0.5 * (1.0 + libm::erf(*value * std::f64::consts::FRAC_1_SQRT_2)));
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use condition::{Memory, Slowed, pi_firmware, slowed, temperature_at};
 pub(crate) use processor::Processor;
 
 /// Revision of the arithmetic of encoder and text tower. One more with every change after which features may have other bits.
-const ARITHMETIC: u32 = 3;
+const ARITHMETIC: u32 = 4;
 
 /// Key of this kind of device (16 hex digits), made of the program's version and arithmetic, and the processor's model and features.
 ///

@@ -59,16 +59,18 @@ fn gelu(x: f32) -> f32 {
 /// `e^x = 2^n e^r` with `|r| ≤ ln 2 / 2`, and a polynomial for `e^r` (Cephes, `expf`).
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding and taking away 1.5 · 2^23 rounds to the nearest integer.
+    // Adding and taking away 1.5 · 2^23 rounds to the nearest integer, which is in the last bits before it is taken away: a conversion would
+    // ask each value whether it is a number.
     const ROUND: f32 = 12_582_912.0;
     let x = clamp(x, -87.3, 88.3);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + coefficient;
     }
-    let power = f32::from_bits((((n as i32) + 127) as u32) << 23);
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits() - 127) << 23);
     (p * (r * r) + r + 1.0) * power
 }
 

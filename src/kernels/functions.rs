@@ -8,9 +8,14 @@ pub(crate) fn exponentials(kernel: FloatKernel, values: &mut [f32]) {
     each::<Exponential>(kernel, values);
 }
 
-/// The error function of every value, in place, within 5e-7.
-pub(crate) fn error_functions(kernel: FloatKernel, values: &mut [f32]) {
-    each::<ErrorFunction>(kernel, values);
+/// What QuickGELU multiplies a value x by, `σ(1.702 x)`, in place.
+pub(crate) fn quick_gates(kernel: FloatKernel, values: &mut [f32]) {
+    each::<QuickGate>(kernel, values);
+}
+
+/// What the exact GELU multiplies a value x by, `Φ(x)`, in place: within 3e-7.
+pub(crate) fn normal_gates(kernel: FloatKernel, values: &mut [f32]) {
+    each::<NormalGate>(kernel, values);
 }
 
 /// A function of one value.
@@ -27,12 +32,21 @@ impl Function for Exponential {
     }
 }
 
-struct ErrorFunction;
+struct QuickGate;
 
-impl Function for ErrorFunction {
+impl Function for QuickGate {
     #[inline(always)]
     fn of(x: f32) -> f32 {
-        erf(x)
+        1.0 / (1.0 + exp(-1.702 * x))
+    }
+}
+
+struct NormalGate;
+
+impl Function for NormalGate {
+    #[inline(always)]
+    fn of(x: f32) -> f32 {
+        0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
     }
 }
 
@@ -72,14 +86,27 @@ mod tests {
     fn every_kernel_gives_the_same_bits() {
         let values: Vec<f32> = (-3000..3000).map(|step| step as f32 / 33.0).collect();
         for kernel in FloatKernel::available() {
-            let (mut powers, mut errors) = (values.clone(), values.clone());
-            exponentials(kernel, &mut powers);
-            error_functions(kernel, &mut errors);
-            for ((&x, power), error) in values.iter().zip(powers).zip(errors) {
-                assert_eq!(power.to_bits(), exp(x).to_bits(), "{kernel:?} exp({x})");
-                assert_eq!(error.to_bits(), erf(x).to_bits(), "{kernel:?} erf({x})");
-                assert!((f64::from(error) - libm::erf(f64::from(x))).abs() < 5e-7, "{kernel:?} erf({x}): {error}");
-            }
+            let check = |run: fn(FloatKernel, &mut [f32]), plain: fn(f32) -> f32| {
+                let mut found = values.clone();
+                run(kernel, &mut found);
+                for (&x, found) in values.iter().zip(found) {
+                    assert_eq!(found.to_bits(), plain(x).to_bits(), "{kernel:?} of {x}");
+                }
+            };
+            check(exponentials, exp);
+            check(quick_gates, QuickGate::of);
+            check(normal_gates, NormalGate::of);
+        }
+    }
+
+    #[test]
+    fn the_gates_are_their_formulas() {
+        for step in -2000..2000 {
+            let x = f64::from(step) / 100.0;
+            let quick = 1.0 / (1.0 + (-1.702 * x).exp());
+            assert!((f64::from(QuickGate::of(x as f32)) - quick).abs() < 3e-7, "{x}");
+            let normal = 0.5 * (1.0 + libm::erf(x / 2_f64.sqrt()));
+            assert!((f64::from(NormalGate::of(x as f32)) - normal).abs() < 3e-7, "{x}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) use activation::Activation;
 pub(crate) use attention::Attention;
 pub(crate) use depthwise::{Depthwise, Extent};
 pub(crate) use float::{FloatKernel, FloatWeights};
-pub(crate) use functions::{error_functions, exponentials};
+pub(crate) use functions::{exponentials, normal_gates, quick_gates};
 pub(crate) use int8::{INT8_DEPTH_MAX, IntKernel, IntRows, IntWeights, quantise_weights};
 pub(crate) use mix::{COPIES, Mixture, mix};
 pub(crate) use norm::LayerNorm;

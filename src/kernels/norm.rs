@@ -74,7 +74,19 @@ fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     for (part, &value) in parts.iter_mut().zip(rest) {
         *part += of(value);
     }
-    parts.iter().sum()
+    folded(parts, |a, b| a + b)
+}
+
+/// What `of` makes of all parts, by halves: the order is the same on every processor, and a vector's lanes are not asked one after the other.
+#[inline(always)]
+fn folded(mut parts: [f32; PARTS], of: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = PARTS / 2;
+    while half > 0 {
+        let (low, high) = parts.split_at_mut(half);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low = of(*low, *high));
+        half /= 2;
+    }
+    parts[0]
 }
 
 /// The softmax of `scale` times the first `width` of every `stride` of `values`, in place.
@@ -117,7 +129,7 @@ fn softmax_rows(values: &mut [f32], (width, stride): (usize, usize), scale: f32)
                 *largest = if *value > *largest { *value } else { *largest };
             }
         }
-        let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        let largest = folded(largest, |a, b| if b > a { b } else { a });
         let mut sums = [0.0; PARTS];
         for chunk in &mut *chunks {
             for (sum, value) in sums.iter_mut().zip(chunk) {
@@ -127,7 +139,7 @@ fn softmax_rows(values: &mut [f32], (width, stride): (usize, usize), scale: f32)
         }
         last.iter_mut().for_each(|value| *value = exp(*value - largest));
         sums.iter_mut().zip(&last[..rest.len()]).for_each(|(sum, value)| *sum += value);
-        let share = 1.0 / sums.iter().sum::<f32>();
+        let share = 1.0 / folded(sums, |a, b| a + b);
         chunks.as_flattened_mut().iter_mut().for_each(|value| *value *= share);
         rest.iter_mut().zip(last).for_each(|(slot, value)| *slot = value * share);
     }

@@ -131,20 +131,12 @@ impl Activation {
 
     /// What the function multiplies u by: `σ(1.702 u)` or `Φ(u)`.
     fn gate<T: Real>(self, u: &Array2<T>) -> Array2<T> {
+        let mut gate = u.clone();
         match self {
-            Self::QuickGelu => {
-                let mut gate = u.mapv(|u| constant::<T>(-QUICK) * u);
-                T::exponentials(values(&mut gate));
-                gate.mapv_inplace(|power| T::one() / (T::one() + power));
-                gate
-            }
-            Self::Gelu => {
-                let mut gate = u.mapv(|u| u * constant::<T>(std::f64::consts::FRAC_1_SQRT_2));
-                T::error_functions(values(&mut gate));
-                gate.mapv_inplace(|error| constant::<T>(0.5) * (T::one() + error));
-                gate
-            }
+            Self::QuickGelu => T::quick_gates(values(&mut gate)),
+            Self::Gelu => T::normal_gates(values(&mut gate)),
         }
+        gate
     }
 }
 
