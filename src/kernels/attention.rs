@@ -2,8 +2,9 @@
 
 use super::activation::Activation;
 use super::float::{FloatKernel, FloatWeights};
+use super::matrix::{Rows, RowsMut};
 use super::norm::softmax;
-use super::tiles::{Epilogue, Rows, RowsMut};
+use super::tiles::Epilogue;
 
 /// Memory of an attention, which is used again.
 #[derive(Debug)]

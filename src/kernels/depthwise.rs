@@ -3,7 +3,7 @@
 use super::activation::Activation;
 use super::float::FloatKernel;
 use super::lanes::{Lanes, Portable};
-use super::tiles::Aligned;
+use super::matrix::Aligned;
 
 /// Outputs of one row that are made at once.
 const TOGETHER: usize = 8;

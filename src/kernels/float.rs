@@ -7,10 +7,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::lanes::{Lanes, Portable};
-use super::tiles::{
-    Aligned, BLOCK_BYTES, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
-    for_each_row,
-};
+use super::matrix::{Aligned, Rows, RowsMut, SharedBytes};
+use super::patches::{BLOCK_BYTES, Patches};
+use super::tiles::{Epilogue, Place, Target, Tiles, all_tiles, for_each_row};
 
 /// Rows whose distance is a multiple of so many values are copied: they would all be in a few places of the cache.
 const CLASHING: usize = 512;
@@ -193,20 +192,20 @@ impl FloatWeights {
     /// `activation(input · weights + bias + residual)` into `out`.
     pub(crate) fn multiply(&self, input: Rows<f32>, epilogue: Epilogue, out: RowsMut) {
         assert!(input.width >= self.depth && input.count == out.count);
-        self.run(input.pointer(), Reach::rows(self.depth, input.stride()), epilogue, out);
+        self.run(input.pointer(), Patches::rows(self.depth, input.stride()), epilogue, out);
     }
 
     /// [`Self::multiply`] of rows that are patches of `image`.
-    pub(crate) fn multiply_patches(&self, image: &[f32], patches: &Patches, epilogue: Epilogue, out: RowsMut) {
+    pub(crate) fn multiply_patches(&self, image: &[f32], patches: Patches, epilogue: Epilogue, out: RowsMut) {
         assert!(patches.depth() == self.depth && patches.extent(out.count) <= image.len());
-        self.run(image.as_ptr(), Reach::patches(patches), epilogue, out);
+        self.run(image.as_ptr(), patches, epilogue, out);
     }
 
-    fn run(&self, input: *const f32, reach: Reach, epilogue: Epilogue, mut out: RowsMut) {
+    fn run(&self, input: *const f32, patches: Patches, epilogue: Epilogue, mut out: RowsMut) {
         assert!(out.width == self.columns);
         let job = Job {
             input,
-            reach,
+            patches,
             rows: out.count,
             depth: self.depth,
             weights: self.panels.values().as_ptr(),
@@ -230,7 +229,7 @@ impl FloatWeights {
 /// One product, by pointers.
 struct Job<'a> {
     input: *const f32,
-    reach: Reach<'a>,
+    patches: Patches<'a>,
     rows: usize,
     depth: usize,
     weights: *const f32,
@@ -261,11 +260,11 @@ unsafe fn neon(job: &Job) {
 /// many rows as possible.
 #[inline(always)]
 unsafe fn run<L: Lanes, const M: usize, const V: usize>(job: &Job) {
-    let Reach { line, row_distance, .. } = job.reach;
+    let Patches { line, row_distance, .. } = job.patches;
     if line != usize::MAX {
-        let block = job.reach.block(size_of::<f32>(), M);
+        let block = job.patches.block(size_of::<f32>(), M);
         let part =
-            Part::<L> { job, input: job.input, reach: job.reach, from: 0, terms: 0..job.depth, lanes: PhantomData };
+            Part::<L> { job, input: job.input, patches: job.patches, from: 0, terms: 0..job.depth, lanes: PhantomData };
         for from in (0..job.rows).step_by(block) {
             let rows = from..(from + block).min(job.rows);
             unsafe { all_tiles::<Part<L>, M, V>(&part, rows, line, job.target.columns) }
@@ -284,8 +283,8 @@ unsafe fn run<L: Lanes, const M: usize, const V: usize>(job: &Job) {
             if is_copied {
                 unsafe { values = values.copied(rows.len(), terms.len(), &mut copy) }
             }
-            let reach = Reach::rows(terms.len(), values.distance);
-            let part = Part::<L> { job, input: values.first, reach, from, terms, lanes: PhantomData };
+            let patches = Patches::rows(terms.len(), values.distance);
+            let part = Part::<L> { job, input: values.first, patches, from, terms, lanes: PhantomData };
             unsafe { all_tiles::<Part<L>, M, V>(&part, rows.clone(), line, job.target.columns) }
         }
     }
@@ -327,7 +326,7 @@ struct Part<'a, L> {
     job: &'a Job<'a>,
     /// The terms of the rows from `from` on.
     input: *const f32,
-    reach: Reach<'a>,
+    patches: Patches<'a>,
     from: usize,
     terms: Range<usize>,
     lanes: PhantomData<L>,
@@ -338,12 +337,12 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
 
     #[inline(always)]
     unsafe fn tile<const M: usize, const V: usize, const U: usize>(&self, place: Place) {
-        let Self { job, reach: Reach { row_distance, parts, length, .. }, ref terms, .. } = *self;
+        let Self { job, patches: Patches { row_distance, parts, length, .. }, ref terms, .. } = *self;
         let Place { row, column, .. } = place;
         unsafe {
             let mut sums =
                 if terms.start == 0 { [[L::splat(0.0); U]; M] } else { job.target.kept::<L, M, U>(row, column) };
-            let input = self.input.add(self.reach.start(row - self.from));
+            let input = self.input.add(self.patches.start(row - self.from));
             let mut weights = job.weights.add(column * job.depth + terms.start * V * L::COUNT);
             // Where rows are few, weights come from memory for nearly every tile: the next panel's are brought meanwhile.
             let distance = V * L::COUNT * size_of::<f32>();
@@ -353,17 +352,17 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
                 let mut k = 0;
                 // Each row has a pointer of its own and all have one distance from it, which a load takes as it is.
                 let rows: [*const f32; M] = std::array::from_fn(|place| input.wrapping_add(place * row_distance));
-                while L::BY_LANE && k + L::COUNT <= length {
-                    let mut values = [L::splat(0.0); M];
-                    for (values, row) in values.iter_mut().zip(rows) {
-                        *values = L::load(row.add(k));
+                if L::BY_LANE {
+                    // Two steps at once: what a loop costs is shared by twice the terms.
+                    while k + 2 * L::COUNT <= length {
+                        lanes::<L, M, V, U>(&rows, k, &mut weights, &mut sums);
+                        lanes::<L, M, V, U>(&rows, k + L::COUNT, &mut weights, &mut sums);
+                        k += 2 * L::COUNT;
                     }
-                    lane::<L, M, V, U, 0>(&values, weights, &mut sums);
-                    lane::<L, M, V, U, 1>(&values, weights, &mut sums);
-                    lane::<L, M, V, U, 2>(&values, weights, &mut sums);
-                    lane::<L, M, V, U, 3>(&values, weights, &mut sums);
-                    weights = weights.add(L::COUNT * V * L::COUNT);
-                    k += L::COUNT;
+                    if k + L::COUNT <= length {
+                        lanes::<L, M, V, U>(&rows, k, &mut weights, &mut sums);
+                        k += L::COUNT;
+                    }
                 }
                 for k in k..length {
                     L::prefetch(ahead);
@@ -396,6 +395,27 @@ unsafe fn vectors<L: Lanes, const U: usize>(weights: *const f32) -> [L::Vector; 
             *vector = L::load(weights.add(place * L::COUNT));
         }
         vectors
+    }
+}
+
+/// Adds the products of the terms `k` to `k + 3` of each row, and takes their weights.
+#[inline(always)]
+unsafe fn lanes<L: Lanes, const M: usize, const V: usize, const U: usize>(
+    rows: &[*const f32; M],
+    k: usize,
+    weights: &mut *const f32,
+    sums: &mut [[L::Vector; U]; M],
+) {
+    unsafe {
+        let mut values = [L::splat(0.0); M];
+        for (values, row) in values.iter_mut().zip(rows) {
+            *values = L::load(row.add(k));
+        }
+        lane::<L, M, V, U, 0>(&values, *weights, sums);
+        lane::<L, M, V, U, 1>(&values, *weights, sums);
+        lane::<L, M, V, U, 2>(&values, *weights, sums);
+        lane::<L, M, V, U, 3>(&values, *weights, sums);
+        *weights = weights.add(L::COUNT * V * L::COUNT);
     }
 }
 
@@ -473,7 +493,7 @@ mod tests {
 
     #[test]
     fn patches_of_an_image_are_multiplied_as_their_rows_are() {
-        for (patches, lines) in Patches::samples() {
+        Patches::samples(|patches, lines| {
             let (depth, columns, count) = (patches.depth(), 37, lines * patches.line);
             let image = noise(1, patches.extent(count));
             let rows = patches.gathered(&image, count);
@@ -487,11 +507,11 @@ mod tests {
             for kernel in FloatKernel::available() {
                 let packed = FloatWeights::pack(kernel, depth, columns, |k, n| weights[k * columns + n]);
                 let (mut found, mut expected) = (vec![f32::NAN; count * columns], vec![f32::NAN; count * columns]);
-                packed.multiply_patches(&image, &patches, epilogue(), RowsMut::new(&mut found, columns));
+                packed.multiply_patches(&image, patches, epilogue(), RowsMut::new(&mut found, columns));
                 packed.multiply(Rows::new(&rows, depth), epilogue(), RowsMut::new(&mut expected, columns));
                 assert!(found == expected, "{kernel:?} {patches:?}");
             }
-        }
+        });
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod float;
 mod functions;
 mod int8;
 mod lanes;
+mod matrix;
 mod mix;
 mod norm;
+mod patches;
 mod pixels;
 mod pool;
 mod resample;
@@ -23,12 +25,14 @@ pub(crate) use depthwise::{Depthwise, Extent};
 pub(crate) use float::{FloatKernel, FloatWeights};
 pub(crate) use functions::{exponentials, normal_gates, quick_gates};
 pub(crate) use int8::{INT8_DEPTH_MAX, IntKernel, IntRows, IntWeights, quantise_weights};
+pub(crate) use matrix::{ALIGNMENT, Rows, RowsMut, SharedBytes};
 pub(crate) use mix::{COPIES, Mixture, mix};
 pub(crate) use norm::LayerNorm;
+pub(crate) use patches::{Bordered, Patches};
 pub(crate) use pixels::PixelKernel;
 pub(crate) use pool::Windows;
 pub(crate) use resample::{FRACTION_BITS, Taps, narrow, shorten};
-pub(crate) use tiles::{ALIGNMENT, Bordered, Epilogue, Patches, Rows, RowsMut, SharedBytes};
+pub(crate) use tiles::Epilogue;
 pub(crate) use warp::{Source, warp};
 
 /// Numbers between -1 and 1 without order, for tests.

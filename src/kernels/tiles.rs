@@ -1,27 +1,13 @@
-//! What the product kernels share: matrices by rows, aligned memory, what follows a product, and the order of its tiles.
+//! What the product kernels share: the order of a product's tiles, and what follows its sums.
 
-use std::fmt;
-use std::mem::align_of;
 use std::ops::Range;
-use std::sync::Arc;
-
-use bytemuck::Pod;
 
 use super::activation::Activation;
 use super::lanes::Lanes;
+use super::matrix::{Rows, RowsMut};
 
 /// Columns of the widest tile.
 const TILE_COLUMNS_MAX: usize = 32;
-/// What a block of rows may take of the second cache (bytes).
-pub(super) const BLOCK_BYTES: usize = 256 << 10;
-/// Alignment of packed weights: a cache line (bytes).
-pub(crate) const ALIGNMENT: usize = 64;
-
-/// Rows of a block that stays in the cache, a multiple of `tile`.
-fn row_block(row_bytes: usize, tile: usize) -> usize {
-    (BLOCK_BYTES / row_bytes.max(1)).max(tile) / tile * tile
-}
-
 /// Evaluates an expression for each row of a tile, in straight code: a compiler that leaves it in a loop has the sums in memory.
 macro_rules! for_each_row {
     ($rows:ident, $place:ident => $body:expr) => {
@@ -141,138 +127,6 @@ unsafe fn panel_tiles<T: Tiles, const M: usize, const V: usize, const U: usize>(
     }
 }
 
-/// Bytes that several parts of the program hold: a mapped file.
-pub(crate) type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// Values that begin at a cache line, in memory of their own or in shared bytes.
-pub(crate) enum Aligned<T> {
-    /// In memory of their own.
-    Own {
-        /// The values, after some that are not used.
-        values: Vec<T>,
-        /// Number of those.
-        start: usize,
-        /// Number of the values.
-        count: usize,
-    },
-    /// In shared bytes.
-    Shared {
-        /// The bytes.
-        bytes: SharedBytes,
-        /// Place of the values in them.
-        place: Range<usize>,
-    },
-}
-
-impl<T> fmt::Debug for Aligned<T> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Own { count, .. } => write!(f, "Own({count})"),
-            Self::Shared { place, .. } => write!(f, "Shared({place:?})"),
-        }
-    }
-}
-
-impl<T: Pod + Default> Aligned<T> {
-    /// `count` values of zero.
-    pub(crate) fn zeros(count: usize) -> Self {
-        let values = vec![T::default(); count + ALIGNMENT / size_of::<T>()];
-        // The distance is in values: a vector is aligned for its own type.
-        const { assert!(ALIGNMENT.is_multiple_of(align_of::<T>())) };
-        let start = values.as_ptr().align_offset(ALIGNMENT);
-        Self::Own { values, start, count }
-    }
-
-    /// `count` values from the byte `start` on; none if they are not there, or that is not at a cache line.
-    pub(crate) fn shared(bytes: &SharedBytes, start: usize, count: usize) -> Option<Self> {
-        let end = count.checked_mul(size_of::<T>())?.checked_add(start)?;
-        let found = (**bytes).as_ref().get(start..end)?;
-        let is_aligned = found.as_ptr().align_offset(ALIGNMENT) == 0;
-        is_aligned.then(|| Self::Shared { bytes: bytes.clone(), place: start..end })
-    }
-
-    pub(crate) fn values(&self) -> &[T] {
-        match self {
-            Self::Own { values, start, count } => &values[*start..][..*count],
-            Self::Shared { bytes, place } => bytemuck::cast_slice(&(**bytes).as_ref()[place.clone()]),
-        }
-    }
-
-    /// The values to change; of shared ones there are none.
-    pub(crate) fn values_mut(&mut self) -> &mut [T] {
-        match self {
-            Self::Own { values, start, count } => &mut values[*start..][..*count],
-            Self::Shared { .. } => &mut [],
-        }
-    }
-}
-
-/// A matrix whose rows lie at equal distances.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows<'a, T> {
-    values: &'a [T],
-    /// Number of rows.
-    pub count: usize,
-    /// Values of a row.
-    pub width: usize,
-    stride: usize,
-}
-
-impl<'a, T> Rows<'a, T> {
-    /// Rows of `width` values, one behind the other.
-    pub(crate) fn new(values: &'a [T], width: usize) -> Self {
-        Self::strided(values, values.len() / width.max(1), width, width)
-    }
-
-    /// `count` rows of `width` values, `stride` apart.
-    pub(crate) fn strided(values: &'a [T], count: usize, width: usize, stride: usize) -> Self {
-        assert!(width <= stride && (count == 0 || values.len() >= (count - 1) * stride + width));
-        Self { values, count, width, stride }
-    }
-
-    /// All values, from the first of the first row on.
-    pub(crate) fn values(&self) -> &'a [T] {
-        self.values
-    }
-
-    pub(super) fn row(&self, index: usize) -> &'a [T] {
-        &self.values[index * self.stride..][..self.width]
-    }
-
-    pub(super) fn pointer(&self) -> *const T {
-        self.values.as_ptr()
-    }
-
-    pub(super) fn stride(&self) -> usize {
-        self.stride
-    }
-}
-
-/// A matrix that is written, its rows at equal distances.
-#[derive(Debug)]
-pub(crate) struct RowsMut<'a> {
-    values: &'a mut [f32],
-    /// Number of rows.
-    pub count: usize,
-    /// Values of a row.
-    pub width: usize,
-    stride: usize,
-}
-
-impl<'a> RowsMut<'a> {
-    /// Rows of `width` values, one behind the other.
-    pub(crate) fn new(values: &'a mut [f32], width: usize) -> Self {
-        let count = values.len() / width.max(1);
-        Self { values, count, width, stride: width }
-    }
-
-    /// `count` rows of `width` values, `stride` apart.
-    pub(crate) fn strided(values: &'a mut [f32], count: usize, width: usize, stride: usize) -> Self {
-        assert!(width <= stride && (count == 0 || values.len() >= (count - 1) * stride + width));
-        Self { values, count, width, stride }
-    }
-}
-
 /// What follows the sums of a product, in this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epilogue<'a> {
@@ -281,120 +135,6 @@ pub(crate) struct Epilogue<'a> {
     /// A matrix as large as the product.
     pub residual: Option<Rows<'a, f32>>,
     pub activation: Activation,
-}
-
-/// Where the terms of rows lie that share them: the patches of a filter over an image, whose outputs are the rows, line by line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Patches {
-    /// Rows of a line.
-    pub line: usize,
-    /// From the first term of a row to that of the next in its line (values).
-    pub row_distance: usize,
-    /// From the first term of a line's first row to that of the next line's.
-    pub line_distance: usize,
-    /// Where the parts of a row's terms begin, counted from the first.
-    pub parts: Vec<usize>,
-    /// Terms of a part.
-    pub length: usize,
-}
-
-impl Patches {
-    /// K, the terms of each row.
-    pub(crate) fn depth(&self) -> usize {
-        self.parts.len() * self.length
-    }
-
-    /// Values that `rows` rows, which end a line, lie within.
-    pub(super) fn extent(&self, rows: usize) -> usize {
-        let lines = rows.div_ceil(self.line.max(1));
-        match (lines.checked_sub(1), self.line.checked_sub(1), self.parts.iter().max()) {
-            (Some(line), Some(row), Some(part)) => {
-                line * self.line_distance + row * self.row_distance + part + self.length
-            }
-            _ => 0,
-        }
-    }
-}
-
-/// An image with zeros around it (sizes in values and lines).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bordered {
-    /// Lines of zeros above the image.
-    pub top: usize,
-    /// Zeros at the beginning of each line.
-    pub left: usize,
-    /// All lines; those of the image that are beyond are left out.
-    pub lines: usize,
-    /// Values of each line, likewise.
-    pub width: usize,
-}
-
-impl Bordered {
-    /// Copies an image, whose lines are the rows of `image`, into `out`, with the zeros.
-    pub(crate) fn copy(&self, image: Rows<f32>, out: &mut Vec<f32>) {
-        self.fill(image, 0.0, out, |values, slots| slots.copy_from_slice(values));
-    }
-
-    /// Puts an image into `out`, with `zero` around it; `put` makes the values of a line, or of its beginning.
-    #[inline(always)]
-    pub(super) fn fill<T: Copy>(
-        &self,
-        image: Rows<f32>,
-        zero: T,
-        out: &mut Vec<T>,
-        mut put: impl FnMut(&[f32], &mut [T]),
-    ) {
-        out.resize(self.lines * self.width, zero);
-        for (place, line) in out.chunks_exact_mut(self.width.max(1)).enumerate() {
-            match place.checked_sub(self.top).filter(|&line| line < image.count) {
-                None => line.fill(zero),
-                Some(from) => {
-                    let (before, rest) = line.split_at_mut(self.left.min(self.width));
-                    let (values, after) = rest.split_at_mut(image.width.min(rest.len()));
-                    before.fill(zero);
-                    put(&image.row(from)[..values.len()], values);
-                    after.fill(zero);
-                }
-            }
-        }
-    }
-}
-
-/// [`Patches`] as the kernels go through them.
-#[derive(Clone, Copy)]
-pub(super) struct Reach<'a> {
-    pub line: usize,
-    pub row_distance: usize,
-    pub line_distance: usize,
-    pub parts: &'a [usize],
-    pub length: usize,
-}
-
-impl<'a> Reach<'a> {
-    /// Rows of `length` values, each by itself.
-    pub(super) fn rows(length: usize, row_distance: usize) -> Self {
-        Self { line: usize::MAX, row_distance, line_distance: 0, parts: &[0], length }
-    }
-
-    pub(super) fn patches(patches: &'a Patches) -> Self {
-        let &Patches { line, row_distance, line_distance, ref parts, length } = patches;
-        Self { line, row_distance, line_distance, parts, length }
-    }
-
-    /// Rows of a block that stays in the cache: whole tiles, or whole lines.
-    #[inline(always)]
-    pub(super) fn block(&self, value_bytes: usize, tile: usize) -> usize {
-        if self.line == usize::MAX {
-            return row_block(self.row_distance * value_bytes, tile);
-        }
-        (BLOCK_BYTES / (self.line_distance * value_bytes).max(1)).max(1) * self.line
-    }
-
-    /// Where a row's first term is, counted from the first row's.
-    #[inline(always)]
-    pub(super) fn start(&self, row: usize) -> usize {
-        row / self.line * self.line_distance + row % self.line * self.row_distance
-    }
 }
 
 /// Where a product's tiles go.
@@ -410,7 +150,7 @@ impl<'a> Target<'a> {
     pub(super) fn new(out: &mut RowsMut, epilogue: Epilogue<'a>, panel: usize) -> Self {
         assert!(epilogue.bias.len() >= out.width.next_multiple_of(panel));
         assert!(epilogue.residual.is_none_or(|residual| residual.count == out.count && residual.width == out.width));
-        Self { out: out.values.as_mut_ptr(), out_stride: out.stride, columns: out.width, epilogue }
+        Self { out: out.pointer(), out_stride: out.stride(), columns: out.width, epilogue }
     }
 
     /// Adds bias and residual to the sums of a tile, applies the activation and stores what is within the matrix.
@@ -432,7 +172,7 @@ impl<'a> Target<'a> {
                 let residual = self
                     .epilogue
                     .residual
-                    .map(|residual| (residual.values.as_ptr().add(row * residual.stride + column), residual.stride));
+                    .map(|residual| (residual.pointer().add(row * residual.stride() + column), residual.stride()));
                 self.store::<L, M, V>(sums, residual, out, self.out_stride, column);
                 return;
             }
@@ -546,34 +286,6 @@ impl<'a> Target<'a> {
 }
 
 #[cfg(test)]
-impl Patches {
-    /// Patches with the number of their lines: lines of few rows and of many, filters of one part and of several, steps of one and two.
-    pub(super) fn samples() -> Vec<(Self, usize)> {
-        let mut samples = Vec::new();
-        for line in [1, 7, 14, 15, 29, 56] {
-            for (channels, step, size, spread) in
-                [(64, 1, 3, 1), (32, 2, 3, 1), (16, 1, 2, 2), (3, 2, 3, 1), (300, 1, 1, 1)]
-            {
-                let width = ((line - 1) * step + (size - 1) * spread + 1) * channels;
-                let (parts, length) = if spread == 1 { (1, size * channels) } else { (size, channels) };
-                let places = (0..size).flat_map(|y| (0..parts).map(move |x| (y, x)));
-                let parts = places.map(|(y, x)| y * spread * width + x * spread * channels).collect();
-                let patches = Self { line, row_distance: step * channels, line_distance: step * width, parts, length };
-                samples.push((patches, 3));
-            }
-        }
-        samples
-    }
-
-    /// The rows one behind the other.
-    pub(super) fn gathered<T: Copy>(&self, image: &[T], count: usize) -> Vec<T> {
-        let starts = (0..count).map(|row| row / self.line * self.line_distance + row % self.line * self.row_distance);
-        let parts = starts.flat_map(|start| self.parts.iter().map(move |part| start + part));
-        parts.flat_map(|start| image[start..start + self.length].iter().copied()).collect()
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -604,17 +316,5 @@ mod tests {
                 assert_eq!(next, rows, "lines of {line}");
             }
         }
-    }
-
-    #[test]
-    fn an_image_is_put_among_zeros() {
-        let image: Vec<f32> = (1..=6).map(|value| value as f32).collect();
-        let mut out = vec![9.0; 40];
-        Bordered { top: 1, left: 1, lines: 4, width: 5 }.copy(Rows::new(&image, 3), &mut out);
-        let rest = [0.0; 5];
-        assert_eq!(out, [&rest[..], &[0.0, 1.0, 2.0, 3.0, 0.0], &[0.0, 4.0, 5.0, 6.0, 0.0], &rest].concat());
-        // What has no room is left out.
-        Bordered { top: 0, left: 1, lines: 1, width: 3 }.copy(Rows::new(&image, 3), &mut out);
-        assert_eq!(out, [0.0, 1.0, 2.0]);
     }
 }

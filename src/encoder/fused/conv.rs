@@ -66,7 +66,10 @@ impl Conv {
         let Geometry { extent, out: out_extent, channels, .. } = self.geometry;
         let pixels = out_extent[0] * out_extent[1];
         let bordered = self.geometry.bordered();
-        let patches = self.geometry.patches(bordered.width);
+        let is_copied = matches!(*self.packed, Packed::Int(_)) || !self.geometry.is_bare();
+        let width = if is_copied { bordered.width } else { extent[1] * channels };
+        let parts = self.geometry.parts(width);
+        let patches = self.geometry.patches(width, &parts);
         output(&self.shape, |out| {
             let images = input.chunks_exact(extent[0] * extent[1] * channels);
             for (index, (image, out)) in images.zip(out.chunks_exact_mut(pixels * columns)).enumerate() {
@@ -78,28 +81,27 @@ impl Conv {
                 };
                 let image = Rows::new(image, extent[1] * channels);
                 match &*self.packed {
-                    Packed::Float(weights) if self.geometry.is_bare() => {
-                        let patches = self.geometry.patches(image.width);
-                        let out = RowsMut::new(out, columns);
-                        weights.multiply_patches(image.values(), &patches, epilogue(0, pixels), out);
-                    }
                     Packed::Float(weights) => {
-                        bordered.copy(image, &mut scratch.bordered);
-                        let out = RowsMut::new(out, columns);
-                        weights.multiply_patches(&scratch.bordered, &patches, epilogue(0, pixels), out);
+                        let seen = if is_copied {
+                            bordered.copy(image, &mut scratch.bordered);
+                            &scratch.bordered
+                        } else {
+                            image.values()
+                        };
+                        weights.multiply_patches(seen, patches, epilogue(0, pixels), RowsMut::new(out, columns));
                     }
                     Packed::Int(weights) => {
                         scratch.whole.set_image(weights.kernel(), image, bordered);
-                        if weights.takes(&patches) {
+                        if weights.takes(patches) {
                             let out = RowsMut::new(out, columns);
-                            weights.multiply_patches(&scratch.whole, &patches, epilogue(0, pixels), out);
+                            weights.multiply_patches(&scratch.whole, patches, epilogue(0, pixels), out);
                             continue;
                         }
                         let depth = patches.depth();
                         let block = (GATHERED_BYTES / depth).max(GATHERED_ROWS) / GATHERED_ROWS * GATHERED_ROWS;
                         for (place, out) in out.chunks_mut(block * columns).enumerate() {
                             let (first, count) = (place * block, out.len() / columns);
-                            scratch.rows.gather(weights.kernel(), &scratch.whole, &patches, first..first + count);
+                            scratch.rows.gather(weights.kernel(), &scratch.whole, patches, first..first + count);
                             let out = RowsMut::new(out, columns);
                             weights.multiply(&scratch.rows, epilogue(first, count), out);
                         }
@@ -130,18 +132,27 @@ impl Geometry {
         top == 0 && left == 0 && lines <= self.extent[0] && width <= self.extent[1] * self.channels
     }
 
-    /// The pixels `[KH, KW, C]` that the filter of each output sees, in an image whose lines have `width` values.
-    fn patches(&self, width: usize) -> Patches {
-        let Self { size, strides, dilations, out, channels, .. } = *self;
-        // Pixels beside each other are one part.
-        let (parts, length) = if dilations[1] == 1 { (1, size[1] * channels) } else { (size[1], channels) };
-        let places = (0..size[0]).flat_map(|y| (0..parts).map(move |x| (y, x)));
+    /// The pixels of a filter that are beside each other, which are one part: their number along each axis, and the values of a part.
+    fn runs(&self) -> ([usize; 2], usize) {
+        let Self { size, dilations, channels, .. } = *self;
+        if dilations[1] == 1 { ([size[0], 1], size[1] * channels) } else { (size, channels) }
+    }
+
+    /// Where the parts of a filter begin, in an image whose lines have `width` values.
+    fn parts(&self, width: usize) -> Vec<usize> {
+        let ([down, across], _) = self.runs();
+        let places = (0..down).flat_map(|y| (0..across).map(move |x| (y, x)));
+        places.map(|(y, x)| y * self.dilations[0] * width + x * self.dilations[1] * self.channels).collect()
+    }
+
+    /// The pixels `[KH, KW, C]` that the filter of each output sees, in an image whose lines have `width` values; `parts` are [`Self::parts`].
+    fn patches<'a>(&self, width: usize, parts: &'a [usize]) -> Patches<'a> {
         Patches {
-            line: out[1],
-            row_distance: strides[1] * channels,
-            line_distance: strides[0] * width,
-            parts: places.map(|(y, x)| y * dilations[0] * width + x * dilations[1] * channels).collect(),
-            length,
+            line: self.out[1],
+            row_distance: self.strides[1] * self.channels,
+            line_distance: self.strides[0] * width,
+            parts,
+            length: self.runs().1,
         }
     }
 }

@@ -6,25 +6,21 @@
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod dots;
+mod rows;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use super::lanes::Lanes;
-use super::tiles::{
-    Aligned, Bordered, Epilogue, Patches, Place, Reach, Rows, RowsMut, SharedBytes, Target, Tiles, all_tiles,
-    for_each_row,
-};
+use super::matrix::{Aligned, RowsMut, SharedBytes};
+use super::patches::Patches;
+use super::tiles::{Epilogue, Place, Target, Tiles, all_tiles, for_each_row};
 use dots::{Dots, Portable};
+pub(crate) use rows::{IntRows, quantise_weights};
 
-/// Largest magnitude of a value in int8. -128 is not used, so that a product with it cannot be.
-const LARGEST: f32 = 127.0;
 /// Largest K: beyond it a sum could leave i32.
 pub(crate) const INT8_DEPTH_MAX: usize = (i32::MAX / (255 * 127)) as usize;
-/// Rows whose largest value is below have no direction in int8 and are taken for zeros.
-const SMALLEST: f32 = 1e-30;
 
 /// Kernel of products in int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,187 +144,6 @@ impl IntKernel {
     }
 }
 
-/// Rows in int8, each with its scale: `x ≈ scale q`.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct IntRows {
-    values: Vec<u8>,
-    scales: Vec<f32>,
-    stride: usize,
-}
-
-impl IntRows {
-    /// Brings `rows` to int8 for `kernel`; memory of earlier rows is used again.
-    ///
-    /// A row with a NaN or an infinity has the scale NaN, so that all its products are NaN.
-    pub(crate) fn set(&mut self, kernel: IntKernel, rows: Rows<f32>) {
-        self.stride = rows.width.next_multiple_of(kernel.terms());
-        self.values.resize(rows.count * self.stride, 0);
-        self.scales.resize(rows.count, 0.0);
-        // The kernel was found on this processor.
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            IntKernel::Avx512Vnni => unsafe { quantise_avx512(rows, kernel.offset(), self) },
-            #[cfg(target_arch = "x86_64")]
-            IntKernel::AvxVnni | IntKernel::Avx2 => unsafe { quantise_avx2(rows, kernel.offset(), self) },
-            _ => quantise(rows, kernel.offset(), self),
-        }
-    }
-}
-
-impl IntRows {
-    /// Brings an image to int8 as one row, with zeros around it; the rows of `image` are its lines.
-    pub(crate) fn set_image(&mut self, kernel: IntKernel, image: Rows<f32>, size: Bordered) {
-        self.stride = size.lines * size.width;
-        // The kernel was found on this processor.
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            IntKernel::Avx512Vnni => unsafe { quantise_image_avx512(image, size, kernel.offset(), self) },
-            #[cfg(target_arch = "x86_64")]
-            IntKernel::AvxVnni | IntKernel::Avx2 => unsafe { quantise_image_avx2(image, size, kernel.offset(), self) },
-            _ => quantise_image(image, size, kernel.offset(), self),
-        }
-    }
-
-    /// Takes the rows `range` of the patches of an image that [`Self::set_image`] brought to int8.
-    pub(crate) fn gather(&mut self, kernel: IntKernel, image: &Self, patches: &Patches, range: Range<usize>) {
-        self.stride = patches.depth().next_multiple_of(kernel.terms());
-        self.values.resize(range.len() * self.stride, 0);
-        self.scales.clear();
-        self.scales.resize(range.len(), image.scales[0]);
-        let reach = Reach::patches(patches);
-        for (row, slots) in range.zip(self.values.chunks_exact_mut(self.stride.max(1))) {
-            let (values, rest) = slots.split_at_mut(patches.depth());
-            let seen = &image.values[reach.start(row)..];
-            for (part, slots) in patches.parts.iter().zip(values.chunks_exact_mut(patches.length)) {
-                slots.copy_from_slice(&seen[*part..][..patches.length]);
-            }
-            rest.fill(kernel.offset());
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
-unsafe fn quantise_avx512(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
-    quantise(rows, offset, into);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn quantise_avx2(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
-    quantise(rows, offset, into);
-}
-
-#[inline(always)]
-fn quantise(rows: Rows<f32>, offset: u8, into: &mut IntRows) {
-    let IntRows { values, scales, stride } = into;
-    for ((index, slots), scale) in values.chunks_exact_mut((*stride).max(1)).enumerate().zip(scales) {
-        let (values, rest) = slots.split_at_mut(rows.width);
-        *scale = quantise_row(rows.row(index), offset, values);
-        rest.fill(offset);
-    }
-}
-
-/// A byte with a sign or without.
-trait Byte {
-    /// The last eight bits of a number.
-    fn of(bits: u32) -> Self;
-}
-
-impl Byte for u8 {
-    #[inline(always)]
-    fn of(bits: u32) -> Self {
-        bits as Self
-    }
-}
-
-impl Byte for i8 {
-    #[inline(always)]
-    fn of(bits: u32) -> Self {
-        bits as Self
-    }
-}
-
-/// How values whose largest magnitude is known are brought to int8.
-struct Rounding {
-    /// What a value is multiplied by; nothing where all values are taken for zeros.
-    factor: Option<f32>,
-    offset: u8,
-    /// The scale: `x ≈ scale q`.
-    scale: f32,
-}
-
-impl Rounding {
-    /// Of `largest`, a [`largest_bits`].
-    #[inline(always)]
-    fn of(largest: u32, offset: u8) -> Self {
-        let largest = f32::from_bits(largest);
-        if !largest.is_finite() || largest < SMALLEST {
-            return Self { factor: None, offset, scale: if largest.is_finite() { 0.0 } else { f32::NAN } };
-        }
-        Self { factor: Some(LARGEST / largest), offset, scale: largest / LARGEST }
-    }
-
-    /// Puts the values in int8, plus the offset, into `slots`.
-    #[inline(always)]
-    fn round<T: Byte>(&self, values: &[f32], slots: &mut [T]) {
-        // 1.5 · 2^23: a number that is added to it is rounded to the nearest integer, ties to even, and is in its last bits.
-        const ROUND: f32 = 12_582_912.0;
-        let Some(factor) = self.factor else {
-            slots.fill_with(|| T::of(u32::from(self.offset)));
-            return;
-        };
-        let base = ROUND.to_bits().wrapping_sub(u32::from(self.offset));
-        for (slot, &value) in slots.iter_mut().zip(values) {
-            *slot = T::of((value * factor + ROUND).to_bits().wrapping_sub(base));
-        }
-    }
-}
-
-/// The bits of the largest magnitude: of these, infinity is above every number, and NaN above infinity.
-#[inline(always)]
-fn largest_bits(values: &[f32]) -> u32 {
-    values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff))
-}
-
-/// The scale of a row, whose values in int8, plus `offset`, are put into `slots`.
-#[inline(always)]
-fn quantise_row<T: Byte>(row: &[f32], offset: u8, slots: &mut [T]) -> f32 {
-    let rounding = Rounding::of(largest_bits(row), offset);
-    rounding.round(row, slots);
-    rounding.scale
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
-unsafe fn quantise_image_avx512(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
-    quantise_image(image, size, offset, into);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn quantise_image_avx2(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
-    quantise_image(image, size, offset, into);
-}
-
-#[inline(always)]
-fn quantise_image(image: Rows<f32>, size: Bordered, offset: u8, into: &mut IntRows) {
-    let mut largest = 0;
-    // A loop: what an iterator calls for each line would not be compiled for the kernel's instructions.
-    for line in 0..image.count {
-        largest = largest.max(largest_bits(image.row(line)));
-    }
-    let rounding = Rounding::of(largest, offset);
-    size.fill(image, offset, &mut into.values, |values, slots| rounding.round(values, slots));
-    into.scales.clear();
-    into.scales.push(rounding.scale);
-}
-
-/// The scale of a column of weights, whose values in int8 are put into `slots`.
-pub(crate) fn quantise_weights(column: &[f32], slots: &mut [i8]) -> f32 {
-    quantise_row(column, 0, slots)
-}
-
 /// Weights `[K, N]` in int8 in panels: `[N / P, K / S, P, S]` with S terms of a step, filled up with zeros.
 #[derive(Debug)]
 pub(crate) struct IntWeights {
@@ -417,27 +232,27 @@ impl IntWeights {
     pub(crate) fn multiply(&self, input: &IntRows, epilogue: Epilogue, out: RowsMut) {
         assert!(input.stride == self.depth.next_multiple_of(self.kernel.terms()) && input.scales.len() == out.count);
         let scales = Scales { first: input.scales.as_ptr(), distance: 1 };
-        self.run(input.values.as_ptr(), scales, Reach::rows(input.stride, input.stride), epilogue, out);
+        self.run(input.values.as_ptr(), scales, Patches::rows(input.stride, input.stride), epilogue, out);
     }
 
     /// [`Self::multiply`] of rows that are patches of an image that [`IntRows::set_image`] brought to int8.
-    pub(crate) fn multiply_patches(&self, image: &IntRows, patches: &Patches, epilogue: Epilogue, out: RowsMut) {
+    pub(crate) fn multiply_patches(&self, image: &IntRows, patches: Patches, epilogue: Epilogue, out: RowsMut) {
         assert!(self.takes(patches) && patches.extent(out.count) <= image.values.len());
         let scales = Scales { first: image.scales[..1].as_ptr(), distance: 0 };
-        self.run(image.values.as_ptr(), scales, Reach::patches(patches), epilogue, out);
+        self.run(image.values.as_ptr(), scales, patches, epilogue, out);
     }
 
     /// True if the terms of `patches` are those of these weights, and lie in whole steps.
-    pub(crate) fn takes(&self, patches: &Patches) -> bool {
+    pub(crate) fn takes(&self, patches: Patches) -> bool {
         patches.depth() == self.depth && patches.length.is_multiple_of(self.kernel.terms())
     }
 
-    fn run(&self, values: *const u8, row_scales: Scales, reach: Reach, epilogue: Epilogue, mut out: RowsMut) {
+    fn run(&self, values: *const u8, row_scales: Scales, patches: Patches, epilogue: Epilogue, mut out: RowsMut) {
         assert!(out.width == self.columns);
         let job = Job {
             values,
             row_scales,
-            reach,
+            patches,
             rows: out.count,
             depth: self.depth.next_multiple_of(self.kernel.terms()),
             weights: self.panels.values().as_ptr(),
@@ -475,7 +290,7 @@ struct Scales {
 struct Job<'a> {
     values: *const u8,
     row_scales: Scales,
-    reach: Reach<'a>,
+    patches: Patches<'a>,
     rows: usize,
     /// K, filled up to whole steps.
     depth: usize,
@@ -512,10 +327,10 @@ unsafe fn dot(job: &Job) {
 /// All tiles of `M` rows and `V` vectors. A block of rows stays in the cache while all panels pass it.
 #[inline(always)]
 unsafe fn run<D: Dots, const M: usize, const V: usize>(job: &Job) {
-    let block = job.reach.block(size_of::<u8>(), M);
+    let block = job.patches.block(size_of::<u8>(), M);
     for from in (0..job.rows).step_by(block) {
         let (rows, product) = (from..(from + block).min(job.rows), Product::<D> { job, dots: PhantomData });
-        unsafe { all_tiles::<Product<D>, M, V>(&product, rows, job.reach.line, job.target.columns) }
+        unsafe { all_tiles::<Product<D>, M, V>(&product, rows, job.patches.line, job.target.columns) }
     }
 }
 
@@ -538,8 +353,8 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
                 *start = D::sums(job.starts.add(column + place * D::COUNT));
             }
             let mut sums = [starts; M];
-            let Reach { row_distance, parts, length, .. } = job.reach;
-            let input = job.values.add(job.reach.start(row));
+            let Patches { row_distance, parts, length, .. } = job.patches;
+            let input = job.values.add(job.patches.start(row));
             let mut weights = job.weights.add(column * job.depth);
             // From one step of a panel to the next (bytes).
             let distance = V * D::COUNT * D::STEP;
@@ -586,6 +401,8 @@ unsafe impl<D: Dots> Tiles for Product<'_, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::matrix::Rows;
+    use crate::kernels::patches::Bordered;
     use crate::kernels::{Activation, noise};
 
     struct Case {
@@ -667,7 +484,7 @@ mod tests {
 
     #[test]
     fn patches_of_an_image_are_multiplied_as_their_rows_are() {
-        for (patches, lines) in Patches::samples() {
+        Patches::samples(|patches, lines| {
             let (depth, columns, count) = (patches.depth(), 37, lines * patches.line);
             // The lines of an image, with one line of zeros above them and two values before them.
             let width = patches.line_distance.max(3);
@@ -690,21 +507,21 @@ mod tests {
                 found.set_image(kernel, image, size);
                 assert!(found.values == whole.values[..bordered.len()] && found.scales == whole.scales, "{kernel:?}");
                 let mut rows = IntRows::default();
-                rows.gather(kernel, &found, &patches, 0..count);
+                rows.gather(kernel, &found, patches, 0..count);
                 let gathered = patches.gathered(&found.values, count);
                 let of_rows = rows.values.chunks(rows.stride).flat_map(|row| &row[..depth]);
                 assert!(of_rows.eq(&gathered), "{kernel:?} {patches:?}");
-                if !packed.takes(&patches) {
+                if !packed.takes(patches) {
                     assert!(!patches.length.is_multiple_of(kernel.terms()));
                     continue;
                 }
                 let mut products = [(); 2].map(|()| vec![f32::NAN; count * columns]);
                 let [direct, of_rows] = &mut products;
-                packed.multiply_patches(&found, &patches, epilogue, RowsMut::new(direct, columns));
+                packed.multiply_patches(&found, patches, epilogue, RowsMut::new(direct, columns));
                 packed.multiply(&rows, epilogue, RowsMut::new(of_rows, columns));
                 assert!(direct == of_rows, "{kernel:?} {patches:?}");
             }
-        }
+        });
     }
 
     #[test]
