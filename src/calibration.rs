@@ -162,7 +162,15 @@ impl Calibration {
 /// BLAKE3 of labels and prompt, 64 hex digits.
 pub(crate) fn labels_digest(labels: &LabelSet) -> String {
     let mut hasher = blake3::Hasher::new();
-    for text in labels.prompt.templates().iter().chain(labels.names()) {
+    // Of groups the members, too, each with its group: they are what images are compared with.
+    let members = match labels.list.groups() {
+        None => Vec::new(),
+        Some(groups) => {
+            let of_member = |(text, &group)| [text, &labels.names()[group]];
+            labels.list.texts().iter().zip(groups).flat_map(of_member).collect()
+        }
+    };
+    for text in labels.prompt.templates().iter().chain(labels.names()).chain(members) {
         // Lengths keep texts from running into one another.
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
+
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
+use crate::rows::log_sums;
 use crate::setting::SettingError;
 use crate::wording::{counted, quoted};
 
@@ -87,10 +90,22 @@ fn labels_hint(path: &Path) -> String {
 }
 
 /// Labels that differ from one another, and their identifiers, if they have any.
+///
+/// A label may be a group: a name for several texts, whose probabilities are added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     names: Vec<String>,
     ids: Option<Vec<String>>,
+    groups: Option<Groups>,
+}
+
+/// The texts of labels that are groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Groups {
+    /// The texts, in the order given.
+    members: Vec<String>,
+    /// The label of each, by its place.
+    of: Vec<usize>,
 }
 
 impl Labels {
@@ -104,7 +119,8 @@ impl Labels {
     }
 
     /// Labels from a file: UTF-8, one label per line, or an identifier, a tab and a label; blank lines and lines that
-    /// start with `#` are passed over.
+    /// start with `#` are passed over. What stands before a tab on several lines is a group, and the answer for all of
+    /// them; in such a file a line without a tab is a label by itself.
     ///
     /// # Errors
     /// The file cannot be read, is too large, is not UTF-8, or its labels are refused as by [`Self::new`].
@@ -112,17 +128,15 @@ impl Labels {
         read_labels(path.as_ref())
     }
 
-    /// Labels, and as many identifiers if there are any.
+    /// Labels, and as many identifiers if there are any. Identifiers that are given several times are groups.
     ///
     /// # Errors
-    /// As [`Self::new`], or an identifier is given twice. A label may be given twice with identifiers that tell the two
-    /// apart (ImageNet has such labels).
+    /// As [`Self::new`]. A label may be given twice with identifiers that tell the two apart (ImageNet has such labels),
+    /// but not in groups.
     pub(crate) fn with_ids(names: Vec<String>, ids: Option<Vec<String>>) -> Result<Self> {
         let trimmed = |texts: Vec<String>| texts.iter().map(|text| trimmed(text).to_string()).collect::<Vec<String>>();
         let (names, ids) = (trimmed(names), ids.map(trimmed));
-        if !(CLASSES_MIN..=CLASSES_MAX).contains(&names.len()) {
-            return Err(LabelsError::Count { found: names.len(), min: CLASSES_MIN, max: CLASSES_MAX });
-        }
+        check_count(names.len())?;
         if let Some(ids) = ids.as_ref().filter(|ids| ids.len() != names.len()) {
             let (expected, found) = (format!("one per label, {}", names.len()), ids.len().to_string());
             return Err(SettingError { what: "the number of identifiers", expected, found }.into());
@@ -138,18 +152,85 @@ impl Labels {
                 return Err(LabelsError::NotWords { label: text.clone(), problem });
             }
         }
-        let mut seen = HashMap::new();
-        for (entry, key) in ids.as_ref().unwrap_or(&names).iter().enumerate() {
-            if let Some(first) = seen.insert(key, entry) {
-                return Err(LabelsError::Duplicate { label: key.clone(), first: first + 1, second: entry + 1 });
-            }
+        match ids {
+            Some(ids) if first_twice(&ids).is_some() => Self::grouped(names, ids),
+            ids => match first_twice(ids.as_ref().unwrap_or(&names)) {
+                Some(duplicate) => Err(duplicate),
+                None => Ok(Self { names, ids, groups: None }),
+            },
         }
-        Ok(Self { names, ids })
     }
 
-    /// The labels, in the order given.
+    /// Labels that are the `groups` of `members`, in the order in which they come first.
+    fn grouped(members: Vec<String>, groups: Vec<String>) -> Result<Self> {
+        if let Some(duplicate) = first_twice(&members) {
+            return Err(duplicate);
+        }
+        let (mut names, mut places) = (Vec::new(), HashMap::new());
+        let mut place_of = |group: String| {
+            *places.entry(group).or_insert_with_key(|group| {
+                names.push(group.clone());
+                names.len() - 1
+            })
+        };
+        let of = groups.into_iter().map(&mut place_of).collect();
+        check_count(names.len())?;
+        Ok(Self { names, ids: None, groups: Some(Groups { members, of }) })
+    }
+
+    /// The labels at some places of the list, in this order; groups with all their members.
+    ///
+    /// # Errors
+    /// Fewer than two, or one twice.
+    pub(crate) fn select(&self, places: &[usize]) -> Result<Self> {
+        let (texts, left) = self.rows();
+        let rows: Vec<usize> = match &self.groups {
+            None => places.to_vec(),
+            Some(groups) => {
+                let of_group = |&place: &usize| (0..groups.of.len()).filter(move |&row| groups.of[row] == place);
+                places.iter().flat_map(of_group).collect()
+            }
+        };
+        let chosen = |column: &[String]| rows.iter().map(|&row| column[row].clone()).collect::<Vec<String>>();
+        let (texts, left) = (chosen(&texts), left.map(|left| chosen(&left)));
+        match (&self.groups, left) {
+            // Groups of one member each would be taken for identifiers.
+            (Some(_), Some(groups)) => Self::grouped(texts, groups),
+            (_, left) => Self::with_ids(texts, left),
+        }
+    }
+
+    /// The labels that are answered, in the order given.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The texts that images are compared with: the members of all groups, or the labels.
+    pub fn texts(&self) -> &[String] {
+        self.groups.as_ref().map_or(&self.names, |groups| &groups.members)
+    }
+
+    /// The place of each text's label, where labels are groups.
+    pub(crate) fn groups(&self) -> Option<&[usize]> {
+        self.groups.as_ref().map(|groups| &groups.of[..])
+    }
+
+    /// The logits of the labels, from those of the texts `[N, C]`. A group's is `ln Σ exp` of its members', so that its probability is the sum of
+    /// theirs.
+    pub(crate) fn of_labels(&self, logits: Array2<f32>) -> Array2<f32> {
+        match &self.groups {
+            Some(groups) => log_sums(logits.view(), &groups.of, self.names.len()),
+            None => logits,
+        }
+    }
+
+    /// The texts, and what stands before each of them in a file: identifiers or groups.
+    pub(crate) fn rows(&self) -> (Vec<String>, Option<Vec<String>>) {
+        let left = match &self.groups {
+            None => self.ids.clone(),
+            Some(groups) => Some(groups.of.iter().map(|&place| self.names[place].clone()).collect()),
+        };
+        (self.texts().to_vec(), left)
     }
 
     /// The list as a labels file.
@@ -157,15 +238,15 @@ impl Labels {
     /// # Errors
     /// A line would begin with `#`: it would be read as a comment.
     pub(crate) fn to_text(&self) -> Result<String> {
-        if let Some(label) = self.ids.as_ref().unwrap_or(&self.names).iter().find(|text| text.starts_with('#')) {
+        let (texts, left) = self.rows();
+        if let Some(label) = left.as_ref().unwrap_or(&texts).iter().find(|text| text.starts_with('#')) {
             let problem = "starts with #, as the comments of a labels file do";
             return Err(LabelsError::NotWords { label: label.clone(), problem });
         }
-        let line = |(index, name): (usize, &String)| match self.id(index) {
-            Some(id) => format!("{id}\t{name}\n"),
-            None => format!("{name}\n"),
-        };
-        Ok(self.names.iter().enumerate().map(line).collect())
+        Ok(match left {
+            Some(left) => left.iter().zip(&texts).map(|(left, text)| format!("{left}\t{text}\n")).collect(),
+            None => texts.iter().map(|text| format!("{text}\n")).collect(),
+        })
     }
 
     /// The identifiers, if labels have any.
@@ -177,6 +258,22 @@ impl Labels {
     pub fn id(&self, label: usize) -> Option<&str> {
         self.ids.as_ref().map(|ids| ids[label].as_str())
     }
+}
+
+fn check_count(found: usize) -> Result<()> {
+    if (CLASSES_MIN..=CLASSES_MAX).contains(&found) {
+        return Ok(());
+    }
+    Err(LabelsError::Count { found, min: CLASSES_MIN, max: CLASSES_MAX })
+}
+
+/// The error about the first text that is given twice, if one is.
+fn first_twice(texts: &[String]) -> Option<LabelsError> {
+    let mut seen = HashMap::new();
+    texts.iter().enumerate().find_map(|(entry, text)| {
+        let first = seen.insert(text, entry)?;
+        Some(LabelsError::Duplicate { label: text.clone(), first: first + 1, second: entry + 1 })
+    })
 }
 
 /// Reason that a label is not words. A mistaken paste would otherwise reach terminals and pages.
@@ -194,8 +291,7 @@ fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Reads a labels file: UTF-8, a label a line, or an identifier, a tab and a label; blank lines and lines that start
-/// with `#` are passed over.
+/// Reads a labels file, as [`Labels::read`] says.
 ///
 /// # Errors
 /// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`Labels::new`].
@@ -251,14 +347,23 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
             return Err(malformed(format!("has a label of {} bytes, more than {LABEL_BYTES_MAX}", name.len())));
         }
         names.push(name.to_string());
-        ids.extend(id.map(String::from));
+        ids.push(id.map(String::from));
     }
-    match ids.len() {
-        _ if names.is_empty() => Err(malformed("has no labels".into())),
-        0 => Labels::with_ids(names, None),
-        count if count == names.len() => Labels::with_ids(names, Some(ids)),
-        count => Err(malformed(format!("has identifiers for {count} of its {} labels", names.len()))),
+    if names.is_empty() {
+        return Err(malformed("has no labels".into()));
     }
+    let given: Vec<String> = ids.iter().flatten().cloned().collect();
+    if given.is_empty() {
+        return Labels::with_ids(names, None);
+    }
+    let are_groups = first_twice(&given).is_some();
+    if given.len() < names.len() && !are_groups {
+        let problem = format!("has identifiers for {} of its {} labels", given.len(), names.len());
+        return Err(malformed(format!("{problem}, and none stands on several lines, as the name of a group does")));
+    }
+    // Only among groups is there a line without a tab: a group of itself.
+    let left = ids.into_iter().zip(&names).map(|(id, name)| id.unwrap_or_else(|| name.clone())).collect();
+    Labels::with_ids(names, Some(left))
 }
 
 /// The name most like `label`, if any is like it: equal but for case and `_`, or few edits away.
@@ -305,14 +410,15 @@ mod tests {
         assert!(matches!(Labels::with_ids(vec![], None), Err(LabelsError::Count { found: 0, .. })));
         assert!(matches!(parse("watch"), Err(LabelsError::Count { found: 1, .. })));
         assert!(matches!(parse("watch\ncup\nwatch"), Err(LabelsError::Duplicate { first: 1, second: 3, .. })));
-        assert!(matches!(parse("a\tcup\na\twatch"), Err(LabelsError::Duplicate { first: 1, second: 2, .. })));
+        assert!(matches!(parse("a\tcup\na\twatch"), Err(LabelsError::Count { found: 1, .. })), "one group alone");
+        assert!(matches!(parse("a\tcup\nb\twatch\na\tcup"), Err(LabelsError::Duplicate { first: 1, second: 3, .. })));
         let many = |count: usize| Labels::new((0..count).map(|index| index.to_string()));
         assert!(many(CLASSES_MAX).is_ok());
         assert!(matches!(many(CLASSES_MAX + 1), Err(LabelsError::Count { .. })));
         for (text, problem) in [
             ("", "has no labels"),
             ("# only\n\n", "has no labels"),
-            ("1\tcup\nwatch", "has identifiers for 1 of its 2 labels"),
+            ("1\tcup\nwatch", "has identifiers for 1 of its 2 labels, and none stands on several lines"),
             ("1\t\n2\tcup", "has the line 1 \"1\\t\""),
             ("\tcup\n2\twatch", "expected a label, or an identifier, a tab and a label"),
             ("1\tcup\tmug\n2\twatch", "has the line 1"),
@@ -365,6 +471,24 @@ mod tests {
         let parsed = parse("n04008634\tmissile\nn03773504\tmissile\n").unwrap();
         assert_eq!(parsed.names(), ["missile", "missile"]);
         assert_eq!((parsed.id(0), parsed.id(1)), (Some("n04008634"), Some("n03773504")));
+    }
+
+    #[test]
+    fn what_stands_before_several_labels_is_a_group() {
+        let parsed = parse("dog\tbeagle\nmug\ndog\tdog\ncar\tsports car\n").unwrap();
+        assert_eq!(parsed.names(), ["dog", "mug", "car"]);
+        assert_eq!(parsed.texts(), ["beagle", "mug", "dog", "sports car"]);
+        assert_eq!((parsed.groups(), parsed.id(0)), (Some(&[0, 1, 0, 2][..]), None));
+        let text = parsed.to_text().unwrap();
+        assert_eq!(text, "dog\tbeagle\nmug\tmug\ndog\tdog\ncar\tsports car\n");
+        assert_eq!(parse(&text).unwrap(), parsed);
+        let (texts, left) = parsed.rows();
+        assert_eq!(Labels::with_ids(texts, left).unwrap(), parsed);
+        let chosen = parsed.select(&[2, 0]).unwrap();
+        assert_eq!(chosen.names(), ["car", "dog"]);
+        assert_eq!(chosen.texts(), ["sports car", "beagle", "dog"]);
+        let alone = parsed.select(&[1, 2]).unwrap();
+        assert_eq!((alone.names(), alone.groups()), (&["mug", "car"].map(String::from)[..], Some(&[0, 1][..])));
     }
 
     #[test]

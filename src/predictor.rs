@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 
 use crate::bundle::BundleContents;
 use crate::calibration::{AppliedCalibration, Calibration};
@@ -33,7 +33,7 @@ impl Predictor {
                 let model = bundle.text_model()?;
                 // The labels' embeddings may come from the table or the cache; tuning the context needs the tokens
                 // themselves.
-                let prompts = context_prompts(&model, labels.names(), &labels.prompt)?;
+                let prompts = context_prompts(&model, labels.list.texts(), &labels.prompt)?;
                 Some(Arc::new(ContextModel::new(model.tower, prompts)))
             }
         };
@@ -41,9 +41,15 @@ impl Predictor {
         Ok(Self { labels, settings, method, scale: bundle.manifest.logit_scale, calibration: Calibration::of(bundle) })
     }
 
-    /// The decision about features F `[V, D]`. Runs on the current rayon pool.
+    /// The decision about features F `[V, D]`. Its logits and its prediction are of the labels, which may be groups of classes. Runs on the current rayon pool.
     pub(crate) fn decide(&self, features: ArrayView2<f32>) -> Decision<f32> {
-        self.method.decide(features, self.labels.embeddings.view(), self.scale)
+        let decision = self.method.decide(features, self.labels.embeddings.view(), self.scale);
+        let list = &self.labels.list;
+        if list.groups().is_none() {
+            return decision;
+        }
+        let prediction = list.of_labels(decision.prediction.insert_axis(Axis(0))).remove_axis(Axis(0));
+        Decision { logits: list.of_labels(decision.logits), prediction, ..decision }
     }
 
     /// The views that have to be encoded of those asked for: only the clean one, if the method looks at no other.

@@ -76,6 +76,30 @@ pub(crate) fn log_softmax_inplace<T: NdFloat>(row: &mut [T]) {
     row.iter_mut().for_each(|value| *value = *value - largest - shift);
 }
 
+/// `ln Σ exp(z)` over the columns of each group, row by row: `[N, C]` to `[N, G]`.
+///
+/// `groups` has the group (below `count`, G) of each column; of a group without columns it is -∞.
+pub(crate) fn log_sums<T: NdFloat>(rows: ArrayView2<T>, groups: &[usize], count: usize) -> Array2<T> {
+    let mut largest = Array2::from_elem((rows.nrows(), count), T::neg_infinity());
+    let mut sums = Array2::zeros((rows.nrows(), count));
+    for ((row, mut largest), mut sums) in rows.rows().into_iter().zip(largest.rows_mut()).zip(sums.rows_mut()) {
+        for (&z, &group) in row.iter().zip(groups) {
+            // NaN is never the largest, but makes its group's sum NaN.
+            if z > largest[group] {
+                largest[group] = z;
+            }
+        }
+        for (&z, &group) in row.iter().zip(groups) {
+            // A probability of 0 adds nothing, also where the group has no other.
+            if z != T::neg_infinity() {
+                sums[group] += (z - largest[group]).exp();
+            }
+        }
+        sums.zip_mut_with(&largest, |sum: &mut T, &largest| *sum = sum.ln() + largest);
+    }
+    sums
+}
+
 /// `softmax(z)` of one row.
 pub fn softmax<T: NdFloat>(row: ArrayView1<T>) -> Array1<T> {
     let mut probabilities = row.to_owned();
@@ -174,5 +198,23 @@ mod tests {
             let a: Array1<f64> = (0..count).map(f64::from).collect();
             assert_eq!(dot(a.view(), a.view()), f64::from((0..count).map(|x| x * x).sum::<i32>()));
         }
+    }
+
+    #[test]
+    fn the_probability_of_a_group_is_the_sum_of_its_members() {
+        let rows = ndarray::array![[1.0, -3.0, 700.0, 701.0], [0.0, f64::NEG_INFINITY, 2.0, f64::NEG_INFINITY]];
+        let found = log_sums(rows.view(), &[1, 0, 1, 0], 3);
+        assert_eq!(found.dim(), (2, 3));
+        for (row, sums) in rows.rows().into_iter().zip(found.rows()) {
+            let (members, groups) = (softmax(row), softmax(sums));
+            assert!(
+                (groups[0] - members[1] - members[3]).abs() < 1e-12
+                    && (groups[1] - members[0] - members[2]).abs() < 1e-12
+            );
+            assert_eq!(groups[2], 0.0, "a group of nothing");
+        }
+        assert_eq!(found[[1, 0]], f64::NEG_INFINITY);
+        let spoiled = log_sums(ndarray::array![[1.0, f64::NAN, 2.0]].view(), &[0, 0, 1], 2);
+        assert!(spoiled[[0, 0]].is_nan() && spoiled[[0, 1]] == 2.0);
     }
 }

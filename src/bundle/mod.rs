@@ -117,7 +117,7 @@ impl Bundle {
             classes = Some(table);
         }
         let golden_file = TensorFile::parse(&manifest.goldens, &golden_bytes)?;
-        let class_count = labels.as_ref().map(|labels| labels.names().len());
+        let class_count = labels.as_ref().map(|labels| labels.texts().len());
         let goldens = golden_file.goldens(manifest.image.resolution, manifest.embedding, class_count)?;
         let encoder = EncoderModel {
             onnx: onnx.into(),
@@ -221,7 +221,7 @@ fn default_labels(section: &ClassesSection, table: &ClassTable, bytes: &[u8]) ->
         found,
     };
     let list = parse_labels(bytes, Path::new(&section.default_labels)).map_err(|e| contradiction(e.to_string()))?;
-    match list.names().iter().find(|&name| !table.names.contains(name)) {
+    match list.texts().iter().find(|&name| !table.names.contains(name)) {
         Some(unknown) => Err(contradiction(format!("a list with {unknown:?}")).into()),
         None => Ok(list),
     }

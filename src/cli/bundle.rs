@@ -244,7 +244,11 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
     line("prompt", format!("{:?}", bundle.prompt().templates()[0]))?;
     match (&bundle.classes, &bundle.labels) {
         (Some(classes), Some(labels)) => {
-            line("classes", format!("{}, of which {} by default", classes.names.len(), labels.names().len()))?;
+            let groups = match labels.groups() {
+                None => String::new(),
+                Some(_) => format!(", in {}", counted(labels.names().len(), "group")),
+            };
+            line("classes", format!("{}, of which {} by default{groups}", classes.names.len(), labels.texts().len()))?;
         }
         _ => line("classes", "none precomputed; give --labels".into())?,
     }

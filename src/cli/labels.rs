@@ -114,5 +114,6 @@ fn request(file: &Path) -> Result<LabelsRequest> {
         return Ok(LabelsRequest { labels: record.labels, ids: record.ids });
     }
     let list = labels_of_file(&bytes, file)?;
-    Ok(LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) })
+    let (labels, ids) = list.rows();
+    Ok(LabelsRequest { labels, ids })
 }

@@ -93,8 +93,8 @@ impl BundleArgument {
 /// What to choose from.
 #[derive(Args)]
 pub(crate) struct LabelArguments {
-    /// File of the labels to choose from: one per line, or an identifier, a tab and a label [default: the bundle's
-    /// labels]
+    /// File of the labels to choose from: one per line, or an identifier or a group, a tab and a label [default: the
+    /// bundle's labels]
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Words before a label, as in "a photo of a"; a full stop is written after the label [default: the bundle's]

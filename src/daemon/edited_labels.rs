@@ -55,7 +55,8 @@ impl EditedLabels {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn keep(&self, list: &Labels) -> Result<()> {
-        let request = LabelsRequest { labels: list.names().to_vec(), ids: list.ids().map(<[String]>::to_vec) };
+        let (labels, ids) = list.rows();
+        let request = LabelsRequest { labels, ids };
         Ok(write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))?)
     }
 

@@ -24,10 +24,11 @@ pub(crate) async fn labels(State(context): State<Context>) -> Answer {
 /// The labels in force, with a tag that changes when they do.
 fn labels_answer(in_force: &ModelInForce) -> Answer {
     let Some(model) = in_force.info() else { return Err(Refused::for_now("not_ready", "no model is loaded", 1)) };
+    let (labels, ids) = model.labels.list.rows();
     let record = LabelsRecord {
         schema: SCHEMA,
-        labels: model.labels.names().to_vec(),
-        ids: model.labels.list.ids().map(<[String]>::to_vec),
+        labels,
+        ids,
         prompts: model.labels.prompt.templates(),
         origin: in_force.labels_origin(),
     };
@@ -61,8 +62,8 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     } else {
         parse_labels(&body.bytes, "of the request".as_ref())?
     };
-    if list.names().len() > HTTP_LABELS_MAX {
-        let found = list.names().len();
+    if list.texts().len() > HTTP_LABELS_MAX {
+        let found = list.texts().len();
         let message = format!(
             "{found} labels are too many over HTTP, expected at most {HTTP_LABELS_MAX}; write them into the labels file of the daemon's configuration, and reload"
         );

@@ -237,9 +237,9 @@ pub(crate) struct ModelRecord {
 pub(crate) struct LabelsRecord {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The labels.
+    /// The labels, or all members of groups.
     pub labels: Vec<String>,
-    /// Their identifiers, if they have any.
+    /// Their identifiers, if they have any, or their groups: what is given several times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
     /// The prompts, with `{}` for the label.
@@ -264,9 +264,9 @@ pub(crate) enum LabelsOrigin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelsRequest {
-    /// The labels.
+    /// The labels, or all members of groups.
     pub labels: Vec<String>,
-    /// Their identifiers, if they have any.
+    /// Their identifiers, if they have any, or their groups: what is given several times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
 }

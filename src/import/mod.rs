@@ -261,8 +261,8 @@ fn class_table(path: &Path, request: &ImportRequest) -> Result<(Labels, Array2<f
             return Err(ImportError::NoNames { path: path.into() }.into());
         }
     };
-    if list.names().len() != table.nrows() {
-        return Err(wrong(path, "the number of rows", &format!("{}, one per name", list.names().len()), table.nrows()));
+    if list.texts().len() != table.nrows() {
+        return Err(wrong(path, "the number of rows", &format!("{}, one per name", list.texts().len()), table.nrows()));
     }
     Ok((list, table))
 }
@@ -290,16 +290,16 @@ fn classes_of(
         (None, Some(labels), Some(text)) => {
             let prompt = Prompt::Context(context.into());
             prompt.check()?;
-            (labels.clone(), embed(text, labels.names(), &prompt)?)
+            (labels.clone(), embed(text, labels.texts(), &prompt)?)
         }
         (None, _, _) => return Ok(None),
     };
     let defaults = labels.unwrap_or_else(|| all.clone());
-    let rows: HashMap<&str, usize> = all.names().iter().map(String::as_str).zip(0..).collect();
+    let rows: HashMap<&str, usize> = all.texts().iter().map(String::as_str).zip(0..).collect();
     let row_of = |name: &String| rows.get(name.as_str()).copied();
-    let chosen: Option<Vec<usize>> = defaults.names().iter().map(row_of).collect();
+    let chosen: Option<Vec<usize>> = defaults.texts().iter().map(row_of).collect();
     let Some(chosen) = chosen else {
-        let unknown = defaults.names().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
+        let unknown = defaults.texts().iter().find(|name| row_of(name).is_none()).cloned().unwrap_or_default();
         return Err(BundleError::UnknownLabel { label: unknown, nearest: None }.into());
     };
     let default_embeddings = embeddings.select(ndarray::Axis(0), &chosen);
@@ -308,7 +308,7 @@ fn classes_of(
 
 impl Classes {
     fn write(&self, writer: &mut BundleWriter) -> Result<ClassesSection> {
-        let names = serde_json::to_string(self.all.names()).expect("strings are always JSON");
+        let names = serde_json::to_string(self.all.texts()).expect("strings are always JSON");
         let bytes: Vec<u8> = self.embeddings.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.add(CLASSES, &tensor_file("embeddings", self.embeddings.shape(), &bytes, Some(("names", names))))?;
         writer.add(LABELS, self.defaults.to_text()?.as_bytes())?;

@@ -19,7 +19,7 @@ pub(crate) use store::{load as load_remembered, save as save_remembered};
 /// The labels of one run and their embeddings.
 #[derive(Clone, Debug)]
 pub(crate) struct LabelSet {
-    /// The labels C, in the order given.
+    /// The labels, in the order given, whose texts are C.
     pub list: Labels,
     /// Prompt around a label.
     pub prompt: Prompt,
@@ -69,7 +69,7 @@ impl LabelSet {
         Ok(Self { list, prompt, embeddings, origin })
     }
 
-    /// The labels.
+    /// The labels that are answered.
     pub(crate) fn names(&self) -> &[String] {
         self.list.names()
     }
@@ -90,11 +90,11 @@ fn embeddings_of(
         return Err(without_tower(bundle, list, fits_table));
     }
     let key = store::key(bundle, list, prompt);
-    let shape = (list.names().len(), bundle.manifest.embedding);
+    let shape = (list.texts().len(), bundle.manifest.embedding);
     if let Some(remembered) = cache_folder.and_then(|folder| store::load(folder, &key, shape)) {
         return Ok((remembered, EmbeddingOrigin::Remembered));
     }
-    let computed = embed(&bundle.text_model()?, list.names(), prompt)?;
+    let computed = embed(&bundle.text_model()?, list.texts(), prompt)?;
     log::info!("{} labels went through the text tower", shape.0);
     if let Some(folder) = cache_folder {
         store::save(folder, &key, &computed);
@@ -106,7 +106,7 @@ fn embeddings_of(
 fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
     // Indexed, since both lists may have 100,000 names.
     let rows: HashMap<&str, usize> = table.names.iter().map(String::as_str).zip(0..).collect();
-    let chosen: Option<Vec<usize>> = list.names().iter().map(|name| rows.get(name.as_str()).copied()).collect();
+    let chosen: Option<Vec<usize>> = list.texts().iter().map(|name| rows.get(name.as_str()).copied()).collect();
     Some(table.embeddings.select(Axis(0), &chosen?))
 }
 
@@ -114,7 +114,7 @@ fn rows_of(table: &ClassTable, list: &Labels) -> Option<Array2<f32>> {
 fn without_tower(bundle: &BundleContents, list: &Labels, fits_table: bool) -> Error {
     // Under another prompt the table has no label at all, so that none is to blame.
     let unknown = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| {
-        let label = list.names().iter().find(|&name| !table.names.contains(name))?;
+        let label = list.texts().iter().find(|&name| !table.names.contains(name))?;
         Some(BundleError::UnknownLabel { label: label.clone(), nearest: nearest(&table.names, label) })
     });
     unknown.unwrap_or_else(|| BundleError::NoTextTower { bundle: bundle.manifest.name.clone() }).into()

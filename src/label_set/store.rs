@@ -30,7 +30,7 @@ pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> St
     hasher.update(bundle.digest.as_bytes());
     // A context has the key of the template that it stands for: the embeddings are the same.
     let templates = prompt.templates();
-    for texts in [&templates[..], list.names()] {
+    for texts in [&templates[..], list.texts()] {
         // Numbers and lengths come before texts, so that no other list gives the same bytes.
         hasher.update(&(texts.len() as u64).to_le_bytes());
         for text in texts {

@@ -77,6 +77,7 @@ impl RecordedSettings {
             Prompt::Context(context) => (Some(context.clone()), Vec::new()),
             Prompt::Templates(templates) => (None, templates.clone()),
         };
+        let (labels, ids) = list.rows();
         Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -84,8 +85,8 @@ impl RecordedSettings {
             // A replay may be started in another folder.
             bundle: bundle.canonicalize().unwrap_or_else(|_| bundle.into()),
             bundle_digest: bundle_digest.to_hex().to_string(),
-            labels: list.names().to_vec(),
-            ids: list.ids().map(<[String]>::to_vec),
+            labels,
+            ids,
             context,
             templates,
             batch: classifier.extractor().batch(),

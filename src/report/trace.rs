@@ -22,6 +22,7 @@ pub(crate) fn trace_bytes(classifier: &Classifier, answer: &Answer, views: Array
     let scale = classifier.predictor().scale();
     // A decision keeps what was tuned, not the logits that follow from it.
     let tuned_logits = decision.tuned_logits(answer.features.matrix.view(), classes, scale);
+    let tuned_logits = answer.labels.list.of_labels(tuned_logits);
     let floats = [
         Named::floats("views", &views),
         Named::floats("features", &*answer.features.matrix),
@@ -62,6 +63,7 @@ impl Named {
 fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String> {
     let (views, method) = (answer.features.views, answer.method());
     let labels = serde_json::to_string(answer.labels.names()).expect("strings are always JSON");
+    let texts = serde_json::to_string(answer.labels.list.texts()).expect("strings are always JSON");
     let templates = answer.labels.prompt.templates();
     let prompt = serde_json::to_string(&templates).expect("strings are always JSON");
     let augment = serde_json::to_value(views.augment).expect("an enum without data is always JSON");
@@ -69,6 +71,7 @@ fn metadata(classifier: &Classifier, answer: &Answer) -> HashMap<String, String>
     let optimizer = AdamWSettings::default();
     let entries = [
         ("labels", labels),
+        ("texts", texts),
         ("digest", answer.features.digest.to_hex().to_string()),
         ("bundle", answer.features.bundle.to_string()),
         ("logit_scale", classifier.predictor().scale().to_string()),

@@ -181,7 +181,7 @@ const USES: &[(&str, &str)] = &[
     ("directions", "products rows"),
     ("views", "cause kernels limits setting"),
     ("encoder", "cancellation cause device files kernels limits rows"),
-    ("labels", "files limits setting wording"),
+    ("labels", "files limits rows setting wording"),
     ("text", "cause files limits products rows setting wording"),
     ("tuning", "products rows"),
     ("reliability", "products rows"),

@@ -257,6 +257,9 @@ fn the_layouts_of_the_field_are_read() {
     let coop = bench.write("split_zhou_Tiny.json", split.as_bytes());
     assert_eq!(right(&coop, &[]), (3, vec!["red".into(), "sea horse".into()]));
     assert_eq!(right(&coop, &["--split", "train"]).1, ["watch"]);
+    // A class may be a member of a group.
+    let groups = bench.write("groups.txt", b"plain\tred\nanimal\tsea horse\nplain\twatch\n");
+    assert_eq!(right(&coop, &["--labels", &groups]), (2, vec!["plain".into(), "animal".into()]));
     bench.write("elsewhere/split_zhou_Tiny.json", split.as_bytes());
     let elsewhere = bench.path("elsewhere/split_zhou_Tiny.json");
     assert_eq!(right(elsewhere.to_str().unwrap(), &["--images", &photos]).1.len(), 2);

@@ -150,6 +150,42 @@ fn identifiers_are_in_the_records() {
 }
 
 #[test]
+fn the_members_of_a_group_have_one_answer_together() {
+    let bench = Bench::new();
+    let plain = bench.write("plain.txt", b"accordion\ngrand piano\nelectric guitar\nllama\nbeaver\n");
+    let grouped = b"instrument\taccordion\ninstrument\tgrand piano\ninstrument\telectric guitar\nllama\nbeaver\n";
+    let grouped = bench.write("grouped.txt", grouped);
+    for method in ["view-shift", "context", "zero-shot", "zero", "mta"] {
+        let record = |labels: &str| {
+            let options = ["classify", "--json", "--views", "8", "--method", method, "--labels", labels, &photo()];
+            let run = on_demo(&bench, &options);
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            run.records().remove(0)
+        };
+        let (apart, together) = (record(&plain), record(&grouped));
+        let sum: f64 = apart["top"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|answer| !["llama", "beaver"].contains(&answer["label"].as_str().unwrap()))
+            .map(|answer| answer["probability"].as_f64().unwrap())
+            .sum();
+        assert_eq!((&together["label"], &together["zero_shot"]["label"]), (&"instrument".into(), &"instrument".into()));
+        let found = together["probability"].as_f64().unwrap();
+        assert!((found - sum).abs() < 1e-5, "{method}: {found} {sum}");
+        assert_eq!(together["top"].as_array().unwrap().len(), 3);
+        assert!(together.get("id").is_none(), "a group is no identifier");
+    }
+    // A trace has what was computed of the texts, and what is answered of the labels.
+    let run = on_demo(&bench, &["trace", "--views", "4", "--labels", &grouped, &photo(), "-o", "t"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let trace = Goldens::read(&bench.path("t"));
+    assert_eq!((trace.matrix("classes").nrows(), trace.matrix("logits").dim()), (5, (4, 3)));
+    assert_eq!(trace.matrix("tuned_logits").dim(), (4, 3));
+    assert_eq!(trace.metadata("labels"), "[\"instrument\",\"llama\",\"beaver\"]");
+}
+
+#[test]
 fn a_cutoff_that_cuts_little_hardly_changes_the_answer() {
     let bench = Bench::new();
     let photo = photo();

@@ -171,6 +171,19 @@ fn labels_change_at_once_or_not_at_all_and_outlast_a_power_cut() {
     let mut daemon = Daemon::start(&bench, &[]);
     assert_eq!(labels_of(&daemon), ["watch", "red"], "they outlast a power cut");
     assert_eq!(daemon.get("/v1/labels").json()["origin"], "edited");
+    // Groups, which have other labels where they have other members.
+    let grouped = |daemon: &Daemon, body: &str| put(daemon, "text/plain", body).header("etag").unwrap().to_string();
+    let other = grouped(&daemon, "plain\tred\nplain\twatch\nodd\tumbrella\nodd\tyin yang\n");
+    let tag = grouped(&daemon, "plain\tred\nodd\twatch\nodd\tumbrella\nodd\tyin yang\n");
+    assert_ne!(tag, other);
+    daemon.kill();
+    let mut daemon = Daemon::start(&bench, &[]);
+    let reply = daemon.get("/v1/labels");
+    assert_eq!((reply.header("etag"), &reply.json()["ids"]), (Some(&tag[..]), &json!(["plain", "odd", "odd", "odd"])));
+    let answers = daemon.classify(&image_bytes("rgb.png"), "").json()["top"].clone();
+    let mut names: Vec<&str> = answers.as_array().unwrap().iter().map(|one| one["label"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["odd", "plain"]);
     assert_eq!(daemon.send("DELETE", "/v1/labels", &[], b"").json()["origin"], "configured");
     assert_eq!(labels_of(&daemon), configured);
     daemon.kill();

@@ -134,7 +134,7 @@ impl DataSet {
     /// Index in `labels` of the class that each image shows.
     ///
     /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the
-    /// label itself, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's
+    /// label itself, or a member of the label's group, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's
     /// place in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
@@ -142,6 +142,10 @@ impl DataSet {
     pub(crate) fn truths(&self, labels: &Labels, renamed: &ClassNames) -> Result<Vec<usize>> {
         let names = labels.names();
         let mut places: HashMap<String, usize> = HashMap::new();
+        // Members of groups first: a label of the same name takes their place.
+        for (text, &group) in labels.texts().iter().zip(labels.groups().unwrap_or_default()) {
+            places.insert(spelled(text), group);
+        }
         // From the end, so that of labels spelled alike the first stays.
         for (place, name) in names.iter().enumerate().rev() {
             places.insert(spelled(name), place);
@@ -303,9 +307,7 @@ pub(crate) fn read_subset(labels: &Path, subset: &Path) -> Result<Labels> {
         }
     }
     problems.none_or_error(subset)?;
-    let names = places.iter().map(|&place| all.names()[place].clone()).collect();
-    let ids = places.iter().map(|&place| all.id(place).map(String::from)).collect();
-    Ok(Labels::with_ids(names, ids)?)
+    Ok(all.select(&places)?)
 }
 
 fn read_text(path: &Path) -> Result<String> {
