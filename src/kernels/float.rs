@@ -353,13 +353,13 @@ unsafe impl<L: Lanes> Tiles for Part<'_, L> {
                 // Each row has a pointer of its own and all have one distance from it, which a load takes as it is.
                 let rows: [*const f32; M] = std::array::from_fn(|place| input.wrapping_add(place * row_distance));
                 if L::BY_LANE {
-                    // Two steps at once: what a loop costs is shared by twice the terms.
-                    while k + 2 * L::COUNT <= length {
-                        lanes::<L, M, V, U>(&rows, k, &mut weights, &mut sums);
-                        lanes::<L, M, V, U>(&rows, k + L::COUNT, &mut weights, &mut sums);
-                        k += 2 * L::COUNT;
+                    let steps = length / L::COUNT;
+                    if (M, V, U) == (5, 4, 4) && steps > 0 {
+                        // These are the types that the constants say.
+                        weights = L::five_rows(rows.as_ptr(), steps, weights, sums.as_mut_ptr().cast());
+                        k = steps * L::COUNT;
                     }
-                    if k + L::COUNT <= length {
+                    while k + L::COUNT <= length {
                         lanes::<L, M, V, U>(&rows, k, &mut weights, &mut sums);
                         k += L::COUNT;
                     }

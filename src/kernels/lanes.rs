@@ -25,6 +25,17 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn multiply_add_lane<const LANE: i32>(_a: Self::Vector, _b: Self::Vector, _c: Self::Vector) -> Self::Vector {
         unreachable!("of instruction sets that multiply by lanes alone")
     }
+    /// Adds the products of `steps` times four terms of five rows, which begin at the addresses in `rows`, with the `weights` of four vectors to
+    /// `sums`, `[5, 4]`, and gives the address of what follows these weights; see [`Self::BY_LANE`].
+    #[inline(always)]
+    unsafe fn five_rows(
+        _rows: *const *const f32,
+        _steps: usize,
+        _weights: *const f32,
+        _sums: *mut Self::Vector,
+    ) -> *const f32 {
+        unreachable!("of instruction sets that multiply by lanes alone")
+    }
     /// `a` where it is larger, else `b`; a NaN in `b` stays.
     unsafe fn larger(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a` where it is smaller, else `b`; a NaN in `b` stays.
@@ -202,8 +213,64 @@ pub(super) mod x86 {
 #[cfg(target_arch = "aarch64")]
 pub(super) mod arm {
     use std::arch::aarch64::*;
+    use std::arch::asm;
 
     use super::Lanes;
+
+    /// Adds the products of the four weights of a term with a row's lane to the row's sums.
+    macro_rules! row {
+        ($values:literal, $sums:literal, $lane:literal) => {
+            concat!(
+                "fmla {",
+                $sums,
+                "0:v}.4s, {w:v}.4s, {",
+                $values,
+                ":v}.s[",
+                $lane,
+                "]\n",
+                "fmla {",
+                $sums,
+                "1:v}.4s, {x:v}.4s, {",
+                $values,
+                ":v}.s[",
+                $lane,
+                "]\n",
+                "fmla {",
+                $sums,
+                "2:v}.4s, {y:v}.4s, {",
+                $values,
+                ":v}.s[",
+                $lane,
+                "]\n",
+                "fmla {",
+                $sums,
+                "3:v}.4s, {z:v}.4s, {",
+                $values,
+                ":v}.s[",
+                $lane,
+                "]\n",
+            )
+        };
+    }
+
+    /// One term of five rows, the one in the lane; its weights lie at the two offsets.
+    macro_rules! term {
+        ($lane:literal, $first:literal, $second:literal) => {
+            concat!(
+                "ldp {w:q}, {x:q}, [{weights}, #",
+                $first,
+                "]\n",
+                "ldp {y:q}, {z:q}, [{weights}, #",
+                $second,
+                "]\n",
+                row!("p", "a", $lane),
+                row!("q", "b", $lane),
+                row!("r", "c", $lane),
+                row!("s", "d", $lane),
+                row!("t", "e", $lane),
+            )
+        };
+    }
 
     /// NEON, which every 64-bit ARM has.
     #[derive(Clone, Copy)]
@@ -247,6 +314,74 @@ pub(super) mod arm {
         #[inline(always)]
         unsafe fn multiply_add_lane<const LANE: i32>(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             unsafe { vfmaq_laneq_f32::<LANE>(c, b, a) }
+        }
+
+        #[inline(always)]
+        unsafe fn five_rows(
+            rows: *const *const f32,
+            steps: usize,
+            weights: *const f32,
+            sums: *mut float32x4_t,
+        ) -> *const f32 {
+            unsafe {
+                let mut sum = sums.cast::<[float32x4_t; 20]>().read();
+                let mut weights = weights;
+                // In one piece, because the compiler has sums in memory where it begins one step before another has ended.
+                asm!(
+                    "2:",
+                    "ldr {p:q}, [{row_a}], #16",
+                    "ldr {q:q}, [{row_b}], #16",
+                    "ldr {r:q}, [{row_c}], #16",
+                    "ldr {s:q}, [{row_d}], #16",
+                    "ldr {t:q}, [{row_e}], #16",
+                    term!("0", "0", "32"),
+                    term!("1", "64", "96"),
+                    term!("2", "128", "160"),
+                    term!("3", "192", "224"),
+                    "add {weights}, {weights}, #256",
+                    "subs {steps}, {steps}, #1",
+                    "b.ne 2b",
+                    p = out(vreg) _,
+                    q = out(vreg) _,
+                    r = out(vreg) _,
+                    s = out(vreg) _,
+                    t = out(vreg) _,
+                    w = out(vreg) _,
+                    x = out(vreg) _,
+                    y = out(vreg) _,
+                    z = out(vreg) _,
+                    row_a = inout(reg) *rows => _,
+                    row_b = inout(reg) *rows.add(1) => _,
+                    row_c = inout(reg) *rows.add(2) => _,
+                    row_d = inout(reg) *rows.add(3) => _,
+                    row_e = inout(reg) *rows.add(4) => _,
+                    weights = inout(reg) weights,
+                    steps = inout(reg) steps => _,
+                    a0 = inout(vreg) sum[0],
+                    a1 = inout(vreg) sum[1],
+                    a2 = inout(vreg) sum[2],
+                    a3 = inout(vreg) sum[3],
+                    b0 = inout(vreg) sum[4],
+                    b1 = inout(vreg) sum[5],
+                    b2 = inout(vreg) sum[6],
+                    b3 = inout(vreg) sum[7],
+                    c0 = inout(vreg) sum[8],
+                    c1 = inout(vreg) sum[9],
+                    c2 = inout(vreg) sum[10],
+                    c3 = inout(vreg) sum[11],
+                    d0 = inout(vreg) sum[12],
+                    d1 = inout(vreg) sum[13],
+                    d2 = inout(vreg) sum[14],
+                    d3 = inout(vreg) sum[15],
+                    e0 = inout(vreg) sum[16],
+                    e1 = inout(vreg) sum[17],
+                    e2 = inout(vreg) sum[18],
+                    e3 = inout(vreg) sum[19],
+                    options(readonly, nostack),
+                );
+                sums.cast::<[float32x4_t; 20]>().write(sum);
+                weights
+            }
         }
 
         #[inline(always)]

@@ -267,18 +267,32 @@ impl<'a> Target<'a> {
             for (vector, bias_of) in of_columns.iter_mut().enumerate() {
                 *bias_of = L::load(bias.as_ptr().add(column + vector * L::COUNT));
             }
-            for (place, sums) in sums.iter().enumerate() {
-                let to = out.add(place * stride);
-                for (vector, (&sum, &bias)) in sums.iter().zip(&of_columns).enumerate() {
-                    let at = vector * L::COUNT;
-                    let mut value = L::add(sum, bias);
-                    if let Some((residual, stride)) = residual {
-                        value = L::add(value, L::load(residual.add(place * stride + at)));
-                    }
-                    L::store(to.add(at), L::smaller(high, L::larger(low, value)));
+            // Asked once a tile, and not once a row.
+            match residual {
+                None => {
+                    for_each_row!(M, place => {
+                        let to = out.add(place * stride);
+                        for (vector, (&sum, &bias)) in sums[place].iter().zip(&of_columns).enumerate() {
+                            let value = L::add(sum, bias);
+                            L::store(to.add(vector * L::COUNT), L::smaller(high, L::larger(low, value)));
+                        }
+                    });
                 }
-                if !matches!(activation, Activation::Clamp { .. } | Activation::None) {
-                    activation.apply(std::slice::from_raw_parts_mut(to, V * L::COUNT));
+                Some((residual, distance)) => {
+                    for_each_row!(M, place => {
+                        let (to, residual) = (out.add(place * stride), residual.add(place * distance));
+                        for (vector, (&sum, &bias)) in sums[place].iter().zip(&of_columns).enumerate() {
+                            let at = vector * L::COUNT;
+                            let value = L::add(L::add(sum, bias), L::load(residual.add(at)));
+                            L::store(to.add(at), L::smaller(high, L::larger(low, value)));
+                        }
+                    });
+                }
+            }
+            if !matches!(activation, Activation::Clamp { .. } | Activation::None) {
+                for place in 0..M {
+                    let row = std::slice::from_raw_parts_mut(out.add(place * stride), V * L::COUNT);
+                    activation.apply(row);
                 }
             }
         }
