@@ -1,4 +1,4 @@
-//! A bundle whose encoder has its weights stored in fewer bits, made from another, and how far its features are from that one's.
+//! A bundle whose towers have their weights stored in fewer bits, made from another, and how far its features are from that one's.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +14,13 @@ use crate::files::FileError;
 use crate::label_set::LabelSet;
 use crate::products::scaled_products;
 use crate::rows::dot;
+use crate::text::{Prompt, TextModel, TextTower, TowerBits, WeightsFile, embed, tower_in};
 use crate::views::clean_view_array;
 
 /// Images on which layers are compared with one another.
 const COMPARED_IMAGES: usize = 8;
+/// Labels whose embeddings are compared, at most.
+const COMPARED_LABELS: usize = 256;
 
 /// A bundle that cannot be stored in less.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +117,26 @@ pub(crate) struct Quantised {
     pub stored: usize,
     /// Distance of the features from the first bundle's.
     pub change: FeatureChange,
+    /// Distance of the text tower's embeddings, if there is one that was not to be kept.
+    pub texts: Option<TextChange>,
+}
+
+/// Distance of texts' embeddings from those of another text tower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TextChange {
+    /// Texts that it was measured on.
+    pub texts: usize,
+    /// Least cosine.
+    pub least: f32,
+    /// True if it is within the bound, so that the tower is stored in less.
+    pub is_stored: bool,
+}
+
+/// A text tower that is stored in less.
+struct SmallTower {
+    bytes: Vec<u8>,
+    model: TextModel,
+    change: TextChange,
 }
 
 /// Stores the weights of a bundle's encoder in less, as the bundle `target`.
@@ -135,7 +158,9 @@ pub(crate) fn quantise(
     if request.stored == StoredIn::Int8 && layers.operators < INT8_OPERATORS_MIN {
         return Err(QuantiseError::Operators { found: layers.operators }.into());
     }
-    let names: Vec<String> = layers.in_f32.iter().map(|layer| layer.name.clone()).collect();
+    // The text tower is one layer, by the name of its file.
+    let tower = bundle.manifest.text.as_ref().map(|section| section.file.clone());
+    let names: Vec<String> = layers.in_f32.iter().map(|layer| layer.name.clone()).chain(tower.clone()).collect();
     if let Some(unknown) = request.keep.iter().find(|keep| !names.iter().any(|name| name.starts_with(keep.as_str()))) {
         return Err(QuantiseError::UnknownLayer { name: unknown.clone(), layers: names }.into());
     }
@@ -164,11 +189,42 @@ pub(crate) fn quantise(
     let kept: Vec<String> =
         costs[..first].iter().map(|cost| &cost.layer).chain(&asked).map(|layer| layer.name.clone()).collect();
     let stored = costs.len() - first;
-    let (bundle, deviations) = write(&trial, &model, writer)?;
+    let is_kept = |file: &String| request.keep.iter().any(|keep| file.starts_with(keep.as_str()));
+    let small = match tower.filter(|file| !is_kept(file)).and(bundle.text_weights()?) {
+        Some(weights) => Some(small_tower(bundle, &weights, request)?),
+        None => None,
+    };
+    let texts = small.as_ref().map(|small| small.change);
+    let small = small.filter(|small| small.change.is_stored);
+    let (bundle, deviations) = write(&trial, &model, small, writer)?;
     if !is_int8 {
         costs.clear();
     }
-    Ok(Quantised { bundle, deviations, costs, kept, stored, change })
+    Ok(Quantised { bundle, deviations, costs, kept, stored, change, texts })
+}
+
+/// The bundle's text tower stored in less, and how far it is from the one that is not.
+fn small_tower(bundle: &Bundle, weights: &WeightsFile, request: &QuantiseRequest) -> Result<SmallTower> {
+    let bits = match request.stored {
+        StoredIn::Int8 => TowerBits::Int8,
+        StoredIn::F16 => TowerBits::F16,
+    };
+    let bytes = tower_in(weights, bits)?;
+    let before = bundle.text_model()?;
+    let weights = WeightsFile::from_bytes("the text tower stored in less", bytes.clone())?;
+    let tower = TextTower::load(weights, before.tower.shape())?.into();
+    let model = TextModel { tokenizer: before.tokenizer.clone(), tower };
+    let (names, prompt) = match (&bundle.labels, &bundle.goldens.texts) {
+        (Some(labels), _) => (labels.texts().to_vec(), bundle.prompt()),
+        (None, Some(golden)) => (golden.texts.clone(), Prompt::Templates(vec!["{}".into()])),
+        (None, None) => (["dog", "car", "house", "tree"].map(String::from).to_vec(), bundle.prompt()),
+    };
+    let names = &names[..names.len().min(COMPARED_LABELS)];
+    let (one, other) = (embed(&before, names, &prompt)?, embed(&model, names, &prompt)?);
+    let cosines = one.rows().into_iter().zip(other.rows()).map(|(one, other)| dot(one, other));
+    let least = cosines.fold(1.0, f32::min);
+    let change = TextChange { texts: names.len(), least, is_stored: 1.0 - least <= request.max_deviation };
+    Ok(SmallTower { bytes, model, change })
 }
 
 /// The model with as many layers in less as the bound allows, its features' distance, and how many of the most costly stay in f32.
@@ -272,12 +328,19 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Writes the bundle with another encoder, and checks it.
-fn write(trial: &Trial, model: &EncoderModel, mut writer: BundleWriter) -> Result<(Bundle, Vec<Deviation>)> {
+/// Writes the bundle with another encoder, and another text tower if one is given, and checks it.
+fn write(
+    trial: &Trial,
+    model: &EncoderModel,
+    tower: Option<SmallTower>,
+    mut writer: BundleWriter,
+) -> Result<(Bundle, Vec<Deviation>)> {
     let from = trial.bundle;
     let manifest = &from.manifest;
+    let mut made = vec![&manifest.image.file, &manifest.goldens];
+    made.extend(manifest.text.as_ref().filter(|_| tower.is_some()).map(|section| &section.file));
     for (name, record) in &manifest.files {
-        if *name == manifest.image.file || *name == manifest.goldens {
+        if made.contains(&name) {
             continue;
         }
         let (source, copy) = (from.folder.join(name), writer.folder().join(name));
@@ -290,7 +353,10 @@ fn write(trial: &Trial, model: &EncoderModel, mut writer: BundleWriter) -> Resul
         }
     }
     writer.add(&manifest.image.file, &model.onnx.bytes()?)?;
-    writer.add(&manifest.goldens, &goldens(trial, model)?)?;
+    writer.add(&manifest.goldens, &goldens(trial, model, tower.as_ref().map(|tower| &tower.model))?)?;
+    if let (Some(tower), Some(section)) = (tower, &manifest.text) {
+        writer.add(&section.file, &tower.bytes)?;
+    }
     writer.seal(&Manifest { files: writer.files().clone(), ..manifest.clone() })?;
     let bundle = Bundle::open(writer.folder())?;
     let deviations = check_goldens(&bundle)?;
@@ -299,8 +365,8 @@ fn write(trial: &Trial, model: &EncoderModel, mut writer: BundleWriter) -> Resul
     Ok((Bundle::open(writer.publish()?)?, deviations))
 }
 
-/// The goldens of a bundle with the features and logits of another encoder.
-fn goldens(trial: &Trial, model: &EncoderModel) -> Result<Vec<u8>> {
+/// The goldens of a bundle with the features and logits of another encoder, and the texts of another tower if one is given.
+fn goldens(trial: &Trial, model: &EncoderModel, tower: Option<&TextModel>) -> Result<Vec<u8>> {
     let from = trial.bundle;
     let name = &from.manifest.goldens;
     let path = from.folder.join(name);
@@ -312,7 +378,15 @@ fn goldens(trial: &Trial, model: &EncoderModel) -> Result<Vec<u8>> {
         .as_ref()
         .map(|classes| scaled_products(from.manifest.logit_scale, features.view(), classes.view()));
     let floats = |values: &Array2<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    let (of_features, of_logits) = (floats(&features), logits.as_ref().map(floats));
+    let texts = match (tower, &from.goldens.texts) {
+        (Some(tower), Some(golden)) => Some(embed(tower, &golden.texts, &Prompt::Templates(vec!["{}".into()]))?),
+        _ => None,
+    };
+    let new: Vec<(&str, &Array2<f32>, Vec<u8>)> =
+        [("features", Some(&features)), ("logits", logits.as_ref()), ("text_features", texts.as_ref())]
+            .into_iter()
+            .filter_map(|(name, values)| values.map(|values| (name, values, floats(values))))
+            .collect();
     let malformed = |error: safetensors::SafeTensorError| BundleError::FileUnreadable {
         path: from.folder.join(name),
         source: std::io::Error::other(error),
@@ -320,14 +394,9 @@ fn goldens(trial: &Trial, model: &EncoderModel) -> Result<Vec<u8>> {
     let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
     let tensors = file.tensors().into_iter().map(|(name, view)| {
-        let replaced = match (name.as_str(), &logits, &of_logits) {
-            ("features", ..) => Some((features.shape(), &of_features)),
-            ("logits", Some(logits), Some(bytes)) => Some((logits.shape(), bytes)),
-            _ => None,
-        };
-        let view = match replaced {
-            Some((shape, bytes)) => {
-                TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("the bytes fill the shape")
+        let view = match new.iter().find(|(new, ..)| *new == name) {
+            Some((_, values, bytes)) => {
+                TensorView::new(Dtype::F32, values.shape().to_vec(), bytes).expect("the bytes fill the shape")
             }
             None => view,
         };

@@ -30,7 +30,7 @@ pub(crate) use writer::BundleWriter;
 use crate::encoder::EncoderModel;
 use crate::labels::{Labels, parse_labels};
 use crate::limits::MANIFEST_BYTES_MAX;
-use crate::text::{Prompt, TensorError, TextModel};
+use crate::text::{Prompt, TensorError, TextModel, WeightsFile};
 use error::Result;
 use verified::{open_verified, read_bounded, read_verified};
 
@@ -192,6 +192,14 @@ impl BundleContents {
     /// The prompt that the classes were embedded with.
     pub(crate) fn prompt(&self) -> Prompt {
         Prompt::Context(self.manifest.prompt.context.clone())
+    }
+
+    /// The weights of the text tower, if there is one.
+    ///
+    /// # Errors
+    /// The file was changed since the bundle was opened, or is no safetensors file.
+    pub(crate) fn text_weights(&self) -> Result<Option<WeightsFile>> {
+        self.text.as_ref().map(TextFiles::weights).transpose()
     }
 
     /// The text tower, loaded when it is first asked for.

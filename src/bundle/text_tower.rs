@@ -33,13 +33,21 @@ impl TextFiles {
         })
     }
 
+    /// The weights.
+    ///
+    /// # Errors
+    /// The file was changed since it was opened, or is no safetensors file.
+    pub(crate) fn weights(&self) -> Result<WeightsFile> {
+        Ok(WeightsFile::of(Arc::clone(&self.weights))?)
+    }
+
     /// The text model in them, with embeddings of this width.
     ///
     /// # Errors
     /// A file was changed since it was opened, or is not what the section says.
     pub(crate) fn load(&self, embedding: usize) -> Result<TextModel> {
         // The open file, and not its path, under which another file may stand by now.
-        let weights = WeightsFile::of(Arc::clone(&self.weights))?;
+        let weights = self.weights()?;
         // One that is longer than the limit is cut after one byte more, which tells the tokenizer so.
         let length = self.tokenizer.size().min(TOKENIZER_BYTES_MAX + 1) as usize;
         let bytes = self.tokenizer.read_at(0, length).map_err(|source| file_error(self.tokenizer.path(), source))?;

@@ -9,7 +9,7 @@ use ndarray::{Array4, Axis};
 use crate::bundle::Bundle;
 use crate::encoder::StoredIn;
 use crate::error::Error;
-use crate::quantise::{FeatureChange, LayerCost, QuantiseRequest, Quantised, quantise};
+use crate::quantise::{FeatureChange, LayerCost, QuantiseRequest, Quantised, TextChange, quantise};
 use crate::setting::SettingError;
 use crate::views::{clean_view_array, decode};
 use crate::wording::counted;
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Images to measure the features on: a file or folder [default: the bundle's golden image alone]
     #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
-    /// Layers that stay in f32: the beginning of their names; may be given several times
+    /// Layers that stay in f32: the beginning of their names, or of the text tower's file; may be given several times
     #[arg(long, value_name = "NAME")]
     keep: Vec<String>,
     /// Largest deviation (0 to 1) of an image; layers that cost most stay in f32 where it would be larger
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Precision {
-    /// A quarter of the size, and products in int8
+    /// A quarter of the size; the encoder's products in int8, the text tower's in f32
     Int8,
     /// Half of the size, computed in f32
     F16,
@@ -135,7 +135,7 @@ fn views(bundle: &Bundle, path: &PathBuf) -> Result<(Option<Array4<f32>>, usize)
 }
 
 fn print(arguments: &Arguments, before: &Bundle, quantised: &Quantised) -> io::Result<()> {
-    let Quantised { bundle, deviations, costs, kept, stored, change } = quantised;
+    let Quantised { bundle, deviations, costs, kept, stored, change, texts } = quantised;
     let mut out = io::stdout().lock();
     if !costs.is_empty() {
         let listed = &costs[..costs.len().min(LISTED)];
@@ -160,8 +160,16 @@ fn print(arguments: &Arguments, before: &Bundle, quantised: &Quantised) -> io::R
         Some(agreement) => writeln!(out, "; the same best class for {:.1} %", agreement * 100.0)?,
         None => writeln!(out)?,
     }
-    let size = |bundle: &Bundle| bundle.manifest.files[&bundle.manifest.image.file].size as f64 / 1e6;
-    writeln!(out, "image encoder: {:.1} MB, before {:.1} MB", size(bundle), size(before))?;
+    if let Some(TextChange { texts, least, is_stored }) = texts {
+        write!(out, "embeddings of {}: cosine at least {least:.6}", counted(*texts, "text"))?;
+        let outcome = if *is_stored { "" } else { ", past the bound: the text tower stays as it was" };
+        writeln!(out, "{outcome}")?;
+    }
+    let size = |bundle: &Bundle, file: &str| bundle.manifest.files[file].size as f64 / 1e6;
+    let files = bundle.manifest.text.iter().map(|section| ("text tower", &section.file));
+    for (part, file) in [("image encoder", &bundle.manifest.image.file)].into_iter().chain(files) {
+        writeln!(out, "{part}: {:.1} MB, before {:.1} MB", size(bundle, file), size(before, file))?;
+    }
     writeln!(out)?;
     print_deviations(&mut out, deviations)?;
     writeln!(out, "made {}; try: rtpt bench --bundle {}", bundle.id(), arguments.output.display())

@@ -10,7 +10,7 @@ use super::block::Block;
 use super::error::Result;
 use super::layers::{Activation, LayerNorm, Linear};
 use super::tower::TowerShape;
-use super::weights::WeightsFile;
+use super::weights::{SCALE_SUFFIX, WeightsFile};
 use crate::products::Real;
 
 /// Naming scheme of a checkpoint.
@@ -79,7 +79,10 @@ impl Naming {
         };
         let single = [self.tokens(), self.positions()].into_iter().chain(self.projection_names());
         let single: Vec<String> = single.collect();
-        let belongs = |name: &String| single.contains(name) || parts.iter().any(|part| name.starts_with(part));
+        let belongs = |name: &String| {
+            let plain = name.strip_suffix(SCALE_SUFFIX).unwrap_or(name);
+            single.iter().any(|one| one == plain) || parts.iter().any(|part| name.starts_with(part))
+        };
         // Old checkpoints also store the numbers 0 to L - 1.
         let mut names: Vec<String> = weights.names().into_iter().filter(belongs).collect();
         names.retain(|name| !name.ends_with("position_ids"));
@@ -117,7 +120,7 @@ impl Naming {
         let projection = format!("{prefix}text_projection.");
         let mut names = self.tensors(weights);
         names.extend(weights.names().into_iter().filter(|name| name.starts_with(&projection)));
-        names.into_iter().find(|name| !known.contains(name))
+        names.into_iter().find(|name| !known.contains(name.strip_suffix(SCALE_SUFFIX).unwrap_or(name)))
     }
 
     /// The embedding width D that the projection leads to.

@@ -17,7 +17,10 @@ use crate::products::Real;
 /// Largest header of the format (bytes), as in `safetensors`.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
-/// An open checkpoint. Tensors are f32, f16 or bf16; each value is converted when it is read.
+/// What the name of a tensor of int8 ends in, where it is that of its scales: one for each row.
+pub(crate) const SCALE_SUFFIX: &str = ".scale";
+
+/// An open checkpoint. Tensors are f32, f16 or bf16, or int8 with scales; each value is converted when it is read.
 pub struct WeightsFile {
     name: String,
     bytes: Bytes,
@@ -191,12 +194,14 @@ impl WeightsFile {
         let size = match info.dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
+            Dtype::I8 => 1,
             other => {
                 return Err(self
-                    .wrong(&format!("the type of {tensor}"), "F32, F16 or BF16", format!("{other:?}"))
+                    .wrong(&format!("the type of {tensor}"), "F32, F16, BF16 or I8", format!("{other:?}"))
                     .into());
             }
         };
+        let scales = if info.dtype == Dtype::I8 { Some(self.scales(tensor, shape, &range)?) } else { None };
         let start = info.data_offsets.0;
         // In bounds: opening the file compared every offset with its length and its tensor's shape.
         let data = self.data(start + range.start * size..start + range.end * size)?;
@@ -205,10 +210,14 @@ impl WeightsFile {
         let to_single: fn(&[u8]) -> f32 = match info.dtype {
             Dtype::F32 => |b| f32::from_le_bytes(b.try_into().expect("chunks of four bytes")),
             Dtype::F16 => |b| f16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),
+            Dtype::I8 => |b| f32::from(b[0] as i8),
             _ => |b| bf16::from_le_bytes(b.try_into().expect("chunks of two bytes")).to_f32(),
         };
         let mut values = Vec::with_capacity(range.len());
-        for (index, single) in bytes.map(to_single).enumerate() {
+        for (index, mut single) in bytes.map(to_single).enumerate() {
+            if let Some((width, first, scales)) = &scales {
+                single *= scales[(range.start + index) / width - first];
+            }
             if !single.is_finite() {
                 return Err(self
                     .wrong(&format!("value {} of {tensor}", range.start + index), "a finite number", single)
@@ -217,6 +226,28 @@ impl WeightsFile {
             values.push(T::from(single).expect("a finite f32 fits in any float"));
         }
         Ok(values)
+    }
+
+    /// The scales of the rows that some values of a tensor of int8 are in: the rows' width, the first row, and a scale for each.
+    fn scales(&self, tensor: &str, shape: &[usize], range: &Range<usize>) -> Result<(usize, usize, Vec<f32>)> {
+        let &[rows, width] = shape else {
+            return Err(self
+                .wrong(&format!("the shape of {tensor}"), "rows, for a tensor of I8", format!("{shape:?}"))
+                .into());
+        };
+        let name = format!("{tensor}{SCALE_SUFFIX}");
+        let info = self.tensors.info(&name).ok_or_else(|| self.wrong(&name, "the scales of its rows", "missing"))?;
+        if info.dtype != Dtype::F32 || info.shape != [rows] {
+            let found = format!("{:?} {:?}", info.dtype, info.shape);
+            return Err(self.wrong(&format!("the scales {name}"), &format!("F32 [{rows}]"), found).into());
+        }
+        let width = width.max(1);
+        let (first, end) = (range.start / width, range.end.div_ceil(width));
+        let start = info.data_offsets.0;
+        let bytes = self.data(start + 4 * first..start + 4 * end)?;
+        let scales =
+            bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes")));
+        Ok((width, first, scales.collect()))
     }
 
     /// An error about a part of this file.

@@ -182,7 +182,7 @@ const USES: &[(&str, &str)] = &[
     ("views", "cause kernels limits setting"),
     ("encoder", "cancellation cause device files kernels limits rows"),
     ("labels", "files limits rows setting wording"),
-    ("text", "cause files limits products rows setting wording"),
+    ("text", "cause files kernels limits products rows setting wording"),
     ("tuning", "products rows"),
     ("reliability", "products rows"),
     ("method", "directions limits products reliability rows setting text tuning"),
@@ -199,7 +199,7 @@ const USES: &[(&str, &str)] = &[
     ("check", "bundle encoder error label_set products text views"),
     ("source", "error files limits listing views"),
     ("predictor", "bundle calibration error label_set method text views"),
-    ("quantise", "bundle check encoder error files label_set products rows views"),
+    ("quantise", "bundle check encoder error files label_set products rows text views"),
     ("import", "bundle check encoder error files labels limits method products rows text views"),
     ("answer", "calibration extractor label_set labels method predictor rows tamper timings"),
     (

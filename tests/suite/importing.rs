@@ -400,7 +400,7 @@ fn checkpoints_that_are_malformed() {
         model.change("model.safetensors", |bytes| bytes.truncate(5));
     });
     assert_refused(&[FC1, "is missing"], |_, model| model.tensor(FC1, |_, _| None));
-    assert_refused(&["the type of", FC1, "is F64, expected F32, F16 or BF16"], |_, model| {
+    assert_refused(&["the type of", FC1, "is F64, expected F32, F16, BF16 or I8"], |_, model| {
         model.tensor(FC1, |shape, data| Some((Dtype::F64, shape.to_vec(), data.repeat(2))));
     });
     assert_refused(&["the shape of", FC1, "is [16, 64], expected [64, 16]"], |_, model| {

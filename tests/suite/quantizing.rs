@@ -16,6 +16,11 @@ fn encoder_bytes(folder: &Path) -> u64 {
     size
 }
 
+/// The size of a bundle's text tower (bytes).
+fn text_bytes(folder: &Path) -> u64 {
+    fs::metadata(folder.join("text_encoder.safetensors")).unwrap().len()
+}
+
 /// The best class of every demo photo, clean and attacked.
 fn answers(bench: &Bench, bundle: &str) -> Vec<String> {
     let photos = demo().join("../photos");
@@ -36,6 +41,10 @@ fn the_demo_in_int8_is_a_quarter_of_its_size_and_answers_as_before() {
     let least: f64 = line.split(' ').nth(7).unwrap().trim_end_matches(',').parse().unwrap();
     assert!(least > 0.99 && least < 1.0, "{line}");
     assert!(encoder_bytes(&bench.path("int8")) * 7 < encoder_bytes(&demo()) * 2);
+    let line = run.stdout.lines().find(|line| line.starts_with("embeddings of 100 texts: cosine at least ")).unwrap();
+    let least: f64 = line.split(' ').nth(7).unwrap().parse().unwrap();
+    assert!(least > 0.999 && least < 1.0, "{line}");
+    assert!(text_bytes(&bench.path("int8")) * 7 < text_bytes(&demo()) * 4, "it was in f16");
     let check = bench.rtpt(&["bundle", "check", "int8"]);
     assert!(check.code == 0 && check.stdout.contains("gives its golden results"), "{}", check.stderr);
     let before = answers(&bench, from);
@@ -59,6 +68,10 @@ fn layers_stay_in_f32_where_they_are_asked_for_or_cost_too_much() {
     assert!(kept.stderr.contains("measured on one image alone"), "{}", kept.stderr);
     assert!(kept.stdout.contains("19 layers in int8, 2 in f32\n"), "{}", kept.stdout);
     assert!(kept.stdout.contains("kept in f32: /stem/stem.0/Conv\n"), "{}", kept.stdout);
+    assert!(text_bytes(&bench.path("kept")) < text_bytes(&demo()));
+    let text = quantize(&["-o", "text", "--keep", "text_encoder"]);
+    assert!(text.code == 0 && text.stdout.contains("21 layers in int8, 0 in f32\n"), "{}", text.stderr);
+    assert_eq!(text_bytes(&bench.path("text")), text_bytes(&demo()));
     let info = bench.rtpt(&["bundle", "info", "kept"]).stdout;
     assert!(info.contains("\nweights        19 layers in int8, 2 layers in f32\n"), "{info}");
     // Below what all layers together cost, and above what the cheapest does.
@@ -67,6 +80,11 @@ fn layers_stay_in_f32_where_they_are_asked_for_or_cost_too_much() {
     let count = bounded.stdout.lines().filter(|line| line.starts_with("kept in f32: ")).count();
     assert!((1..20).contains(&count), "{}", bounded.stdout);
     assert!(bounded.stdout.contains(&format!("{} layers in int8, {count} in f32\n", 21 - count)), "{}", bounded.stdout);
+    assert!(!bounded.stdout.contains("past the bound"), "{}", bounded.stdout);
+    // Below what the text tower costs, too.
+    let tight = quantize(&["-o", "tight", "--max-deviation", "0.000002"]);
+    assert!(tight.stdout.contains(", past the bound: the text tower stays as it was\n"), "{}", tight.stdout);
+    assert_eq!(text_bytes(&bench.path("tight")), text_bytes(&demo()));
 }
 
 #[test]
