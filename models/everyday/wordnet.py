@@ -60,3 +60,14 @@ def ancestors(synsets, offset):
         for above in ring:
             steps.setdefault(above, distance)
     return steps
+
+
+def senses(synsets, folder=FOLDER):
+    """The synsets of each name in lower case, the most frequent sense first."""
+    found = {}
+    for line in (folder / "index.noun").read_text().splitlines():
+        if not line.startswith(" "):
+            fields = line.split()
+            offsets = [f"n{offset}" for offset in fields[-int(fields[2]) :]]
+            found[fields[0].replace("_", " ")] = [offset for offset in offsets if offset in synsets]
+    return found
