@@ -117,6 +117,9 @@ enum Understood {
     Nothing,
     Number(f64),
     Word(&'static str),
+    /// One of these.
+    Words(&'static [&'static str]),
+    True,
 }
 
 impl Understood {
@@ -129,6 +132,8 @@ impl Understood {
                 Self::Nothing => value.as_object().is_some_and(serde_json::Map::is_empty),
                 Self::Number(number) => value.as_f64() == Some(number),
                 Self::Word(word) => value.as_str() == Some(word),
+                Self::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+                Self::True => value == &Value::Bool(true),
             }
     }
 
@@ -139,6 +144,8 @@ impl Understood {
             Self::Nothing => "nothing".into(),
             Self::Number(number) => number.to_string(),
             Self::Word(word) => word.into(),
+            Self::Words(words) => words.join(" or "),
+            Self::True => "true".into(),
         }
     }
 }
@@ -187,6 +194,37 @@ const MODEL_FIELDS: &[(&str, Understood)] = &[
     ("output_dict", Understood::Any),
 ];
 
+/// Processors that prepare images as CLIP's does.
+const PROCESSORS: Understood =
+    Understood::Words(&["CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast"]);
+
+/// Fields of `preprocessor_config.json` besides those that are computed with (`CLIPImageProcessor` and its fast form of transformers 4.57.1).
+const PREPROCESSOR_FIELDS: &[(&str, Understood)] = &[
+    ("_valid_processor_keys", Understood::Any),
+    ("data_format", Understood::Any),
+    ("default_to_square", Understood::False),
+    ("device", Understood::Any),
+    ("disable_grouping", Understood::Any),
+    ("do_convert_rgb", Understood::Any),
+    ("do_pad", Understood::False),
+    ("do_rescale", Understood::True),
+    ("feature_extractor_type", PROCESSORS),
+    ("image_processor_type", PROCESSORS),
+    ("input_data_format", Understood::Any),
+    ("pad_size", Understood::Nothing),
+    ("processor_class", Understood::Any),
+    ("return_tensors", Understood::Any),
+    ("use_fast", Understood::Any),
+    ("use_square_size", Understood::False),
+];
+
+/// Fields of `preprocess_cfg` besides those that are computed with (`PreprocessCfg` of open_clip 3.3.0).
+const PREPROCESS_FIELDS: &[(&str, Understood)] = &[
+    // Of images that are padded, which they are not where the shorter side is resized.
+    ("fill_color", Understood::Any),
+    ("mode", Understood::Word("RGB")),
+];
+
 /// Refuses fields that are not known, or whose value asks for what is not computed here: such a model would be imported, and be wrong.
 fn check_fields(
     path: &Path,
@@ -199,7 +237,8 @@ fn check_fields(
         if !understood.is_some_and(|understood| understood.takes(value)) {
             let expected =
                 understood.map_or("no such field, which this version does not know".into(), Understood::expected);
-            return Err(wrong(path, &format!("{section}.{name}"), &expected, value));
+            let field = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            return Err(wrong(path, &field, &expected, value));
         }
     }
     Ok(())
@@ -211,6 +250,9 @@ struct OpenClipPreprocessing {
     std: Option<[f32; 3]>,
     interpolation: Option<String>,
     resize_mode: Option<String>,
+    size: Option<Value>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 /// `preprocessor_config.json`.
@@ -225,6 +267,8 @@ struct PreprocessorConfig {
     do_center_crop: Option<bool>,
     do_resize: Option<bool>,
     do_normalize: Option<bool>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -283,6 +327,7 @@ pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<I
         log::warn!("no preprocessor_config.json: images are prepared as for OpenAI's CLIP");
         return Ok(clip);
     };
+    check_fields(&path, "", &config.others, PREPROCESSOR_FIELDS)?;
     if let Some(resample) = config.resample.filter(|&resample| resample != BICUBIC) {
         return Err(wrong(&path, "resample", "3, bicubic", resample));
     }
@@ -324,6 +369,15 @@ fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageCo
     let text = model.text_cfg;
     check_fields(path, "model_cfg", &model.others, MODEL_FIELDS)?;
     check_fields(path, "text_cfg", &text.others, TEXT_FIELDS)?;
+    check_fields(path, "preprocess_cfg", &preprocessing.others, PREPROCESS_FIELDS)?;
+    if let Some(size) = preprocessing.size.filter(|size| !size.is_null()) {
+        let sides: Vec<&Value> = size.as_array().map_or_else(|| vec![&size], |sides| sides.iter().collect());
+        let side = model.vision_cfg.image_size;
+        if side.is_some_and(|side| sides.iter().any(|found| found.as_u64() != Some(side as u64))) {
+            let expected = format!("{}, the image_size", side.unwrap_or_default());
+            return Err(wrong(path, "preprocess_cfg.size", &expected, &size));
+        }
+    }
     if let Some(name) = text.hf_model_name {
         return Err(wrong(path, "text_cfg.hf_model_name", "CLIP's own text tower", name));
     }

@@ -257,12 +257,19 @@ fn an_openclip_configuration_with_more_than_is_computed_is_refused() {
         ("text_cfg", "rotary", json!(8), "text_cfg.rotary is 8, expected no such field"),
         ("model_cfg", "init_logit_bias", json!(-10), "model_cfg.init_logit_bias is -10, expected nothing"),
         ("model_cfg", "multimodal_cfg", json!({"layers": 1}), "model_cfg.multimodal_cfg is"),
+        ("preprocess_cfg", "mode", json!("L"), "preprocess_cfg.mode is \"L\", expected RGB"),
+        ("preprocess_cfg", "size", json!(20), "preprocess_cfg.size is 20, expected 24, the image_size"),
+        ("preprocess_cfg", "size", json!([24, 20]), "preprocess_cfg.size is [24,20], expected 24"),
+        ("preprocess_cfg", "resize_mode", json!("squash"), "resize_mode is squash, expected shortest"),
+        ("preprocess_cfg", "antialias", json!(false), "preprocess_cfg.antialias is false, expected no such field"),
     ] {
         assert_refused(&["open_clip_config.json", part], |_, model| {
             as_openclip(model);
             model.config("open_clip_config.json", |config| {
-                let model = &mut config["model_cfg"];
-                let section = if section == "text_cfg" { &mut model["text_cfg"] } else { model };
+                let section = match section {
+                    "text_cfg" => &mut config["model_cfg"]["text_cfg"],
+                    _ => &mut config[section],
+                };
                 section[field] = value;
             });
         });
@@ -282,6 +289,9 @@ fn an_openclip_configuration_with_more_than_is_computed_is_refused() {
                 ("pad_id", json!(7)),
             ] {
                 config["model_cfg"]["text_cfg"][field] = value;
+            }
+            for (field, value) in [("size", json!([24, 24])), ("fill_color", json!(0)), ("mode", json!("RGB"))] {
+                config["preprocess_cfg"][field] = value;
             }
         });
     });
@@ -477,6 +487,14 @@ fn configurations_of_other_models() {
         ("resample", json!(2), "resample is 2, expected 3, bicubic"),
         ("do_center_crop", json!(false), "do_center_crop is false"),
         ("rescale_factor", json!(0.5), "rescale_factor is 0.5, expected 1/255"),
+        ("do_rescale", json!(false), "do_rescale is false, expected true"),
+        ("crop_pct", json!(0.875), "crop_pct is 0.875, expected no such field"),
+        (
+            "image_processor_type",
+            json!("ConvNextImageProcessor"),
+            "expected CLIPFeatureExtractor or CLIPImageProcessor",
+        ),
+        ("default_to_square", json!(true), "default_to_square is true, expected false"),
         ("size", json!({"height": 24, "width": 24}), "a shortest edge equal to the side"),
         ("crop_size", json!({"height": 24, "width": 20}), "a shortest edge equal to the side"),
     ] {
