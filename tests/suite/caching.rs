@@ -113,7 +113,8 @@ fn damaged_features_are_made_anew_and_one_folder_serves_several_programs() {
     assert_eq!((answers(&classify()), cached(&classify())), (expected.clone(), 7));
     let children: Vec<_> = (0..3)
         .map(|_| {
-            let mut command = bench.command(&["classify", "--json", "--cache-dir", &folder, "--seed", "7", &photos]);
+            let mut command =
+                bench.command(&["classify", "--json", "--cache-dir", &folder, "--seed", "7", "--views", "4", &photos]);
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
         })
         .collect();
