@@ -45,9 +45,6 @@ impl Predictor {
     pub(crate) fn decide(&self, features: ArrayView2<f32>) -> Decision<f32> {
         let decision = self.method.decide(features, self.labels.embeddings.view(), self.scale);
         let list = &self.labels.list;
-        if list.groups().is_none() {
-            return decision;
-        }
         let prediction = list.of_labels(decision.prediction.insert_axis(Axis(0))).remove_axis(Axis(0));
         Decision { logits: list.of_labels(decision.logits), prediction, ..decision }
     }

@@ -164,8 +164,8 @@ pub(crate) fn quantise(
     if let Some(unknown) = request.keep.iter().find(|keep| !names.iter().any(|name| name.starts_with(keep.as_str()))) {
         return Err(QuantiseError::UnknownLayer { name: unknown.clone(), layers: names }.into());
     }
-    let is_kept = |layer: &Layer| request.keep.iter().any(|keep| layer.name.starts_with(keep.as_str()));
-    let (asked, open): (Vec<Layer>, Vec<Layer>) = layers.in_f32.into_iter().partition(is_kept);
+    let is_kept = |name: &str| request.keep.iter().any(|keep| name.starts_with(keep.as_str()));
+    let (asked, open): (Vec<Layer>, Vec<Layer>) = layers.in_f32.into_iter().partition(|layer| is_kept(&layer.name));
     if open.is_empty() {
         return Err(QuantiseError::NothingInF32.into());
     }
@@ -189,7 +189,6 @@ pub(crate) fn quantise(
     let kept: Vec<String> =
         costs[..first].iter().map(|cost| &cost.layer).chain(&asked).map(|layer| layer.name.clone()).collect();
     let stored = costs.len() - first;
-    let is_kept = |file: &String| request.keep.iter().any(|keep| file.starts_with(keep.as_str()));
     let small = match tower.filter(|file| !is_kept(file)).and(bundle.text_weights()?) {
         Some(weights) => Some(small_tower(bundle, &weights, request)?),
         None => None,

@@ -1,6 +1,6 @@
 //! Functions of many values, with the processor's vectors and the same bits on every one.
 
-use super::activation::{erf, exp};
+use super::activation::{exp, normal_gate};
 use super::float::FloatKernel;
 
 /// `e^x` of every value, in place: within 2 units in the last place from -87 to 88, beyond them that of -87.3 and of 88.3.
@@ -46,7 +46,7 @@ struct NormalGate;
 impl Function for NormalGate {
     #[inline(always)]
     fn of(x: f32) -> f32 {
-        0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+        normal_gate(x)
     }
 }
 

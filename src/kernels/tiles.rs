@@ -8,6 +8,7 @@ use super::matrix::{Rows, RowsMut};
 
 /// Columns of the widest tile.
 const TILE_COLUMNS_MAX: usize = 32;
+
 /// Evaluates an expression for each row of a tile, in straight code: a compiler that leaves it in a loop has the sums in memory.
 macro_rules! for_each_row {
     ($rows:ident, $place:ident => $body:expr) => {

@@ -134,8 +134,8 @@ impl DataSet {
     /// Index in `labels` of the class that each image shows.
     ///
     /// A class is looked up in `renamed` first. Its name, there or in the data set, is a label's identifier or the
-    /// label itself, or a member of the label's group, in any case and with underscores for spaces. Where all classes are numbers, it may be the label's
-    /// place in the list, from 0 (ImageNet-V2).
+    /// label itself, or a member of the label's group, in any case and with underscores for spaces. Where all classes are
+    /// numbers, it may be the label's place in the list, from 0 (ImageNet-V2).
     ///
     /// # Errors
     /// [`EvalError::DataSet`]: a class that is none of the labels.
