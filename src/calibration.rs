@@ -2,6 +2,7 @@
 //!
 //! Kept in the bundle's folder, in a file of its own: the model stays the same bytes, and cached features stay valid.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use ndarray::Array1;
@@ -174,6 +175,14 @@ pub(crate) fn labels_digest(labels: &LabelSet) -> String {
         // Lengths keep texts from running into one another.
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
+    }
+    // Classes by example are what their photos are, whatever they are called.
+    let words = labels.words.iter().copied().collect::<HashSet<usize>>();
+    for (place, row) in labels.embeddings.rows().into_iter().enumerate().filter(|(place, _)| !words.contains(place)) {
+        hasher.update(&(place as u64).to_le_bytes());
+        row.iter().for_each(|value| {
+            hasher.update(&value.to_le_bytes());
+        });
     }
     hasher.finalize().to_hex().to_string()
 }

@@ -15,6 +15,7 @@ use crate::cancellation::CancellationToken;
 use crate::device::device_key;
 use crate::encoder::{Encoder, EncoderShape, PreparedStore};
 use crate::error::Result;
+use crate::labels::Labels;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
 use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
@@ -96,6 +97,8 @@ pub struct Features {
     pub(crate) damage: Option<&'static str>,
     /// Name and digest of the bundle.
     pub(crate) bundle: Arc<str>,
+    /// What decides an image's features: [`crate::bundle::BundleContents::encoder_digest`].
+    pub(crate) encoder: blake3::Hash,
     /// Time spent so far.
     pub(crate) timings: Timings,
 }
@@ -114,6 +117,20 @@ impl Features {
     /// True if the features came from the cache.
     pub fn cached(&self) -> bool {
         self.cached
+    }
+}
+
+impl Labels {
+    /// The same labels, where a photo is one more example of `name`: the class embedding of a label with examples is the mean
+    /// of their features, and no longer that of its text. A `name` that is not among the labels is added to them.
+    ///
+    /// Features are those of [`Classifier::features`](crate::Classifier::features), of which the clean view counts; they hold
+    /// for bundles with the same encoder.
+    ///
+    /// # Errors
+    /// `name` is refused as by [`Self::new`], or cannot be added to labels that have identifiers.
+    pub fn with_example(&self, name: &str, features: &Features) -> Result<Self> {
+        Ok(self.with_feature(name, &features.encoder, features.matrix.row(0))?)
     }
 }
 
@@ -142,6 +159,11 @@ impl Extractor {
             device: device_key(),
             cache: None,
         })
+    }
+
+    /// The cache, if there is one.
+    pub(crate) fn cache(&self) -> Option<Arc<FeatureCache>> {
+        self.cache.clone()
     }
 
     /// An extractor over the same encoder that looks features up in `cache` first, and keeps them there.
@@ -188,8 +210,17 @@ impl Extractor {
         if let Some(matrix) = cache.and_then(|cache| cache.get(&key)) {
             let decode = milliseconds_since(began);
             let timings = Timings { decode, total: decode, ..Timings::default() };
-            let bundle = Arc::clone(&self.bundle_id);
-            return Ok(Features { digest, views: *views, matrix, cached: true, damage: None, bundle, timings });
+            let (bundle, encoder) = (Arc::clone(&self.bundle_id), self.encoder_digest);
+            return Ok(Features {
+                digest,
+                views: *views,
+                matrix,
+                cached: true,
+                damage: None,
+                bundle,
+                encoder,
+                timings,
+            });
         }
         let Decoded { pixels, damage } = decode_as(bytes, self.settings.damaged)?;
         let decode = milliseconds_since(began);
@@ -234,8 +265,8 @@ impl Extractor {
         let threads = self.pool.current_num_threads().min(views.count.div_ceil(self.encoder.batch()));
         let making = (making.into_inner() as f64 / 1e6 / threads as f64).min(total);
         let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
-        let bundle = Arc::clone(&self.bundle_id);
-        Ok(Features { digest, views: *views, matrix, cached: false, damage: None, bundle, timings })
+        let (bundle, encoder) = (Arc::clone(&self.bundle_id), self.encoder_digest);
+        Ok(Features { digest, views: *views, matrix, cached: false, damage: None, bundle, encoder, timings })
     }
 
     /// The views `[V, 3, R, R]` of an image whose file has this digest, as the encoder sees them.

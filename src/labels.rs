@@ -1,11 +1,13 @@
 //! Lists of labels: what a user types, checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
+use crate::examples::{Examples, ExamplesError};
 use crate::files::read_up_to;
 use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
 use crate::rows::log_sums;
@@ -54,6 +56,15 @@ pub enum LabelsError {
         /// Second entry, from 1.
         second: usize,
     },
+    /// A label is added to labels that have identifiers.
+    #[error(
+        "the label {} cannot be added: the others have identifiers, and it has none; write it into the labels file",
+        quoted(label)
+    )]
+    NoIdentifier {
+        /// The label.
+        label: String,
+    },
     /// A label is not words.
     #[error("the label {} {problem}; a label is words, such as \"sea horse\"", quoted(label))]
     NotWords {
@@ -62,6 +73,9 @@ pub enum LabelsError {
         /// Problem found.
         problem: &'static str,
     },
+    /// The examples beside a labels file cannot be used.
+    #[error(transparent)]
+    Examples(#[from] ExamplesError),
     /// The length of a label is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -97,6 +111,8 @@ pub struct Labels {
     names: Vec<String>,
     ids: Option<Vec<String>>,
     groups: Option<Groups>,
+    /// Photos that stand for some of the texts.
+    examples: Arc<Examples>,
 }
 
 /// The texts of labels that are groups.
@@ -120,10 +136,12 @@ impl Labels {
 
     /// Labels from a file: UTF-8, one label per line, or an identifier, a tab and a label; blank lines and lines that
     /// start with `#` are passed over. What stands before a tab on several lines is a group, and the answer for all of
-    /// them; in such a file a line without a tab is a label by itself.
+    /// them; in such a file a line without a tab is a label by itself. Where a file of examples stands beside it, its photos
+    /// stand for some of the texts.
     ///
     /// # Errors
-    /// The file cannot be read, is too large, is not UTF-8, or its labels are refused as by [`Self::new`].
+    /// The file cannot be read, is too large, is not UTF-8, or its labels are refused as by [`Self::new`]; or so are the
+    /// examples.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         read_labels(path.as_ref())
     }
@@ -141,22 +159,12 @@ impl Labels {
             let (expected, found) = (format!("one per label, {}", names.len()), ids.len().to_string());
             return Err(SettingError { what: "the number of identifiers", expected, found }.into());
         }
-        for text in names.iter().chain(ids.iter().flatten()) {
-            // Lengths before words: the messages that follow quote the label.
-            let bytes = text.len();
-            if !(1..=LABEL_BYTES_MAX).contains(&bytes) {
-                let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
-                return Err(SettingError { what: "the length of a label", expected, found: bytes.to_string() }.into());
-            }
-            if let Some(problem) = not_words(text) {
-                return Err(LabelsError::NotWords { label: text.clone(), problem });
-            }
-        }
+        names.iter().chain(ids.iter().flatten()).try_for_each(|text| check_text(text))?;
         match ids {
             Some(ids) if first_twice(&ids).is_some() => Self::grouped(names, ids),
             ids => match first_twice(ids.as_ref().unwrap_or(&names)) {
                 Some(duplicate) => Err(duplicate),
-                None => Ok(Self { names, ids, groups: None }),
+                None => Ok(Self { names, ids, groups: None, examples: Arc::default() }),
             },
         }
     }
@@ -175,7 +183,7 @@ impl Labels {
         };
         let of = groups.into_iter().map(&mut place_of).collect();
         check_count(names.len())?;
-        Ok(Self { names, ids: None, groups: Some(Groups { members, of }) })
+        Ok(Self { names, ids: None, groups: Some(Groups { members, of }), examples: Arc::default() })
     }
 
     /// The labels at some places of the list, in this order; groups with all their members.
@@ -193,11 +201,68 @@ impl Labels {
         };
         let chosen = |column: &[String]| rows.iter().map(|&row| column[row].clone()).collect::<Vec<String>>();
         let (texts, left) = (chosen(&texts), left.map(|left| chosen(&left)));
-        match (&self.groups, left) {
+        let selected = match (&self.groups, left) {
             // Groups of one member each would be taken for identifiers.
             (Some(_), Some(groups)) => Self::grouped(texts, groups),
             (_, left) => Self::with_ids(texts, left),
+        };
+        Ok(selected?.with_examples(&self.examples))
+    }
+
+    /// The same labels with those of the examples that are of their texts.
+    #[must_use]
+    pub(crate) fn with_examples(self, examples: &Examples) -> Self {
+        let mut examples = examples.clone();
+        if !examples.is_empty() {
+            let texts: HashSet<&str> = self.texts().iter().map(String::as_str).collect();
+            examples.retain(|text| texts.contains(text));
         }
+        Self { examples: Arc::new(examples), ..self }
+    }
+
+    /// The same labels, where a photo with the feature `[D]` by an encoder is one more example of `name`, which is added to the
+    /// labels if it is not among them.
+    ///
+    /// # Errors
+    /// `name` is refused as by [`Self::new`], or cannot be added to labels that have identifiers.
+    pub(crate) fn with_feature(&self, name: &str, encoder: &blake3::Hash, feature: ArrayView1<f32>) -> Result<Self> {
+        let labels = self.with_text(name)?;
+        let mut examples = labels.examples().clone();
+        examples.add(trimmed(name), encoder, feature)?;
+        Ok(labels.with_examples(&examples))
+    }
+
+    /// The same labels, where `name` is a text again; `None` if it has no examples.
+    pub(crate) fn without_examples(&self, name: &str) -> Option<Self> {
+        let mut examples = self.examples().clone();
+        examples.forget(trimmed(name)).then(|| self.clone().with_examples(&examples))
+    }
+
+    /// The photos that stand for some of the texts.
+    pub(crate) fn examples(&self) -> &Examples {
+        &self.examples
+    }
+
+    /// The same labels and `name`, if it is not among them, as a label by itself.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or the labels have identifiers, of which `name` has none.
+    pub(crate) fn with_text(&self, name: &str) -> Result<Self> {
+        if self.texts().iter().any(|text| text == trimmed(name)) {
+            return Ok(self.clone());
+        }
+        let (mut texts, mut left) = self.rows();
+        if self.ids.is_some() {
+            return Err(LabelsError::NoIdentifier { label: name.into() });
+        }
+        texts.push(name.into());
+        left.iter_mut().for_each(|left| left.push(name.into()));
+        let more = match left {
+            // Groups of one member each would be taken for identifiers.
+            Some(groups) => Self::grouped(texts, groups)?,
+            None => Self::with_ids(texts, None)?,
+        };
+        Ok(more.with_examples(&self.examples))
     }
 
     /// The labels that are answered, in the order given.
@@ -260,6 +325,20 @@ impl Labels {
     }
 }
 
+/// Refuses a text that is no label.
+fn check_text(text: &str) -> Result<()> {
+    // Lengths before words: the messages that follow quote the label.
+    let bytes = text.len();
+    if !(1..=LABEL_BYTES_MAX).contains(&bytes) {
+        let expected = format!("1 to {LABEL_BYTES_MAX} bytes");
+        return Err(SettingError { what: "the length of a label", expected, found: bytes.to_string() }.into());
+    }
+    match not_words(text) {
+        Some(problem) => Err(LabelsError::NotWords { label: text.into(), problem }),
+        None => Ok(()),
+    }
+}
+
 fn check_count(found: usize) -> Result<()> {
     if (CLASSES_MIN..=CLASSES_MAX).contains(&found) {
         return Ok(());
@@ -298,7 +377,7 @@ fn trimmed(text: &str) -> &str {
 pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
     let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
         .map_err(|source| LabelsError::Unreadable { path: path.into(), source })?;
-    labels_of_file(&bytes, path)
+    Ok(labels_of_file(&bytes, path)?.with_examples(&Examples::beside(path)?))
 }
 
 /// As [`parse_labels`], with the file named where it has one label.
@@ -317,11 +396,11 @@ pub(crate) fn labels_of_file(bytes: &[u8], path: &Path) -> Result<Labels> {
     })
 }
 
-/// Parses the bytes of a labels file; `path` is only named in errors.
+/// The labels of a file's bytes, and what stands before each; `path` is only named in errors.
 ///
 /// # Errors
-/// As [`read_labels`].
-pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
+/// The bytes are too many, no UTF-8, or have a line that is none of a labels file.
+fn entries(bytes: &[u8], path: &Path) -> Result<(Vec<String>, Vec<Option<String>>)> {
     let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
     // `read_up_to` stops one byte past the bound, so that a larger file shows here.
     if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
@@ -349,6 +428,41 @@ pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
         names.push(name.to_string());
         ids.push(id.map(String::from));
     }
+    Ok((names, ids))
+}
+
+/// The bytes of a labels file with a line for `name`, which may be there already; `path` is only named in errors.
+///
+/// # Errors
+/// As [`read_labels`], but for the number of labels; or `name` is refused as by [`Labels::new`], or the others have
+/// identifiers.
+pub(crate) fn with_line(bytes: &[u8], path: &Path, name: &str) -> Result<Vec<u8>> {
+    let name = trimmed(name);
+    check_text(name)?;
+    let (names, ids) = entries(bytes, path)?;
+    let mut more = bytes.to_vec();
+    if names.iter().any(|other| other == name) {
+        return Ok(more);
+    }
+    let given: Vec<String> = ids.into_iter().flatten().collect();
+    let no_place = (!given.is_empty() && first_twice(&given).is_none()) || name.starts_with('#');
+    if no_place {
+        return Err(LabelsError::NoIdentifier { label: name.into() });
+    }
+    if more.last().is_some_and(|&byte| byte != b'\n') {
+        more.push(b'\n');
+    }
+    more.extend(format!("{name}\n").into_bytes());
+    Ok(more)
+}
+
+/// Parses the bytes of a labels file; `path` is only named in errors.
+///
+/// # Errors
+/// As [`read_labels`].
+pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
+    let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
+    let (names, ids) = entries(bytes, path)?;
     if names.is_empty() {
         return Err(malformed("has no labels".into()));
     }

@@ -49,6 +49,7 @@ mod views;
 
 mod encoder;
 
+mod examples;
 mod labels;
 mod text;
 
@@ -129,6 +130,7 @@ pub use cancellation::Cancelled;
 pub use classifier::Classifier;
 pub use encoder::EncoderError;
 pub use error::{Error, ProgramError};
+pub use examples::ExamplesError;
 pub use extractor::Features;
 pub use files::FileError;
 pub use labels::{Labels, LabelsError};

@@ -38,6 +38,13 @@ pub(crate) const LABEL_BYTES_MAX: usize = 1024;
 /// Largest labels file (bytes).
 pub(crate) const LABELS_FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// Largest file of examples beside a labels file (bytes): about 6 kB a label and encoder at D = 512.
+pub(crate) const EXAMPLES_BYTES_MAX: u64 = 256 << 20;
+/// Most photos of a label that an evaluation draws (count).
+pub(crate) const SHOTS_MAX: usize = 1000;
+/// Most photos of a class by example (count): far more than change its mean.
+pub(crate) const EXAMPLE_PHOTOS_MAX: usize = 100_000;
+
 /// Label sets whose embeddings are remembered on a device (count).
 pub(crate) const LABEL_SETS_REMEMBERED: usize = 64;
 /// Encoders whose packed weights are stored on a device (count).

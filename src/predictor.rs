@@ -7,6 +7,7 @@ use ndarray::{ArrayView2, Axis};
 use crate::bundle::BundleContents;
 use crate::calibration::{AppliedCalibration, Calibration};
 use crate::error::Result;
+use crate::examples::ExamplesError;
 use crate::label_set::LabelSet;
 use crate::method::{ContextModel, Decide, Decision, Material, MethodSettings, Needs, ViewUse};
 use crate::text::context_prompts;
@@ -30,11 +31,16 @@ impl Predictor {
         let context = match settings.method().needs() {
             Needs::Nothing => None,
             Needs::TextTower => {
-                let model = bundle.text_model()?;
+                if labels.words.is_empty() {
+                    return Err(ExamplesError::NoWords.into());
+                }
+                let (model, texts) = (bundle.text_model()?, labels.list.texts());
                 // The labels' embeddings may come from the table or the cache; tuning the context needs the tokens
-                // themselves.
-                let prompts = context_prompts(&model, labels.list.texts(), &labels.prompt)?;
-                Some(Arc::new(ContextModel::new(model.tower, prompts)))
+                // themselves. Classes by example have no words to tune.
+                let words: Vec<String> = labels.words.iter().map(|&place| texts[place].clone()).collect();
+                let prompts = context_prompts(&model, &words, &labels.prompt)?;
+                let tuned = ContextModel::new(model.tower, prompts);
+                Some(Arc::new(if words.len() < texts.len() { tuned.at(labels.words.clone()) } else { tuned }))
             }
         };
         let method = settings.prepare(Material { classes: labels.embeddings.view(), context });
@@ -43,7 +49,8 @@ impl Predictor {
 
     /// The decision about features F `[V, D]`. Its logits and its prediction are of the labels, which may be groups of classes. Runs on the current rayon pool.
     pub(crate) fn decide(&self, features: ArrayView2<f32>) -> Decision<f32> {
-        let decision = self.method.decide(features, self.labels.embeddings.view(), self.scale);
+        let features = self.labels.widened(features);
+        let decision = self.method.decide(features.view(), self.labels.embeddings.view(), self.scale);
         let list = &self.labels.list;
         let prediction = list.of_labels(decision.prediction.insert_axis(Axis(0))).remove_axis(Axis(0));
         Decision { logits: list.of_labels(decision.logits), prediction, ..decision }

@@ -44,6 +44,9 @@ pub(crate) struct Manifest {
     pub prompt: PromptSection,
     /// The precomputed classes, if there are any: a text tower can do without.
     pub classes: Option<ClassesSection>,
+    /// How classes by example compare with texts, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<ExamplesSection>,
     /// Default views.
     #[serde(serialize_with = "views_section")]
     pub views: ViewSettings,
@@ -127,6 +130,15 @@ pub(crate) struct ClassesSection {
     pub default_labels: String,
 }
 
+/// How classes by example stand beside those of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExamplesSection {
+    /// What the cosine of a photo and a class by example counts beside cosines with texts (above 0, up to 1): photos of a
+    /// thing are more like one another than like its text.
+    pub weight: f32,
+}
+
 /// Default views as the manifest has them: their number is called `count`, and they have no seed.
 fn views_section<S: Serializer>(views: &ViewSettings, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(2))?;
@@ -189,6 +201,7 @@ impl Manifest {
         // Not `ViewSettings::check`, whose error would be the user's and not the bundle's.
         within("views.count", self.views.count, 1, VIEWS_MAX)?;
         positive("logit_scale", self.logit_scale.into(), 1e4)?;
+        self.examples.map_or(Ok(()), |examples| positive("examples.weight", examples.weight.into(), 1.0))?;
         for channel in 0..3 {
             positive("image.std", self.image.std[channel].into(), 1e3)?;
             let mean = self.image.mean[channel];

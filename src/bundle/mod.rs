@@ -168,6 +168,13 @@ impl Bundle {
         self.contents
     }
 
+    /// The name in results: `name@` and the first 16 hex digits of the digest.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
+    }
+}
+
+impl BundleContents {
     /// BLAKE3 of everything that decides an image's features: preprocessing, and the files of the encoder.
     ///
     /// Bundles that differ in labels, text tower or defaults alone have it in common.
@@ -182,13 +189,6 @@ impl Bundle {
         hasher.finalize()
     }
 
-    /// The name in results: `name@` and the first 16 hex digits of the digest.
-    pub fn id(&self) -> String {
-        format!("{}@{}", self.manifest.name, &self.digest.to_hex()[..16])
-    }
-}
-
-impl BundleContents {
     /// The prompt that the classes were embedded with.
     pub(crate) fn prompt(&self) -> Prompt {
         Prompt::Context(self.manifest.prompt.context.clone())

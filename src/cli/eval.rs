@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundle::Bundle;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::dataset::{DataSet, read_subset};
 use crate::eval::{
-    EvalError, Evaluation, Journal, Measurement, Record, Results, Summary, Task, merge, read_results, shard, write_all,
+    EvalError, Evaluation, Journal, Measurement, Record, Results, Shots, Summary, Task, merge, read_results, shard,
+    write_all,
 };
 use crate::extractor::Extractor;
 use crate::files::{FileError, write_file};
 use crate::labels::Labels;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SHARDS_MAX, SHOTS_MAX};
 use crate::method::{Method, MethodSettings, Needs};
 use crate::predictor::Predictor;
 use crate::report::{evaluation_html, features_bytes};
@@ -25,12 +26,15 @@ use clap::{Args, Subcommand};
 use super::datasets::DataSetArguments;
 use super::settings::{
     BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser, number,
+    whole,
 };
 use super::{Completion, Outcome, progress_bar};
 
 /// Extension of a folder's result files.
 const RESULTS: &str = "jsonl";
 
+/// Heading of `--help`.
+const EXAMPLES_OF: &str = "Classes by example";
 /// Heading of `--help`.
 const PARTS: &str = "Parts and more output";
 
@@ -40,9 +44,10 @@ Examples:
   rtpt eval clean=photos/ attacked=attacked/ --report out --methods zero-shot,view-shift
   rtpt eval list.csv --shard 1/2 --report part-1
   rtpt eval merge part-1 part-2 --report out
+  rtpt eval test/ --shots 0,1,4,16 --examples train/ --report out     by text, and by 1, 4 and 16 photos
 
 The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders'
-names, those names are the labels.";
+names, those names are the labels. With --examples they are the classes of that data set.";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -100,6 +105,15 @@ pub(crate) struct Measure {
     /// The places in --labels, from 0, that a variant of ImageNet uses
     #[arg(long, value_name = "FILE", requires = "labels", help_heading = headings::DATA)]
     subset: Option<PathBuf>,
+    /// Measure classes by example, of so many photos of every label, as in 1,4,16; 0 is by text
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = whole::<usize>(0, SHOTS_MAX), requires = "examples", help_heading = EXAMPLES_OF)]
+    shots: Vec<usize>,
+    /// Data set that the photos of --shots are drawn from
+    #[arg(long, value_name = "DATASET", requires = "shots", help_heading = EXAMPLES_OF)]
+    examples: Option<PathBuf>,
+    /// Which draw of them: another number draws other photos
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = EXAMPLES_OF)]
+    draw: u64,
     /// Also write each data set's features and truths to NAME.safetensors in the report's folder
     #[arg(long, help_heading = PARTS)]
     save_features: bool,
@@ -117,9 +131,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// One data set with its name.
-struct Condition {
+struct Condition<'a> {
     name: String,
-    set: DataSet,
+    set: &'a DataSet,
     truths: Vec<usize>,
 }
 
@@ -141,33 +155,63 @@ fn measure(arguments: &Measure) -> Outcome {
         }
         sets.push((name, arguments.data.open(&path, "test")?));
     }
-    let list = match (&arguments.labels.labels, &arguments.subset) {
-        (Some(labels), Some(subset)) => read_subset(labels, subset)?,
+    let photos = arguments.examples.as_deref().map(|path| arguments.data.open(path, "train")).transpose()?;
+    let list = match (&arguments.labels.labels, &arguments.subset, &photos) {
+        (Some(labels), Some(subset), _) => read_subset(labels, subset)?,
+        // What there are photos of is what can be told apart by them.
+        (None, _, Some(photos)) => photos.labels(&renamed)?,
         _ => {
             let sets: Vec<&DataSet> = sets.iter().map(|(_, set)| set).collect();
             arguments.labels.list_for(&bundle, &sets, &renamed)?
         }
     };
-    let mut conditions = Vec::new();
-    for (name, set) in sets {
-        let truths = set.truths(&list, &renamed)?;
-        conditions.push(Condition { name, set, truths });
-    }
-    let evaluation = evaluation(arguments, &bundle, list)?;
+    let examples = photos.map(|set| Ok::<_, Error>((set.truths(&list, &renamed)?, set))).transpose()?;
+    let truths = sets.iter().map(|(_, set)| set.truths(&list, &renamed)).collect::<Result<Vec<_>>>()?;
+    let settings = arguments.extractor.settings(&bundle);
+    settings.check()?;
+    let extractor = Extractor::new(&bundle, settings, cache_folder().as_deref())?;
+    let extractor = extractor.with_cache(arguments.cache.open(true));
+    let lists = match &examples {
+        Some((truths, set)) => by_example(arguments, &extractor, &list, (set, truths))?,
+        None => vec![(String::new(), list)],
+    };
     fs::create_dir_all(folder).map_err(|source| FileError::Unwritable { path: folder.into(), source })?;
     let mut results = Vec::new();
-    for (place, condition) in conditions.iter().enumerate() {
-        results.push(measure_one(&evaluation, (place, condition), part, folder)?);
-        if arguments.save_features {
-            save_features(&evaluation, condition, folder)?;
+    for (suffix, list) in lists {
+        let evaluation = evaluation(arguments, &bundle, extractor.with_cache(extractor.cache()), list)?;
+        for ((name, set), truths) in sets.iter().zip(&truths) {
+            let condition = Condition { name: format!("{name}{suffix}"), set, truths: truths.clone() };
+            results.push(measure_one(&evaluation, (results.len(), &condition), part, folder)?);
+            if arguments.save_features {
+                save_features(&evaluation, &condition, folder)?;
+            }
         }
     }
     report(folder, &results, bundle.manifest.method.method().name())
 }
 
-fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Evaluation> {
-    let settings = arguments.extractor.settings(bundle);
-    settings.check()?;
+/// The labels by each number of photos, and what is added to the names of data sets that are measured with them.
+fn by_example(
+    arguments: &Measure,
+    extractor: &Extractor,
+    list: &Labels,
+    set: (&DataSet, &[usize]),
+) -> Result<Vec<(String, Labels)>> {
+    let most = arguments.shots.iter().copied().max().unwrap_or_default();
+    let bar = progress_bar(most * list.names().len());
+    bar.set_message("examples");
+    let shots = Shots::draw(extractor, list, set, (arguments.draw, most), || bar.inc(1));
+    bar.finish_and_clear();
+    let shots = shots?;
+    let named = |&count: &usize| {
+        let suffix = if count == 0 { "-by-text".into() } else { format!("-{count}-shot") };
+        Ok((suffix, shots.labels(count)?))
+    };
+    arguments.shots.iter().map(named).collect()
+}
+
+fn evaluation(arguments: &Measure, bundle: &Bundle, extractor: Extractor, list: Labels) -> Result<Evaluation> {
+    let settings = *extractor.settings();
     let views = settings.views.count;
     let mut curve = arguments.curve.clone();
     // In order, so that the same numbers in another order go on with the results that are there.
@@ -178,12 +222,12 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
         return Err(SettingError { what: "--curve", expected, found: found.to_string() }.into());
     }
     let labels = Arc::new(arguments.labels.embed(bundle, Some(list), settings.threads)?);
-    let methods = chosen_methods(&arguments.methods, bundle, labels.prompt.templates().len() == 1)?;
+    let is_tunable = labels.prompt.templates().len() == 1 && !labels.words.is_empty();
+    let methods = chosen_methods(&arguments.methods, bundle, is_tunable)?;
     let mut all: Vec<MethodSettings> = methods.iter().map(|&method| bundle.manifest.settings_of(method)).collect();
     for text in &arguments.settings {
         change_setting(&mut all, text)?;
     }
-    let extractor = Extractor::new(bundle, settings, cache_folder().as_deref())?;
     let prepared =
         |&settings: &MethodSettings| extractor.pool().install(|| Predictor::new(bundle, Arc::clone(&labels), settings));
     let predictors: Vec<Predictor> = all.iter().map(prepared).collect::<Result<_>>()?;
@@ -192,15 +236,14 @@ fn evaluation(arguments: &Measure, bundle: &Bundle, list: Labels) -> Result<Eval
         let temperature = predictor.calibration(&settings.views).temperature?;
         Some((predictor.settings().method().name().to_string(), f64::from(temperature)))
     });
-    let extractor = extractor.with_cache(arguments.cache.open(true));
     Evaluation::new(extractor, Measurement { predictors, curve, temperature })
 }
 
-/// The methods asked for; or all that the bundle and the prompt allow.
-fn chosen_methods(asked: &[Method], bundle: &Bundle, one_prompt: bool) -> Result<Vec<Method>> {
+/// The methods asked for; or all that the bundle and the labels allow.
+fn chosen_methods(asked: &[Method], bundle: &Bundle, is_tunable: bool) -> Result<Vec<Method>> {
     if asked.is_empty() {
-        // The method that tunes a context has nothing to tune in an ensemble of templates.
-        let has_tower = bundle.manifest.text.is_some() && one_prompt;
+        // The method that tunes a context has nothing to tune in an ensemble of templates, or where no class is a text.
+        let has_tower = bundle.manifest.text.is_some() && is_tunable;
         return Ok(Method::all().filter(|method| has_tower || method.needs() != Needs::TextTower).collect());
     }
     let mut methods = Vec::new();

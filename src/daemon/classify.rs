@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use tokio::sync::oneshot;
 
@@ -27,38 +27,39 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
     let query = query_of(request.uri())?;
     check_query(&query, context.model.info().map_or(0, |model| model.record.views))?;
     // The last type is what curl names where it is given none.
-    expect_type(
-        request.headers(),
-        |kind| {
-            kind.starts_with("image/")
-                || kind == "application/octet-stream"
-                || kind == "application/x-www-form-urlencoded"
-        },
-        "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
-    )?;
+    expect_image(request.headers())?;
+    let (queue, reserved) = (&context.queue, reserved_from(&request, &context));
+    let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, queue).await?;
+    // Counted from here: the body has a bound of its own.
+    let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
+    let record = found(&context, reserved, deadline, |token, reply| {
+        let ClassifyQuery { views, method, top, .. } = query;
+        Job::Classify(Box::new(ClassifyRequest { body, views, method, top: top.unwrap_or(TOP), token, reply }))
+    });
+    Ok(Json(record.await?).into_response())
+}
+
+/// What the engine finds about an image; `job` makes its work, and `reserved` places of the queue are left to others.
+///
+/// # Errors
+/// The queue is full, the image cannot be used, or the deadline passes.
+pub(super) async fn found<T>(
+    context: &Context,
+    reserved: usize,
+    deadline: Duration,
+    job: impl FnOnce(CancellationToken, oneshot::Sender<crate::error::Result<T>>) -> Job,
+) -> Result<T, Refused> {
     let queue = &context.queue;
-    let reserved = if is_local(&request) { 0 } else { queue.inbox.capacity() / QUEUE_RESERVED_PART };
-    let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, &context.queue).await?;
     let token = context.progress.request_token();
     let (reply, answer) = oneshot::channel();
-    let job = Job::Classify(Box::new(ClassifyRequest {
-        body,
-        views: query.views,
-        method: query.method,
-        top: query.top.unwrap_or(TOP),
-        token: token.clone(),
-        reply,
-    }));
-    if queue.inbox.push(job, reserved).is_err() {
+    if queue.inbox.push(job(token.clone(), reply), reserved).is_err() {
         let message = format!("{} requests wait already; try again later", queue.inbox.capacity());
         return Err(Refused::for_now("busy", message, queue.retry_after_s()));
     }
     // Dropped with this handler, when the client hangs up or the deadline passes: then the work stops.
     let _guard = Cancelling(token);
-    // Counted from here: the body has a bound of its own.
-    let deadline = Duration::from_millis(query.deadline_ms.unwrap_or(DEADLINE_MS.0));
     match tokio::time::timeout(deadline, answer).await {
-        Ok(Ok(result)) => Ok(Json(result?).into_response()),
+        Ok(Ok(result)) => Ok(result?),
         // The engine let go of the request: it panicked over it, or the daemon stops.
         Ok(Err(_)) if context.reporter.is_ready() => {
             let message = "the image could not be classified; the daemon's log has more";
@@ -70,6 +71,28 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
             Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message))
         }
     }
+}
+
+/// Refuses a body that says that it is no image.
+///
+/// # Errors
+/// It says so.
+pub(super) fn expect_image(headers: &HeaderMap) -> Result<(), Refused> {
+    expect_type(
+        headers,
+        |kind| {
+            kind.starts_with("image/")
+                || kind == "application/octet-stream"
+                || kind == "application/x-www-form-urlencoded"
+        },
+        "an image: image/jpeg, image/png, image/bmp, image/webp or application/octet-stream",
+    )?;
+    Ok(())
+}
+
+/// Places of the queue that a request leaves to those over the Unix socket.
+pub(super) fn reserved_from(request: &Request, context: &Context) -> usize {
+    if is_local(request) { 0 } else { context.queue.inbox.capacity() / QUEUE_RESERVED_PART }
 }
 
 /// Cancels work when it is dropped.

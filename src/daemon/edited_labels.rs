@@ -15,9 +15,18 @@ const NAME: &str = "labels.json";
 /// The labels in a client's JSON.
 ///
 /// # Errors
-/// [`Labels::with_ids`] refuses them.
+/// [`Labels::with_ids`] refuses them, or the examples are none.
 pub(crate) fn labels_of(request: LabelsRequest) -> Result<Labels> {
-    Ok(Labels::with_ids(request.labels, request.ids)?)
+    let examples = request.examples.unwrap_or_default();
+    examples.check()?;
+    Ok(Labels::with_ids(request.labels, request.ids)?.with_examples(&examples))
+}
+
+/// Labels as a client's JSON.
+pub(crate) fn request_of(list: &Labels) -> LabelsRequest {
+    let (labels, ids) = list.rows();
+    let examples = Some(list.examples()).filter(|examples| !examples.is_empty()).cloned();
+    LabelsRequest { labels, ids, examples }
 }
 
 /// The file of the edited labels.
@@ -55,8 +64,7 @@ impl EditedLabels {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn keep(&self, list: &Labels) -> Result<()> {
-        let (labels, ids) = list.rows();
-        let request = LabelsRequest { labels, ids };
+        let request = request_of(list);
         Ok(write_file(&self.path, &serde_json::to_vec_pretty(&request).expect("strings are always JSON"))?)
     }
 
@@ -78,6 +86,7 @@ impl EditedLabels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::examples::Examples;
 
     #[test]
     fn labels_survive_as_they_were_and_damage_is_no_obstacle() {
@@ -86,11 +95,14 @@ mod tests {
         assert!(kept.read().is_none());
         let request = |labels: &[&str], ids: Option<&[&str]>| {
             let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
-            labels_of(LabelsRequest { labels: owned(labels), ids: ids.map(owned) })
+            labels_of(LabelsRequest { labels: owned(labels), ids: ids.map(owned), examples: None })
         };
+        let mut examples = Examples::default();
+        examples.add("sea horse", &blake3::hash(b"encoder"), ndarray::aview1(&[0.6, 0.8])).unwrap();
         for list in [
             request(&["# 1 brand", " spaced ", "sea horse"], None).unwrap(),
             request(&["missile", "missile"], Some(&["n1", "n2"])).unwrap(),
+            request(&["mug", "sea horse"], None).unwrap().with_examples(&examples),
         ] {
             kept.keep(&list).unwrap();
             assert_eq!(kept.read(), Some(list));

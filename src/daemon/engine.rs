@@ -25,7 +25,7 @@ use crate::cancellation::CancellationToken;
 use crate::device::temperature;
 use crate::encoder::EncoderError;
 use crate::error::{Category, Error, Result};
-use crate::extractor::CacheUse;
+use crate::extractor::{CacheUse, Features};
 use crate::limits::CACHE_FLUSH_MS;
 use crate::method::Method;
 use crate::predictor::Predictor;
@@ -33,7 +33,7 @@ use crate::recording::RecordedDecision;
 use crate::report::ImageRecord;
 use crate::rows::{argmax, softmax, top};
 use crate::stream::{Decision, Frame, Taken, decide};
-use crate::views::ImageError;
+use crate::views::{ImageError, ViewSettings};
 
 /// Answers listed for a frame (count).
 const TOP_OF_FRAMES: usize = 5;
@@ -57,10 +57,22 @@ pub(crate) struct Request {
     pub reply: oneshot::Sender<Result<ImageRecord>>,
 }
 
+/// A client's image whose features are asked for.
+pub(crate) struct Look {
+    /// The image file, as that of a [`Request`].
+    pub body: Body,
+    /// Cancelled when the client is gone or its deadline has passed.
+    pub token: CancellationToken,
+    /// The way back to the client.
+    pub reply: oneshot::Sender<Result<Features>>,
+}
+
 /// Work for the engine besides frames.
 pub(crate) enum Job {
     /// Classifies a client's image.
     Classify(Box<Request>),
+    /// Encodes the clean view of a client's image.
+    See(Look),
     /// Takes on a model.
     Install(Box<Model>, oneshot::Sender<()>),
     /// Takes on other labels.
@@ -100,6 +112,7 @@ impl Engine {
             self.progress.checkpoint();
             match self.queue.inbox.take(Duration::from_millis(IDLE_MS)) {
                 Taken::Job(Job::Classify(request)) => self.survive(|| self.classify(model.as_deref_mut(), *request)),
+                Taken::Job(Job::See(look)) => self.survive(|| self.see(model.as_deref(), look)),
                 Taken::Job(Job::Install(new, done)) => {
                     // Set by the engine and not by the updater: what is read as in force is what the next image is
                     // answered with.
@@ -155,6 +168,18 @@ impl Engine {
             self.metrics.classified(&answer.timings, features.views.count, self.cache.is_some(), features.cached);
             Ok(ImageRecord::new(Path::new("-"), &answer, top))
         });
+        result.as_ref().err().inspect(|error| self.note_error(error));
+        self.queue.note_service(began.elapsed());
+        let _ = reply.send(result);
+    }
+
+    fn see(&self, model: Option<&Model>, look: Look) {
+        let Some(model) = model.filter(|_| !look.reply.is_closed()) else { return };
+        let began = Instant::now();
+        let Look { body, token, reply } = look;
+        let extractor = model.own().extractor();
+        let clean = ViewSettings { count: 1, ..extractor.settings().views };
+        let result = extractor.features_in(&body.bytes, &clean, CacheUse::LookUp, &token);
         result.as_ref().err().inspect(|error| self.note_error(error));
         self.queue.note_service(began.elapsed());
         let _ = reply.send(result);

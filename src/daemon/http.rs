@@ -23,7 +23,7 @@ use super::classify::classify;
 use super::events::{Event, Events};
 use super::guard::{COOKIE_NAME, Peer, check_head, check_peer};
 use super::history::History;
-use super::labels::{labels, put_labels, reset_labels};
+use super::labels::{add_example, forget_example, labels, put_labels, reset_labels};
 use super::metrics::{MEDIA_TYPE, Metrics};
 use super::model_in_force::ModelInForce;
 use super::page;
@@ -120,6 +120,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/icon.svg", get(page::icon))
         .route("/v1/classify", post(classify))
         .route("/v1/labels", get(labels).put(put_labels).delete(reset_labels))
+        .route("/v1/labels/examples", post(add_example).delete(forget_example))
         .route("/v1/reload", post(reload))
         .route("/v1/bundle", get(bundles::bundle).put(bundles::install))
         .route("/v1/bundle/confirm", post(bundles::confirm))
@@ -203,6 +204,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Refused {
     let takes = match uri.path() {
         "/v1/classify" | "/v1/reload" | "/v1/bundle/confirm" | "/v1/bundle/rollback" => "POST",
         "/v1/labels" => "GET, PUT and DELETE",
+        "/v1/labels/examples" => "POST and DELETE",
         "/v1/bundle" => "GET and PUT",
         _ => "GET",
     };

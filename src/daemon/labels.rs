@@ -1,19 +1,23 @@
 //! The labels in force, read and changed by clients.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{ETAG, IF_MATCH};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 
 use super::body::{expect_type, read_body};
+use super::classify::{expect_image, found, reserved_from};
 use super::edited_labels::labels_of;
+use super::engine::{Job, Look};
 use super::http::{Answer, Context, require_ready};
 use super::model_in_force::ModelInForce;
-use super::protocol::{LabelsRecord, LabelsRequest, SCHEMA};
+use super::protocol::{ExampleQuery, LabelsRecord, LabelsRequest, SCHEMA};
 use super::refusal::Refused;
 use crate::labels::{Labels, parse_labels};
-use crate::limits::{HTTP_LABELS_BYTES_MAX, HTTP_LABELS_MAX};
+use crate::limits::{DEADLINE_MS, HTTP_LABELS_BYTES_MAX, HTTP_LABELS_MAX, IMAGE_BYTES_MAX};
 
 /// `GET /v1/labels`.
 pub(crate) async fn labels(State(context): State<Context>) -> Answer {
@@ -30,6 +34,7 @@ fn labels_answer(in_force: &ModelInForce) -> Answer {
         labels,
         ids,
         prompts: model.labels.prompt.templates(),
+        examples: model.labels.list.examples().counts(&model.bundle.encoder_digest()),
         origin: in_force.labels_origin(),
     };
     Ok(([(ETAG, in_force.labels_tag())], Json(record)).into_response())
@@ -53,12 +58,15 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     let body = read_body(request, HTTP_LABELS_BYTES_MAX, &context.bodies, &context.queue).await?;
     // No label begins with a brace: what does is JSON whose type was forgotten.
     let braced = body.bytes.trim_ascii_start().starts_with(b"{");
+    let mut keep_examples = true;
     let list: Labels = if kind.as_deref() == Some("application/json") || braced {
         let malformed = |error| {
             let message = format!("the body is not {{\"labels\": […]}}: {error}");
             Refused::new(StatusCode::BAD_REQUEST, "labels_malformed", message)
         };
-        labels_of(serde_json::from_slice::<LabelsRequest>(&body.bytes).map_err(malformed)?)?
+        let request: LabelsRequest = serde_json::from_slice(&body.bytes).map_err(malformed)?;
+        keep_examples = request.examples.is_none();
+        labels_of(request)?
     } else {
         parse_labels(&body.bytes, "of the request".as_ref())?
     };
@@ -71,15 +79,43 @@ pub(crate) async fn put_labels(State(context): State<Context>, request: Request)
     }
     // Embedding may take seconds, in which other bodies can have the memory.
     drop(body);
-    context.updater.edit_labels(Some(list), tag).await?;
+    context.updater.edit_labels(Some(list), keep_examples, tag).await?;
     labels_answer(&context.model)
 }
 
 /// `DELETE /v1/labels`: back to the configured labels, if the tag in `If-Match` is that of the labels in force.
 pub(crate) async fn reset_labels(State(context): State<Context>, headers: HeaderMap) -> Answer {
     require_ready(&context.reporter)?;
-    context.updater.edit_labels(None, tag_of(&headers)).await?;
+    context.updater.edit_labels(None, false, tag_of(&headers)).await?;
     labels_answer(&context.model)
+}
+
+/// `POST /v1/labels/examples?label=NAME`: a photo in, of which the label is a class by example from now on.
+pub(crate) async fn add_example(State(context): State<Context>, request: Request) -> Answer {
+    require_ready(&context.reporter)?;
+    let label = label_of(request.uri())?;
+    expect_image(request.headers())?;
+    let (tag, reserved) = (tag_of(request.headers()), reserved_from(&request, &context));
+    let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, &context.queue).await?;
+    let deadline = Duration::from_millis(DEADLINE_MS.0);
+    let features = found(&context, reserved, deadline, |token, reply| Job::See(Look { body, token, reply })).await?;
+    context.updater.add_example(label, features, tag).await?;
+    labels_answer(&context.model)
+}
+
+/// `DELETE /v1/labels/examples?label=NAME`: the label is a text again.
+pub(crate) async fn forget_example(State(context): State<Context>, uri: Uri, headers: HeaderMap) -> Answer {
+    require_ready(&context.reporter)?;
+    context.updater.forget_example(label_of(&uri)?, tag_of(&headers)).await?;
+    labels_answer(&context.model)
+}
+
+fn label_of(uri: &Uri) -> Result<String, Refused> {
+    let Query(ExampleQuery { label }) = Query::try_from_uri(uri).map_err(|_| {
+        let message = "the query cannot be used: expected ?label=NAME, the label that the photo is an example of";
+        Refused::new(StatusCode::BAD_REQUEST, "query", message)
+    })?;
+    Ok(label.trim().to_string())
 }
 
 /// The tag in `If-Match`. One that is no text fits none, and is refused as another one.

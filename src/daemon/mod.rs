@@ -64,6 +64,7 @@ use crate::setting::SettingError;
 use archive::Archive;
 use bundles_in_force::Bundles;
 use edited_labels::EditedLabels;
+pub(crate) use edited_labels::request_of;
 use ending::Ending;
 use engine::Engine;
 use events::Events;

@@ -1,7 +1,10 @@
 //! The daemon's JSON: the stable interface to clients and to the page.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::examples::Examples;
 use crate::method::Method;
 use crate::report::ImageRecord;
 use crate::timings::Timings;
@@ -244,6 +247,9 @@ pub(crate) struct LabelsRecord {
     pub ids: Option<Vec<String>>,
     /// The prompts, with `{}` for the label.
     pub prompts: Vec<String>,
+    /// Number of photos of the labels that are by example.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub examples: BTreeMap<String, usize>,
     /// Origin.
     pub origin: LabelsOrigin,
 }
@@ -269,6 +275,17 @@ pub(crate) struct LabelsRequest {
     /// Their identifiers, if they have any, or their groups: what is given several times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
+    /// The photos of labels by example, as in the file beside a labels file. Without it, those of labels that stay are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<Examples>,
+}
+
+/// The label of an example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExampleQuery {
+    /// The label.
+    pub label: String,
 }
 
 /// Settings of a request to classify an image.

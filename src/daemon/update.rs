@@ -27,7 +27,7 @@ use crate::cache::FeatureCache;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::{Category, Error, Result};
-use crate::extractor::worker_pool;
+use crate::extractor::{Features, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::predictor::Predictor;
@@ -35,7 +35,7 @@ use crate::recording::{Recorder, RecorderSettings};
 use crate::signing::SignedFacts;
 use crate::source::SourceSettings;
 use crate::text::Prompt;
-use crate::wording::counted;
+use crate::wording::{counted, quoted};
 
 /// The choices of flags and configuration.
 pub(crate) struct Loaded {
@@ -189,25 +189,78 @@ impl Updater {
         self.bundles.note_end();
     }
 
-    /// Changes the labels, or goes back to the configured ones; if a tag is given, only if those in force have it.
+    /// Changes the labels, or goes back to the configured ones; if a tag is given, only if those in force have it. If examples
+    /// are kept, labels that stay have theirs as before.
     ///
     /// # Errors
     /// The labels in force have another tag, or the labels cannot be embedded or kept; those in force stay.
     pub(crate) async fn edit_labels(
         self: &Arc<Self>,
         list: Option<Labels>,
+        keep_examples: bool,
         tag: Option<String>,
     ) -> std::result::Result<(), Refused> {
-        self.change(|this| {
+        self.change(move |this| {
             // Looked at here, where no other change comes in between.
-            // `*` fits whatever labels there are (RFC 9110, section 13.1.1).
-            if tag.is_some_and(|tag| tag != "*" && tag != this.parts.model.labels_tag()) {
-                let message = "somebody else changed the labels in between; get them again";
-                return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
-            }
+            this.check_tag(tag)?;
+            let in_force = this.list_in_force()?;
+            let list = list.map(|list| if keep_examples { list.with_examples(in_force.examples()) } else { list });
             Ok(this.relabel(list)?)
         })
         .await
+    }
+
+    /// Adds a photo to the examples of a label, which is added to the labels if it is not among them; if a tag is given, only
+    /// if the labels in force have it.
+    ///
+    /// # Errors
+    /// As [`Self::edit_labels`], or the bundle cannot have such labels.
+    pub(crate) async fn add_example(
+        self: &Arc<Self>,
+        label: String,
+        features: Features,
+        tag: Option<String>,
+    ) -> std::result::Result<(), Refused> {
+        self.change(move |this| {
+            this.check_tag(tag)?;
+            let list = this.list_in_force()?;
+            Ok(this.relabel(Some(list.with_feature(&label, &features.encoder, features.matrix.row(0))?))?)
+        })
+        .await
+    }
+
+    /// Forgets the examples of a label, which stays as a text; if a tag is given, only if the labels in force have it.
+    ///
+    /// # Errors
+    /// As [`Self::edit_labels`], or the label has no examples.
+    pub(crate) async fn forget_example(
+        self: &Arc<Self>,
+        label: String,
+        tag: Option<String>,
+    ) -> std::result::Result<(), Refused> {
+        self.change(move |this| {
+            this.check_tag(tag)?;
+            let Some(list) = this.list_in_force()?.without_examples(&label) else {
+                let message = format!("the label {} has no examples", quoted(&label));
+                return Err(Refused::new(StatusCode::NOT_FOUND, "no_examples", message));
+            };
+            Ok(this.relabel(Some(list))?)
+        })
+        .await
+    }
+
+    fn list_in_force(&self) -> Result<Labels> {
+        self.parts.model.info().map(|model| model.labels.list.clone()).ok_or(Cancelled.into())
+    }
+
+    /// Refuses a change of other labels than those that the client has seen. `*` fits whatever labels there are (RFC 9110,
+    /// section 13.1.1).
+    fn check_tag(&self, tag: Option<String>) -> std::result::Result<(), Refused> {
+        if tag.is_some_and(|tag| tag != "*" && tag != self.parts.model.labels_tag()) {
+            let message = "somebody else changed the labels in between; get them again";
+            return Err(Refused::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", message));
+        }
+        Ok(())
     }
 
     async fn change(

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::bundle::BundleError;
 use crate::encoder::EncoderError;
+use crate::examples::ExamplesError;
 use crate::files::FileError;
 use crate::labels::LabelsError;
 use crate::text::TextError;
@@ -45,6 +46,7 @@ impl Error {
             Self::Encoder(error) => of_encoder(error),
             Self::Text(error) => of_text(error),
             Self::Labels(error) => of_labels(error),
+            Self::Examples(error) => of_examples(error),
             Self::Bundle(error) => of_bundle(error),
             Self::Setting(_) => (Usage, "setting"),
             Self::Cancelled(_) => (Input, "cancelled"),
@@ -52,6 +54,17 @@ impl Error {
             Self::Program(error) => error.class(),
             Self::Io(_) => (Input, "io"),
         }
+    }
+}
+
+fn of_examples(error: &ExamplesError) -> Class {
+    match error {
+        ExamplesError::Malformed { .. } => (Category::Usage, "examples_malformed"),
+        ExamplesError::Unusable { .. } => (Category::Usage, "example_unusable"),
+        ExamplesError::Mixed { .. } => (Category::Usage, "examples_mixed"),
+        ExamplesError::NoWords => (Category::Usage, "examples_without_words"),
+        ExamplesError::Setting(_) => (Category::Usage, "setting"),
+        ExamplesError::File(error) => of_file(error),
     }
 }
 
@@ -109,6 +122,8 @@ fn of_labels(error: &LabelsError) -> Class {
         LabelsError::Count { .. } => (Category::Usage, "label_count"),
         LabelsError::Duplicate { .. } => (Category::Usage, "label_duplicate"),
         LabelsError::NotWords { .. } => (Category::Usage, "label_not_words"),
+        LabelsError::NoIdentifier { .. } => (Category::Usage, "label_without_identifier"),
+        LabelsError::Examples(error) => of_examples(error),
         LabelsError::Setting(_) => (Category::Usage, "setting"),
     }
 }

@@ -13,6 +13,7 @@ pub(crate) use program::ProgramLayer;
 use crate::bundle::BundleError;
 use crate::cancellation::Cancelled;
 use crate::encoder::EncoderError;
+use crate::examples::ExamplesError;
 use crate::files::FileError;
 use crate::labels::LabelsError;
 use crate::setting::SettingError;
@@ -42,6 +43,9 @@ pub enum Error {
     /// Labels that cannot be used.
     #[error(transparent)]
     Labels(LabelsError),
+    /// Classes by example that cannot be used.
+    #[error(transparent)]
+    Examples(ExamplesError),
     /// A setting that is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -124,7 +128,18 @@ impl From<LabelsError> for Error {
     fn from(error: LabelsError) -> Self {
         match error {
             LabelsError::Setting(error) => error.into(),
+            LabelsError::Examples(error) => error.into(),
             error => Self::Labels(error),
+        }
+    }
+}
+
+impl From<ExamplesError> for Error {
+    fn from(error: ExamplesError) -> Self {
+        match error {
+            ExamplesError::Setting(error) => error.into(),
+            ExamplesError::File(error) => error.into(),
+            error => Self::Examples(error),
         }
     }
 }

@@ -20,6 +20,12 @@ pub(crate) enum EvalError {
         /// True if a class is among them that has no label.
         unlabelled: bool,
     },
+    /// Photos that cannot be drawn as examples.
+    #[error("classes by example cannot be measured: {problem}")]
+    Shots {
+        /// Problem found.
+        problem: String,
+    },
     /// Results that cannot be continued or put together.
     #[error("the results in {} cannot be used: {problem}", path.display())]
     Results {
@@ -34,6 +40,7 @@ impl ProgramLayer for EvalError {
     fn class(&self) -> Class {
         match self {
             Self::DataSet { .. } => (Category::Usage, "data_set"),
+            Self::Shots { .. } => (Category::Usage, "shots"),
             Self::Results { .. } => (Category::Usage, "results"),
         }
     }

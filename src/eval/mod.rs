@@ -6,6 +6,7 @@ mod fitting;
 mod journal;
 mod record;
 mod run;
+mod shots;
 mod summary;
 
 pub(crate) use error::EvalError;
@@ -13,4 +14,5 @@ pub(crate) use fitting::{Answered, confidences, fit_temperature, fit_threshold};
 pub(crate) use journal::{Journal, Results, merge, read_results, write_all};
 pub(crate) use record::{Measured, Record};
 pub(crate) use run::{Evaluation, Measurement, Task, shard};
+pub(crate) use shots::Shots;
 pub(crate) use summary::{ConditionSummary, HEADINGS, Summary, measured};

@@ -27,6 +27,9 @@ pub(crate) struct Plan {
     pub images: usize,
     /// The labels, in order: classes are numbers into it.
     pub labels: Vec<String>,
+    /// BLAKE3 of labels and prompt with the members of groups and the examples, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<String>,
     /// Prompt: the text written around a label.
     pub prompt: Vec<String>,
     /// The views.

@@ -8,6 +8,7 @@ use rayon::ThreadPool;
 
 use super::dataset::Item;
 use super::record::{Failure, Measured, MethodResult, Plan, Record, SCHEMA};
+use crate::calibration::labels_digest;
 use crate::error::Result;
 use crate::extractor::{Extractor, Features, worker_pool};
 use crate::files::{FileError, read_up_to};
@@ -73,6 +74,7 @@ impl Evaluation {
             dataset: dataset.to_hex().to_string(),
             images,
             labels: labels.names().to_vec(),
+            classes: labels.is_more_than_names().then(|| labels_digest(labels)),
             prompt: labels.prompt.templates(),
             views: self.extractor.settings().views,
             batch: self.extractor.batch(),
@@ -129,7 +131,7 @@ impl Evaluation {
         let curve = self.curve.iter().map(|&views| self.answers(matrix.slice(s![..views, ..]))).collect();
         let (classes, scale) = self.classes();
         // Computed here: a method that looks at the clean view alone has no logits of the others.
-        let logits = scaled_products(scale, matrix, classes);
+        let logits = scaled_products(scale, self.predictors[0].labels().widened(matrix).view(), classes);
         // To microseconds: further digits are noise, and make every line longer.
         let rounded = |milliseconds: f64| (milliseconds * 1e3).round() / 1e3;
         Measured {

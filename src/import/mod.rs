@@ -146,6 +146,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         text,
         prompt: PromptSection { context },
         classes: section,
+        examples: None,
         // R-TPT's views; AugMix is its choice for fine-grained label sets, and takes several times as long to make.
         views: ViewSettings { count: 64, augment: Augment::Crop, seed: 0 },
         method: MethodSettings::of(Method::default()),

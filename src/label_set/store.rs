@@ -13,7 +13,6 @@ use crate::bundle::{BundleContents, BundleError};
 use crate::device::device_key;
 use crate::error::Result;
 use crate::files::{Durability, FileError, Readers, read_up_to, write_file_as};
-use crate::labels::Labels;
 use crate::limits::{LABEL_SET_BYTES_MAX, LABEL_SETS_REMEMBERED};
 use crate::text::{Prompt, WeightsFile};
 
@@ -24,13 +23,13 @@ const CHECKSUM: &str = "blake3";
 /// The tensor in a file.
 const TENSOR: &str = "embeddings";
 
-/// Key of a label set on this device, made of bundle, prompt and labels in their order.
-pub(crate) fn key(bundle: &BundleContents, list: &Labels, prompt: &Prompt) -> String {
+/// Key of a label set on this device, made of bundle, prompt and texts in their order.
+pub(crate) fn key(bundle: &BundleContents, texts: &[String], prompt: &Prompt) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(bundle.digest.as_bytes());
     // A context has the key of the template that it stands for: the embeddings are the same.
     let templates = prompt.templates();
-    for texts in [&templates[..], list.texts()] {
+    for texts in [&templates[..], texts] {
         // Numbers and lengths come before texts, so that no other list gives the same bytes.
         hasher.update(&(texts.len() as u64).to_le_bytes());
         for text in texts {

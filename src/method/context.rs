@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 
 use super::class_tuning::{ClassTuning, Head};
 use super::settings::MethodSettings;
@@ -38,6 +38,8 @@ impl<T: Real> Decide<T> for Prepared<T> {
 pub struct ContextModel<T: Real> {
     tower: Arc<TextTower<T>>,
     prompts: Prompts<T>,
+    /// The class of each prompt, rising, where not every class has one.
+    places: Option<Vec<usize>>,
     /// The shared beginning as the words of the context have it.
     start: Prefix<T>,
 }
@@ -45,7 +47,12 @@ pub struct ContextModel<T: Real> {
 impl<T: Real> ContextModel<T> {
     /// Runs the shared beginning of `prompts` once; it must have at least one token of context.
     pub fn new(tower: Arc<TextTower<T>>, prompts: Prompts<T>) -> Self {
-        Self { start: tower.prefix(prompts.shared()), tower, prompts }
+        Self { start: tower.prefix(prompts.shared()), tower, prompts, places: None }
+    }
+
+    /// The same where the prompts are those of the classes at `places`, which rise; the other classes stay as they are.
+    pub fn at(self, places: Vec<usize>) -> Self {
+        Self { places: Some(places), ..self }
     }
 }
 
@@ -55,6 +62,8 @@ pub struct Context<'a, T: Real> {
     classes: ArrayView2<'a, T>,
     model: &'a ContextModel<T>,
     prompts: Cow<'a, Prompts<T>>,
+    /// The row of `classes` of each prompt, where not every class has one.
+    rows: Option<Vec<usize>>,
 }
 
 /// Intermediates of the forward pass that [`Context::backward`] needs.
@@ -67,11 +76,17 @@ pub struct ContextTape<'a, T> {
 impl<'a, T: Real> Context<'a, T> {
     /// The head over the classes that `chosen` lists, all of them if it is `None`; `classes` `[C, D]` are theirs.
     pub fn new(model: &'a ContextModel<T>, classes: ArrayView2<'a, T>, chosen: Option<&[usize]>) -> Self {
-        let prompts = match chosen {
-            Some(chosen) => Cow::Owned(model.prompts.select(chosen)),
-            None => Cow::Borrowed(&model.prompts),
+        let (prompts, rows) = match (&model.places, chosen) {
+            (None, Some(chosen)) => (Cow::Owned(model.prompts.select(chosen)), None),
+            (Some(places), Some(chosen)) => {
+                let found = chosen.iter().enumerate();
+                let found = found.filter_map(|(row, class)| Some((row, places.binary_search(class).ok()?)));
+                let (rows, prompts): (Vec<usize>, Vec<usize>) = found.unzip();
+                (Cow::Owned(model.prompts.select(&prompts)), Some(rows))
+            }
+            (places, None) => (Cow::Borrowed(&model.prompts), places.clone()),
         };
-        Self { classes, model, prompts }
+        Self { classes, model, prompts, rows }
     }
 
     /// The token embeddings of the shared beginning `[P, W]` with `theta` `[M, W]` in place of the context.
@@ -97,8 +112,14 @@ impl<'a, T: Real> Head<T> for Context<'a, T> {
 
     fn forward(&self, theta: &Array2<T>) -> ContextTape<'a, T> {
         let prefix = self.model.tower.prefix(self.shared(theta).view());
-        let classes = self.model.tower.encode(&prefix, &self.prompts).into();
-        ContextTape { prefix: Some(prefix), classes }
+        let encoded = self.model.tower.encode(&prefix, &self.prompts);
+        let Some(rows) = &self.rows else { return ContextTape { prefix: Some(prefix), classes: encoded.into() } };
+        let mut classes = self.classes.to_owned();
+        for (&row, embedding) in rows.iter().zip(encoded.rows()) {
+            // Beside classes by example, those of words have a further 0.
+            classes.slice_mut(s![row, ..embedding.len()]).assign(&embedding);
+        }
+        ContextTape { prefix: Some(prefix), classes: classes.into() }
     }
 
     fn classes<'b>(tape: &'b ContextTape<'a, T>) -> ArrayView2<'b, T> {
@@ -107,6 +128,10 @@ impl<'a, T: Real> Head<T> for Context<'a, T> {
 
     fn backward(&self, tape: &ContextTape<'a, T>, dclasses: Array2<T>) -> Array2<T> {
         let prefix = tape.prefix.as_ref().unwrap_or(&self.model.start);
+        let dclasses = match &self.rows {
+            Some(rows) => dclasses.select(Axis(0), rows).slice_move(s![.., ..self.model.tower.shape().embedding]),
+            None => dclasses,
+        };
         let dshared = self.model.tower.backward(prefix, &self.prompts, dclasses.view());
         // The start token is fixed.
         dshared.slice(s![1.., ..]).to_owned()

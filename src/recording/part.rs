@@ -8,6 +8,7 @@ use super::chain::Continued;
 use crate::answer::Prediction;
 use crate::classifier::Classifier;
 use crate::device::device_key;
+use crate::examples::Examples;
 use crate::label_set::LabelSet;
 use crate::method::MethodSettings;
 use crate::text::Prompt;
@@ -53,6 +54,9 @@ pub struct RecordedSettings {
     /// Their identifiers, if they have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
+    /// The photos of labels by example, if there are any.
+    #[serde(default, skip_serializing_if = "Examples::is_empty")]
+    pub(crate) examples: Examples,
     /// The words before a label, if they are not templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -87,6 +91,7 @@ impl RecordedSettings {
             bundle_digest: bundle_digest.to_hex().to_string(),
             labels,
             ids,
+            examples: list.examples().clone(),
             context,
             templates,
             batch: classifier.extractor().batch(),

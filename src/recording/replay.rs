@@ -68,7 +68,10 @@ pub(crate) fn replayer(
     }
     let list = match &what_if.labels {
         Some(list) => list.clone(),
-        None => Labels::with_ids(settings.labels.clone(), settings.ids.clone())?,
+        None => {
+            settings.examples.check()?;
+            Labels::with_ids(settings.labels.clone(), settings.ids.clone())?.with_examples(&settings.examples)
+        }
     };
     let method = what_if.method.map_or(settings.method, |method| settings.method.with_method(method));
     let extractor = ExtractorSettings {

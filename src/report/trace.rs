@@ -21,11 +21,13 @@ pub(crate) fn trace_bytes(classifier: &Classifier, answer: &Answer, views: Array
     let classes = answer.labels.embeddings.view();
     let scale = classifier.predictor().scale();
     // A decision keeps what was tuned, not the logits that follow from it.
-    let tuned_logits = decision.tuned_logits(answer.features.matrix.view(), classes, scale);
+    // As the method had them: where some classes are by example and some are not, a column wider.
+    let features = answer.labels.widened(answer.features.matrix.view());
+    let tuned_logits = decision.tuned_logits(features.view(), classes, scale);
     let tuned_logits = answer.labels.list.of_labels(tuned_logits);
     let floats = [
         Named::floats("views", &views),
-        Named::floats("features", &*answer.features.matrix),
+        Named::floats("features", &features),
         Named::floats("classes", &classes),
         Named::floats("logits", &decision.logits),
         Named::floats("weights", &decision.weights),

@@ -52,7 +52,11 @@ impl<T: Real> Prompts<T> {
     /// Only some of the prompts, in the order given.
     pub fn select(&self, prompts: &[usize]) -> Self {
         let parts: Vec<ArrayView2<T>> = prompts.iter().map(|&prompt| self.own_rows(prompt..prompt + 1)).collect();
-        let own = concatenate(Axis(0), &parts).expect("all rows have width W");
+        let own = if parts.is_empty() {
+            Array2::zeros((0, self.own.ncols()))
+        } else {
+            concatenate(Axis(0), &parts).expect("all rows have width W")
+        };
         let mut end = 0;
         let ranges = parts.iter().map(|part| {
             let start = end;

@@ -143,6 +143,9 @@ impl<T: Real> TextTower<T> {
     pub fn encode(&self, prefix: &Prefix<T>, prompts: &Prompts<T>) -> Array2<T> {
         let run = |range| self.run(prefix, prompts, range, Keep::Nothing).embeddings.rows;
         let parts: Vec<Array2<T>> = prompts.chunks(CHUNK_ROWS).into_par_iter().map(run).collect();
+        if parts.is_empty() {
+            return Array2::zeros((0, self.shape.embedding));
+        }
         let views: Vec<ArrayView2<T>> = parts.iter().map(|part| part.view()).collect();
         concatenate(Axis(0), &views).expect("every chunk has rows of width D")
     }

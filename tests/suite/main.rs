@@ -26,6 +26,7 @@ mod encoding;
 mod ending;
 mod episodes;
 mod evaluating;
+mod exampling;
 mod explaining;
 mod field;
 mod hostile;
