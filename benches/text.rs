@@ -11,7 +11,7 @@ use std::time::Instant;
 use ndarray::{Array2, ArrayView2};
 use rtpt_edge::internal::method::{ContextModel, Decide, Material, prepare};
 use rtpt_edge::internal::rows::unit_rows;
-use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
+use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape, TowerStyle};
 use rtpt_edge::{Method, MethodSettings};
 
 #[path = "../tests/suite/toy.rs"]
@@ -25,7 +25,9 @@ const SHAPE: TowerShape = TowerShape {
     context_length: 77,
     vocabulary: 1000,
     embedding: 512,
+    hidden: 2048,
     activation: Activation::QuickGelu,
+    style: TowerStyle::CLIP,
 };
 /// Start token and "a photo of a".
 const SHARED: [u32; 5] = [998, 320, 117, 539, 320];
@@ -57,7 +59,8 @@ impl Subject {
     fn new(tower: &Arc<TextTower<f32>>, classes: usize) -> Self {
         let own = own_tokens(classes);
         let read = |shared: &[u32], own: Vec<Vec<u32>>| {
-            Prompts::read(tower, &PromptTokens { shared: shared.to_vec(), own }).expect("all tokens are in the table")
+            Prompts::read(tower, &PromptTokens { shared: shared.to_vec(), fixed: 1, own })
+                .expect("all tokens are in the table")
         };
         // Nothing but the start token is shared, and every prompt is filled up to the same length.
         let fill = |name: &Vec<u32>| {

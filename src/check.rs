@@ -87,9 +87,8 @@ fn check_texts(bundle: &Bundle, golden: &GoldenTexts) -> Result<[Deviation; 2]> 
     let model = bundle.text_model()?;
     let mut tokens = Vec::with_capacity(golden.texts.len());
     for text in &golden.texts {
-        let words = model.tokenizer.encode(text)?;
-        let row = [model.tokenizer.start()].into_iter().chain(words).chain([model.tokenizer.end()]);
-        tokens.push(row.map(i64::from).collect::<Vec<i64>>());
+        let row = model.tokenizer.encode_whole(text)?;
+        tokens.push(row.into_iter().map(i64::from).collect::<Vec<i64>>());
     }
     let wrong = tokens.iter().zip(&golden.tokens).filter(|(found, expected)| found != expected).count();
     // Whole texts in the place of the label: what the tower makes of them does not depend on how they are cut.

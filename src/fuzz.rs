@@ -29,7 +29,7 @@ use crate::recording::Recording;
 use crate::signing::{TrustedKeys, check_signature};
 use crate::slots::{Slots, unpack};
 use crate::source::{CameraFormat, JpegSplitter, Layout, SourceSpec};
-use crate::text::{Tokenizer, WeightsFile, template_tokens};
+use crate::text::{Cleaning, Tokenizer, WeightsFile, template_tokens};
 use crate::views::{Augment, DamagedImages, Decoded, ViewSettings, decode_as};
 
 /// A reader of foreign bytes.
@@ -294,7 +294,7 @@ fn tensor_file(bytes: &[u8], _: &Path) {
 }
 
 fn tokenizer(bytes: &[u8], _: &Path) {
-    let Ok(tokenizer) = Tokenizer::parse("tokenizer.json", bytes, 49_408) else { return };
+    let Ok(tokenizer) = Tokenizer::parse("tokenizer.json", bytes, 49_408, Cleaning::Clip) else { return };
     let names = ["llama", "café №5 &amp; 😀", ""].map(String::from);
     let Ok(prompts) = template_tokens(&tokenizer, "a photo of a {}.", &names, 77) else { return };
     for own in &prompts.own {

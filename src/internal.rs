@@ -99,8 +99,8 @@ pub mod source {
 
 pub mod text {
     pub use crate::text::{
-        Activation, PromptTokens, Prompts, TextTower, Tokenizer, TowerShape, WeightsFile, context_tokens,
-        template_tokens,
+        Activation, CLIP_EPSILON, Cleaning, Pooling, PromptTokens, Prompts, TextTower, Tokenizer, TowerShape,
+        TowerStyle, WeightsFile, WholeTexts, context_tokens, template_tokens,
     };
 }
 

@@ -14,7 +14,7 @@ use crate::limits::{
     CONTEXT_LENGTH_MAX, EMBEDDING_MAX, RESOLUTION_RANGE, TEXT_LAYERS_MAX, TEXT_WIDTH_MAX, VIEWS_MAX, VOCABULARY_MAX,
 };
 use crate::method::{Method, MethodSettings, Needs, serialize_as};
-use crate::text::Activation;
+use crate::text::{Activation, CLIP_EPSILON, Cleaning, Pooling, TowerStyle, WholeTexts};
 use crate::views::{Preprocessing, ViewSettings};
 
 /// Version of the bundle format that this program reads.
@@ -110,6 +110,38 @@ pub(crate) struct TextSection {
     pub vocabulary: usize,
     /// Activation of the MLPs.
     pub activation: Activation,
+    /// Width of the MLPs between their layers; 4 W if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
+    /// How texts are filled up, where every row sees every other; nothing where the tower is causal, as CLIP's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<WholeSection>,
+    /// Added to the variance in layer norms; 1e-5 if nothing is said.
+    #[serde(default = "clip_epsilon", skip_serializing_if = "is_clip_epsilon")]
+    pub epsilon: f64,
+    /// How texts are cleaned before they are tokenised; as by OpenAI if nothing is said.
+    #[serde(default, skip_serializing_if = "Cleaning::is_default")]
+    pub cleaning: Cleaning,
+}
+
+/// Texts that a tower without a causal mask sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WholeSection {
+    /// The token that fills texts up to the context length.
+    pub padding: u32,
+    /// The row whose state is the text's.
+    pub pooling: Pooling,
+}
+
+fn clip_epsilon() -> f64 {
+    CLIP_EPSILON
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_clip_epsilon(epsilon: &f64) -> bool {
+    *epsilon == CLIP_EPSILON
 }
 
 /// The prompt of a class: `"{context} {class}."`.
@@ -240,7 +272,18 @@ impl ImageSection {
 }
 
 impl TextSection {
+    /// What the tower does otherwise than CLIP's.
+    pub(crate) fn style(&self) -> TowerStyle {
+        let whole = self.whole.map(|WholeSection { padding, pooling }| WholeTexts { padding, pooling });
+        TowerStyle { whole, epsilon: self.epsilon }
+    }
+
     fn check(&self) -> Result<()> {
+        positive("text.epsilon", self.epsilon, 1.0)?;
+        self.hidden.map_or(Ok(()), |hidden| within("text.hidden", hidden, 1, 8 * TEXT_WIDTH_MAX))?;
+        if let Some(whole) = self.whole {
+            within("text.whole.padding", whole.padding as usize, 0, self.vocabulary.saturating_sub(1))?;
+        }
         within("text.layers", self.layers, 1, TEXT_LAYERS_MAX)?;
         within("text.width", self.width, 1, TEXT_WIDTH_MAX)?;
         // A text has at least a start, one token and an end.

@@ -21,7 +21,9 @@ use std::sync::{Arc, OnceLock};
 pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
-pub(crate) use manifest::{ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection};
+pub(crate) use manifest::{
+    ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection, WholeSection,
+};
 pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens, TensorFile};
 pub(crate) use text_tower::TextFiles;
 #[cfg(feature = "cli")]

@@ -51,7 +51,8 @@ impl TextFiles {
         // One that is longer than the limit is cut after one byte more, which tells the tokenizer so.
         let length = self.tokenizer.size().min(TOKENIZER_BYTES_MAX + 1) as usize;
         let bytes = self.tokenizer.read_at(0, length).map_err(|source| file_error(self.tokenizer.path(), source))?;
-        let tokenizer = Tokenizer::parse(&self.section.tokenizer, &bytes, self.section.vocabulary)?;
+        let tokenizer =
+            Tokenizer::parse(&self.section.tokenizer, &bytes, self.section.vocabulary, self.section.cleaning)?;
         let tower = TextTower::load(weights, tower_shape(&self.section, embedding))?;
         Ok(TextModel { tokenizer: Arc::new(tokenizer), tower: Arc::new(tower) })
     }
@@ -66,6 +67,8 @@ fn tower_shape(section: &TextSection, embedding: usize) -> TowerShape {
         context_length: section.context_length,
         vocabulary: section.vocabulary,
         embedding,
+        hidden: section.hidden.unwrap_or(4 * section.width),
         activation: section.activation,
+        style: section.style(),
     }
 }

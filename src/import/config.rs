@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::source::Source;
 use super::wrong;
 use crate::error::Result;
-use crate::text::Activation;
+use crate::text::{Activation, CLIP_EPSILON, Cleaning, Pooling};
 
 /// CLIP's mean of each channel (values in 0–1).
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -24,10 +24,38 @@ const BICUBIC: u64 = 3;
 pub(crate) struct TextConfig {
     /// Attention heads.
     pub heads: usize,
+    /// Width of the MLPs between their layers, in widths of the tower.
+    pub mlp_ratio: f64,
     /// Activation of the MLPs.
     pub activation: Activation,
+    /// How texts are filled up, where every row sees every other.
+    pub whole: Option<WholeConfig>,
+    /// Added to the variance in layer norms.
+    pub epsilon: f64,
+    /// How texts are cleaned.
+    pub cleaning: Cleaning,
+    /// True if a bias follows the projection.
+    pub has_projection_bias: bool,
     /// Sizes that the tensors must agree with, by name.
     pub sizes: Vec<(&'static str, usize)>,
+}
+
+/// How a tower sees texts whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WholeConfig {
+    /// The token that fills texts up.
+    pub padding: Padding,
+    /// The row whose state is the text's.
+    pub pooling: Pooling,
+}
+
+/// A token, as a configuration names it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Padding {
+    /// Its number.
+    Number(u32),
+    /// Its text.
+    Text(String),
 }
 
 /// Preprocessing of images.
@@ -103,8 +131,51 @@ struct OpenClipText {
     heads: Option<usize>,
     layers: Option<usize>,
     hf_model_name: Option<String>,
+    hf_tokenizer_name: Option<String>,
+    mlp_ratio: Option<f64>,
+    no_causal_mask: Option<bool>,
+    pool_type: Option<String>,
+    pad_id: Option<u32>,
+    proj_bias: Option<bool>,
+    norm_kwargs: Option<NormArguments>,
+    act_kwargs: Option<ActivationArguments>,
+    tokenizer_kwargs: Option<TokenizerArguments>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
+}
+
+/// What PyTorch's `LayerNorm` is given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NormArguments {
+    eps: Option<f64>,
+}
+
+/// What PyTorch's `GELU` is given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActivationArguments {
+    approximate: Option<String>,
+}
+
+/// What open_clip's tokenizers are given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenizerArguments {
+    clean: Option<String>,
+}
+
+/// `tokenizer_config.json`, of which little is needed.
+#[derive(Deserialize)]
+struct TokenizerConfig {
+    pad_token: Option<TokenName>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TokenName {
+    Plain(String),
+    Described { content: String },
 }
 
 /// The only value of a field that this program's tower computes.
@@ -115,7 +186,6 @@ enum Understood {
     False,
     /// Nothing, or an empty table.
     Nothing,
-    Number(f64),
     Word(&'static str),
     /// One of these.
     Words(&'static [&'static str]),
@@ -130,7 +200,6 @@ impl Understood {
                 Self::Any => true,
                 Self::False => value == &Value::Bool(false),
                 Self::Nothing => value.as_object().is_some_and(serde_json::Map::is_empty),
-                Self::Number(number) => value.as_f64() == Some(number),
                 Self::Word(word) => value.as_str() == Some(word),
                 Self::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
                 Self::True => value == &Value::Bool(true),
@@ -142,7 +211,6 @@ impl Understood {
             Self::Any => "anything".into(),
             Self::False => "false".into(),
             Self::Nothing => "nothing".into(),
-            Self::Number(number) => number.to_string(),
             Self::Word(word) => word.into(),
             Self::Words(words) => words.join(" or "),
             Self::True => "true".into(),
@@ -152,7 +220,6 @@ impl Understood {
 
 /// Fields of `text_cfg` besides sizes (`CLIPTextCfg` of open_clip 3.3.0).
 const TEXT_FIELDS: &[(&str, Understood)] = &[
-    ("act_kwargs", Understood::Nothing),
     ("block_type", Understood::Word("default")),
     ("embed_cls", Understood::False),
     // Texts end where their end token is, and have no padding.
@@ -162,16 +229,8 @@ const TEXT_FIELDS: &[(&str, Understood)] = &[
     ("hf_model_pretrained", Understood::Any),
     ("hf_pooler_type", Understood::Any),
     ("hf_proj_type", Understood::Any),
-    // The tokenizer is the folder's.
-    ("hf_tokenizer_name", Understood::Any),
     ("ls_init_value", Understood::Nothing),
-    ("mlp_ratio", Understood::Number(4.0)),
-    ("no_causal_mask", Understood::False),
-    ("norm_kwargs", Understood::Nothing),
     ("output_tokens", Understood::Any),
-    ("pad_id", Understood::Any),
-    ("pool_type", Understood::Word("argmax")),
-    ("proj_bias", Understood::False),
     ("proj_type", Understood::Word("linear")),
     ("qk_norm", Understood::False),
     ("scale_attn", Understood::False),
@@ -179,7 +238,6 @@ const TEXT_FIELDS: &[(&str, Understood)] = &[
     ("scale_fc", Understood::False),
     ("scale_heads", Understood::False),
     ("scaled_cosine_attn", Understood::False),
-    ("tokenizer_kwargs", Understood::Nothing),
     ("tokenizer_mode", Understood::Nothing),
 ];
 
@@ -285,7 +343,7 @@ enum ImageSize {
 /// There is none, it is of another kind of model, or it asks for something this program does not do.
 pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)> {
     if let Some((path, config)) = read::<OpenClipConfig>(source, "open_clip_config.json")? {
-        return open_clip(&path, config);
+        return open_clip(source, &path, config);
     }
     let Some((path, config)) = read::<HuggingFaceConfig>(source, "config.json")? else {
         return Err(wrong(source.folder(), "config.json", "config.json or open_clip_config.json", "missing"));
@@ -297,10 +355,6 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
     let vision = config.vision_config_dict.unwrap_or(config.vision_config);
     let image = image_config(source, vision.image_size)?;
     let text = config.text_config_dict.unwrap_or(config.text_config);
-    // The tower's layers have this epsilon built in.
-    if let Some(epsilon) = text.layer_norm_eps.filter(|&epsilon| (epsilon - 1e-5).abs() > 1e-9) {
-        return Err(wrong(&path, "layer_norm_eps", "1e-5", epsilon));
-    }
     let activation = match text.hidden_act.as_deref() {
         // `transformers` leaves out values that are its defaults: this activation, and 8 heads below.
         None | Some("quick_gelu") => Activation::QuickGelu,
@@ -314,7 +368,17 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
         ("vocabulary", text.vocab_size),
         ("embedding width", config.projection_dim),
     ];
-    Ok((TextConfig { heads: text.num_attention_heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
+    let text = TextConfig {
+        heads: text.num_attention_heads.unwrap_or(8),
+        mlp_ratio: 4.0,
+        activation,
+        whole: None,
+        epsilon: text.layer_norm_eps.unwrap_or(CLIP_EPSILON),
+        cleaning: Cleaning::Clip,
+        has_projection_bias: false,
+        sizes: present(sizes),
+    };
+    Ok((text, image))
 }
 
 /// Preprocessing from `preprocessor_config.json`, or CLIP's where there is none.
@@ -364,7 +428,7 @@ pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<I
     }
 }
 
-fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageConfig)> {
+fn open_clip(source: &Source, path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageConfig)> {
     let OpenClipConfig { model_cfg: model, preprocess_cfg: preprocessing } = config;
     let text = model.text_cfg;
     check_fields(path, "model_cfg", &model.others, MODEL_FIELDS)?;
@@ -378,7 +442,7 @@ fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageCo
             return Err(wrong(path, "preprocess_cfg.size", &expected, &size));
         }
     }
-    if let Some(name) = text.hf_model_name {
+    if let Some(name) = &text.hf_model_name {
         return Err(wrong(path, "text_cfg.hf_model_name", "CLIP's own text tower", name));
     }
     if let Some(other) = preprocessing.interpolation.filter(|name| name != "bicubic") {
@@ -399,9 +463,84 @@ fn open_clip(path: &Path, config: OpenClipConfig) -> Result<(TextConfig, ImageCo
         mean: preprocessing.mean.unwrap_or(CLIP_MEAN),
         std: preprocessing.std.unwrap_or(CLIP_STD),
     };
+    Ok((open_clip_text(source, path, &text, model.quick_gelu, present(sizes))?, image))
+}
+
+/// The text tower of an OpenCLIP model: `TextTransformer` of open_clip 3.3.0.
+fn open_clip_text(
+    source: &Source,
+    path: &Path,
+    text: &OpenClipText,
+    is_quick: bool,
+    sizes: Vec<(&'static str, usize)>,
+) -> Result<TextConfig> {
+    let approximate = text.act_kwargs.as_ref().and_then(|given| given.approximate.as_deref()).unwrap_or("none");
     // OpenCLIP's defaults, where a file leaves them out: the exact GELU, and 8 heads.
-    let activation = if model.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
-    Ok((TextConfig { heads: text.heads.unwrap_or(8), activation, sizes: present(sizes) }, image))
+    let activation = match (is_quick, approximate) {
+        (true, "none") => Activation::QuickGelu,
+        (false, "none") => Activation::Gelu,
+        (false, "tanh") => Activation::GeluTanh,
+        _ => {
+            return Err(wrong(
+                path,
+                "text_cfg.act_kwargs.approximate",
+                "none, or tanh without quick_gelu",
+                approximate,
+            ));
+        }
+    };
+    let pool = text.pool_type.as_deref().unwrap_or("argmax");
+    let pooling = match pool {
+        "argmax" => Pooling::End,
+        "last" => Pooling::Last,
+        other => return Err(wrong(path, "text_cfg.pool_type", "argmax or last", other)),
+    };
+    let whole = text.no_causal_mask.unwrap_or(false);
+    if !whole && pooling == Pooling::Last {
+        return Err(wrong(path, "text_cfg.pool_type", "argmax, where the tower is causal", pool));
+    }
+    let whole = if whole {
+        let padding = match (&text.hf_tokenizer_name, text.pad_id) {
+            // A tokenizer of Hugging Face's fills texts up with its own token, whatever the tower is told.
+            (Some(_), _) => padding_token(source)?,
+            (None, number) => Padding::Number(number.unwrap_or(0)),
+        };
+        Some(WholeConfig { padding, pooling })
+    } else {
+        None
+    };
+    let clean = text.tokenizer_kwargs.as_ref().and_then(|given| given.clean.as_deref());
+    let cleaning = match clean {
+        Some("canonicalize") => Cleaning::Canonical,
+        Some("lower") => Cleaning::Lower,
+        // CLIP's tokenizer has its own lower case; another one's texts keep theirs.
+        None | Some("whitespace") => Cleaning::Clip,
+        Some(other) => {
+            return Err(wrong(path, "text_cfg.tokenizer_kwargs.clean", "canonicalize, lower or whitespace", other));
+        }
+    };
+    Ok(TextConfig {
+        heads: text.heads.unwrap_or(8),
+        mlp_ratio: text.mlp_ratio.unwrap_or(4.0),
+        activation,
+        whole,
+        epsilon: text.norm_kwargs.as_ref().and_then(|given| given.eps).unwrap_or(CLIP_EPSILON),
+        cleaning,
+        has_projection_bias: text.proj_bias.unwrap_or(false),
+        sizes,
+    })
+}
+
+/// The token that a folder's tokenizer fills texts up with.
+fn padding_token(source: &Source) -> Result<Padding> {
+    let name = "tokenizer_config.json";
+    let config = read::<TokenizerConfig>(source, name)?;
+    let token = config.and_then(|(_, config)| config.pad_token).ok_or_else(|| {
+        wrong(source.folder(), &format!("pad_token in {name}"), "the token that fills texts up", "missing")
+    })?;
+    Ok(Padding::Text(match token {
+        TokenName::Plain(content) | TokenName::Described { content } => content,
+    }))
 }
 
 fn present<const N: usize>(sizes: [(&'static str, Option<usize>); N]) -> Vec<(&'static str, usize)> {

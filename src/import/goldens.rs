@@ -69,8 +69,7 @@ pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut Bundle
 
 /// The tokens of a whole text, start and end included.
 fn golden_tokens(model: &TextModel, text: &str) -> Result<Vec<i64>> {
-    let words = model.tokenizer.encode(text)?;
-    Ok([model.tokenizer.start()].into_iter().chain(words).chain([model.tokenizer.end()]).map(i64::from).collect())
+    Ok(model.tokenizer.encode_whole(text)?.into_iter().map(i64::from).collect())
 }
 
 /// A drawn image that is not square, so that a wrong crop shows: waves of colour and a few edges.

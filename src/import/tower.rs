@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use ndarray::Array2;
 use safetensors::tensor::TensorView;
 
-use super::config::TextConfig;
+use super::config::{Padding, TextConfig, WholeConfig};
 use super::source::Source;
 use super::{TOWER, wrong};
-use crate::bundle::{BundleWriter, TextSection};
+use crate::bundle::{BundleWriter, TextSection, WholeSection};
 use crate::error::Result;
 use crate::files::FileError;
-use crate::text::{Bpe, Naming, TextError, TextTower, Tokenizer, TowerShape, WeightsFile};
+use crate::text::{
+    Bpe, Cleaning, Naming, TextError, TextTower, Tokenizer, TowerShape, TowerStyle, WeightsFile, WholeTexts,
+};
 
 /// File names of checkpoints.
 const CHECKPOINTS: [&str; 2] = ["model.safetensors", "open_clip_model.safetensors"];
@@ -26,6 +28,7 @@ pub(crate) struct ImportedTower {
     weights: WeightsFile,
     tokenizer_name: String,
     tokenizer: Vec<u8>,
+    cleaning: Cleaning,
 }
 
 impl ImportedTower {
@@ -41,7 +44,21 @@ impl ImportedTower {
         })?;
         let weights = WeightsFile::open(&path)?;
         let naming = Naming::of(&weights)?;
-        let shape = shape_of(&weights, naming, config)?;
+        let vocabulary = weights.shape(&naming.tokens())?.first().copied().unwrap_or_default();
+        let (tokenizer_name, tokenizer) = read_tokenizer(source, vocabulary)?;
+        let parsed = Tokenizer::parse(&tokenizer_name, &tokenizer, vocabulary, config.cleaning)?;
+        let style = style_of(source, &tokenizer_name, &parsed, config)?;
+        let shape = shape_of(&weights, naming, config, style)?;
+        if config.has_projection_bias != naming.has_projection_bias(&weights) {
+            let [expected, found] = [config.has_projection_bias, !config.has_projection_bias]
+                .map(|has| if has { "with a bias" } else { "without one" });
+            return Err(wrong(
+                &path,
+                "the text tower's projection",
+                &format!("{expected} by the configuration"),
+                found,
+            ));
+        }
         for &(name, expected) in &config.sizes {
             let found = match name {
                 "width" => shape.width,
@@ -62,9 +79,7 @@ impl ImportedTower {
         // All of it, so that a value that is not finite is found now and not by some label.
         TextTower::<f32>::load(WeightsFile::open(&path)?, shape)?;
         weights.matrix::<f32>(&naming.tokens(), [shape.vocabulary, shape.width])?;
-        let (tokenizer_name, tokenizer) = read_tokenizer(source, shape.vocabulary)?;
-        Tokenizer::parse(&tokenizer_name, &tokenizer, shape.vocabulary)?;
-        Ok(Self { shape, naming, weights, tokenizer_name, tokenizer })
+        Ok(Self { shape, naming, weights, tokenizer_name, tokenizer, cleaning: config.cleaning })
     }
 
     /// `exp` of the checkpoint's `logit_scale`, if it has one.
@@ -106,13 +121,47 @@ impl ImportedTower {
         })?;
         writer.record(TOWER)?;
         writer.add(&self.tokenizer_name, &self.tokenizer)?;
-        let TowerShape { layers, width, heads, context_length, vocabulary, activation, .. } = self.shape;
-        let (file, tokenizer) = (TOWER.into(), self.tokenizer_name.clone());
-        Ok(TextSection { file, tokenizer, layers, width, heads, context_length, vocabulary, activation })
+        let TowerShape { layers, width, heads, context_length, vocabulary, hidden, activation, style, .. } = self.shape;
+        Ok(TextSection {
+            file: TOWER.into(),
+            tokenizer: self.tokenizer_name.clone(),
+            layers,
+            width,
+            heads,
+            context_length,
+            vocabulary,
+            activation,
+            hidden: (hidden != 4 * width).then_some(hidden),
+            whole: style.whole.map(|WholeTexts { padding, pooling }| WholeSection { padding, pooling }),
+            epsilon: style.epsilon,
+            cleaning: self.cleaning,
+        })
     }
 }
 
-fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Result<TowerShape> {
+/// What the tower does otherwise than CLIP's.
+fn style_of(source: &Source, name: &str, tokenizer: &Tokenizer, config: &TextConfig) -> Result<TowerStyle> {
+    let whole = match &config.whole {
+        None => None,
+        Some(WholeConfig { padding, pooling }) => {
+            let padding = match padding {
+                Padding::Number(number) => *number,
+                Padding::Text(text) => tokenizer.token(text).ok_or_else(|| {
+                    wrong(
+                        source.folder(),
+                        &format!("{text:?}, which fills texts up"),
+                        &format!("a token of {name}"),
+                        "none",
+                    )
+                })?,
+            };
+            Some(WholeTexts { padding, pooling: *pooling })
+        }
+    };
+    Ok(TowerStyle { whole, epsilon: config.epsilon })
+}
+
+fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig, style: TowerStyle) -> Result<TowerShape> {
     let matrix = |name: String| -> Result<[usize; 2]> {
         match weights.shape(&name)?[..] {
             [rows, columns] => Ok([rows, columns]),
@@ -131,8 +180,10 @@ fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig) -> Resul
             .into());
     }
     let embedding = naming.embedding(weights)?;
-    let TextConfig { heads, activation, .. } = *config;
-    Ok(TowerShape { layers, width, heads, context_length, vocabulary, embedding, activation })
+    let TextConfig { heads, activation, mlp_ratio, .. } = *config;
+    // Rounded as by open_clip.
+    let hidden = (width as f64 * mlp_ratio) as usize;
+    Ok(TowerShape { layers, width, heads, context_length, vocabulary, embedding, hidden, activation, style })
 }
 
 /// Name and bytes of the tokenizer as the bundle will have it.

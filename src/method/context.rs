@@ -92,8 +92,7 @@ impl<'a, T: Real> Context<'a, T> {
     /// The token embeddings of the shared beginning `[P, W]` with `theta` `[M, W]` in place of the context.
     fn shared(&self, theta: &Array2<T>) -> Array2<T> {
         let mut shared = self.prompts.shared().to_owned();
-        // Row 0 is the start token.
-        shared.slice_mut(s![1.., ..]).assign(theta);
+        shared.slice_mut(s![self.prompts.fixed().., ..]).assign(theta);
         shared
     }
 }
@@ -102,7 +101,7 @@ impl<'a, T: Real> Head<T> for Context<'a, T> {
     type Tape = ContextTape<'a, T>;
 
     fn start(&self) -> Array2<T> {
-        self.prompts.shared().slice(s![1.., ..]).to_owned()
+        self.prompts.shared().slice(s![self.prompts.fixed().., ..]).to_owned()
     }
 
     /// At the start the class embeddings are known.
@@ -134,7 +133,7 @@ impl<'a, T: Real> Head<T> for Context<'a, T> {
         };
         let dshared = self.model.tower.backward(prefix, &self.prompts, dclasses.view());
         // The start token is fixed.
-        dshared.slice(s![1.., ..]).to_owned()
+        dshared.slice(s![self.prompts.fixed().., ..]).to_owned()
     }
 
     fn into_classes(tape: ContextTape<'a, T>) -> Array2<T> {

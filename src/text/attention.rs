@@ -1,5 +1,5 @@
-//! Causal attention of many short texts that begin alike: each row attends to the shared prefix, then to the rows of
-//! its own text up to itself.
+//! Attention of many short texts. Where it is causal and they begin alike, each row attends to the shared prefix, then to
+//! the rows of its own text up to itself; else to all rows of its text.
 //!
 //! Queries, keys and values stand beside each other in rows of `[3W]`. There are few rows to attend to, so this is
 //! plain loops; the matrix products around it are the work.
@@ -11,44 +11,89 @@ use ndarray::{Array2, ArrayView2, Axis};
 use crate::products::Real;
 use crate::rows::dot_slices;
 
-/// Ranges of each text's own rows in a matrix of all rows.
-pub(crate) struct Segments(Vec<Range<usize>>);
+/// What a row of a text looks at besides the rows before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mask {
+    /// Nothing, as in CLIP's text tower.
+    Causal,
+    /// The rows after it, as in MobileCLIP's S variants and in SigLIP.
+    Full,
+}
 
-/// Rows that ask: in the last layer only the end of each text matters.
+/// The texts' own rows in a matrix of all rows.
+pub(crate) struct Segments {
+    mask: Mask,
+    ranges: Vec<Range<usize>>,
+    /// The row of each text whose state is the text's.
+    read: Vec<usize>,
+}
+
+/// Rows that ask: in the last layer only one of each text matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queries {
     /// Every row.
     All,
-    /// The last row of each text.
-    Last,
+    /// The row of each text that is read.
+    Read,
+}
+
+/// A row that asks.
+#[derive(Clone)]
+struct Asking {
+    /// Its row among the queries.
+    query: usize,
+    /// The rows of its text that it looks at.
+    seen: Range<usize>,
 }
 
 impl Segments {
-    /// Texts of these lengths (rows), one after the other.
-    pub(crate) fn of(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut end = 0;
-        let ranges = lengths.into_iter().map(|length| {
-            let start = end;
-            end += length;
-            start..end
-        });
-        Self(ranges.collect())
-    }
-
-    /// The last row of each text.
-    pub(crate) fn ends(&self) -> Vec<usize> {
+    /// Causal texts of these lengths (rows), one after the other, whose last row is read.
+    pub(crate) fn causal(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let ranges = ranges_of(lengths);
         // No text is empty: each has at least its end token.
-        self.0.iter().map(|range| range.end - 1).collect()
+        let read = ranges.iter().map(|range| range.end - 1).collect();
+        Self { mask: Mask::Causal, ranges, read }
     }
 
-    /// Rows that ask, each as its row among the queries, the first row of its text, and its own row.
-    fn asking(&self, queries: Queries) -> impl Iterator<Item = (usize, usize, usize)> {
-        let rows = self.0.iter().flat_map(move |range| {
-            let first = if queries == Queries::Last { range.end - 1 } else { range.start };
-            (first..range.end).map(|row| (range.start, row))
-        });
-        rows.enumerate().map(|(query, (start, row))| (query, start, row))
+    /// Texts of these lengths (rows), one after the other, each with the place of the row in it that is read.
+    pub(crate) fn full(texts: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let (lengths, places): (Vec<usize>, Vec<usize>) = texts.into_iter().unzip();
+        let ranges = ranges_of(lengths);
+        let read = ranges.iter().zip(places).map(|(range, place)| range.start + place).collect();
+        Self { mask: Mask::Full, ranges, read }
     }
+
+    /// The row of each text that is read.
+    pub(crate) fn read(&self) -> &[usize] {
+        &self.read
+    }
+
+    /// The rows of each text.
+    pub(crate) fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
+    }
+
+    /// Rows that ask, in order.
+    fn asking(&self, queries: Queries) -> impl Iterator<Item = Asking> {
+        let rows = self.ranges.iter().zip(&self.read).flat_map(move |(range, &read)| {
+            let rows = if queries == Queries::Read { read..read + 1 } else { range.clone() };
+            rows.map(move |row| match self.mask {
+                Mask::Causal => range.start..row + 1,
+                Mask::Full => range.clone(),
+            })
+        });
+        rows.enumerate().map(|(query, seen)| Asking { query, seen })
+    }
+}
+
+fn ranges_of(lengths: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let ranges = lengths.into_iter().map(|length| {
+        let start = end;
+        end += length;
+        start..end
+    });
+    ranges.collect()
 }
 
 /// Sizes of the attention.
@@ -106,7 +151,7 @@ impl<T: Real> Attention<'_, T> {
         let mut attended = Array2::zeros(self.q.dim());
         // One flat list: rows see different numbers of others. `backward` walks it in the same order.
         let mut probabilities = Vec::new();
-        for (query, start, row) in self.segments.asking(self.queries) {
+        for Asking { query, seen } in self.segments.asking(self.queries) {
             let q = contiguous(&self.q, query);
             let mut out = attended.row_mut(query);
             let out = out.as_slice_mut().expect("an owned row is contiguous");
@@ -114,9 +159,9 @@ impl<T: Real> Attention<'_, T> {
                 let [q_columns, k_columns, v_columns] = self.heads.columns(head);
                 let begin = probabilities.len();
                 let asked = &q[q_columns.clone()];
-                probabilities.extend(self.seen(start, row).map(|kv| dot_slices(asked, &kv[k_columns.clone()])));
+                probabilities.extend(self.rows(&seen).map(|kv| dot_slices(asked, &kv[k_columns.clone()])));
                 softmax_scaled(&mut probabilities[begin..], self.heads.scale());
-                for (&probability, kv) in probabilities[begin..].iter().zip(self.seen(start, row)) {
+                for (&probability, kv) in probabilities[begin..].iter().zip(self.rows(&seen)) {
                     add_scaled(&mut out[q_columns.clone()], probability, &kv[v_columns.clone()]);
                 }
             }
@@ -139,25 +184,25 @@ impl<T: Real> Attention<'_, T> {
         let mut dscores = Vec::new();
         let mut begin = 0;
         let prefix_rows = self.prefix.nrows();
-        for (query, start, row) in self.segments.asking(self.queries) {
+        for Asking { query, seen } in self.segments.asking(self.queries) {
             let (q, dout) = (contiguous(&self.q, query), contiguous(&dattended, query));
             let mut dq_row = dq.row_mut(query);
             let dq_row = dq_row.as_slice_mut().expect("an owned row is contiguous");
-            // As many as `seen` gives, and as `forward` kept for this query.
-            let count = prefix_rows + row - start + 1;
+            // As many as `rows` gives, and as `forward` kept for this query.
+            let count = prefix_rows + seen.len();
             for head in 0..self.heads.count {
                 let [q_columns, k_columns, v_columns] = self.heads.columns(head);
                 let p = &probabilities[begin..begin + count];
                 begin += count;
                 let dout = &dout[q_columns.clone()];
                 dscores.clear();
-                dscores.extend(self.seen(start, row).map(|kv| dot_slices(dout, &kv[v_columns.clone()])));
+                dscores.extend(self.rows(&seen).map(|kv| dot_slices(dout, &kv[v_columns.clone()])));
                 softmax_scaled_backward(p, &mut dscores, self.heads.scale());
-                for (index, (kv, (&p, &dscore))) in self.seen(start, row).zip(p.iter().zip(&dscores)).enumerate() {
+                for (index, (kv, (&p, &dscore))) in self.rows(&seen).zip(p.iter().zip(&dscores)).enumerate() {
                     add_scaled(&mut dq_row[q_columns.clone()], dscore, &kv[k_columns.clone()]);
                     let mut target = match index.checked_sub(prefix_rows) {
                         None => dprefix.row_mut(index),
-                        Some(own) => dkv.row_mut(start + own),
+                        Some(own) => dkv.row_mut(seen.start + own),
                     };
                     let target = target.as_slice_mut().expect("an owned row is contiguous");
                     add_scaled(&mut target[k_columns.clone()], dscore, &q[q_columns.clone()]);
@@ -168,10 +213,10 @@ impl<T: Real> Attention<'_, T> {
         AttentionGradients { dq, dkv }
     }
 
-    /// The rows that `row` of the text beginning at `start` may look at: the prefix, then its own text up to itself.
-    fn seen(&self, start: usize, row: usize) -> impl Iterator<Item = &[T]> {
+    /// The rows that are looked at: the prefix's, then those of a text.
+    fn rows(&self, seen: &Range<usize>) -> impl Iterator<Item = &[T]> {
         let prefix = (0..self.prefix.nrows()).map(|row| contiguous(&self.prefix, row));
-        prefix.chain((start..=row).map(|row| contiguous(&self.qkv, row)))
+        prefix.chain(seen.clone().map(|row| contiguous(&self.qkv, row)))
     }
 }
 

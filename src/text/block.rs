@@ -16,9 +16,9 @@ pub(crate) struct Block<T: Real> {
     pub out: Linear<T>,
     /// Before the MLP.
     pub norm2: LayerNorm<T>,
-    /// `[W, 4W]`.
+    /// `[W, H]`.
     pub up: Linear<T>,
-    /// `[4W, W]`.
+    /// `[H, W]`.
     pub down: Linear<T>,
     /// Between `up` and `down`.
     pub activation: Activation,
@@ -36,7 +36,7 @@ pub(crate) struct BlockTape<T> {
     q: Option<Array2<T>>,
     probabilities: Vec<T>,
     norm2: NormTape<T>,
-    /// The MLP before its activation, `[Q, 4W]`.
+    /// The MLP before its activation, `[Q, H]`.
     up: Array2<T>,
 }
 
@@ -55,12 +55,12 @@ impl<T: Real> Block<T> {
     /// `x` `[N, W]` to the rows that are asked for, `[Q, W]`.
     pub(crate) fn forward(&self, mut x: Array2<T>, scope: Scope<T>) -> (Array2<T>, BlockTape<T>) {
         let (qkv, norm1) = self.queries_keys_and_values(x.view());
-        let q = (scope.queries == Queries::Last).then(|| {
-            let ends = scope.segments.ends();
-            // Nothing after this layer reads the other rows, so that the residual stream and the MLP go on with the ends
+        let q = (scope.queries == Queries::Read).then(|| {
+            let read = scope.segments.read();
+            // Nothing after this layer reads the other rows, so that the residual stream and the MLP go on with these
             // alone.
-            x = x.select(Axis(0), &ends);
-            qkv.slice(s![.., ..self.heads.width]).select(Axis(0), &ends)
+            x = x.select(Axis(0), read);
+            qkv.slice(s![.., ..self.heads.width]).select(Axis(0), read)
         });
         let (attended, probabilities) = self.attention(&qkv, q.as_ref(), &scope).forward();
         let x = self.out.added_to(x.view(), attended.view());
@@ -135,13 +135,13 @@ impl<T: Real> Block<T> {
                 dkv.slice_mut(queries).assign(&dq);
                 self.queries_keys_and_values_backward(&tape.norm1, dkv.view()) + dx
             }
-            Queries::Last => {
-                let ends = scope.segments.ends();
+            Queries::Read => {
+                let read = scope.segments.read();
                 let mut dqueries = dkv.slice_mut(queries);
-                ends.iter().zip(dq.rows()).for_each(|(&end, row)| dqueries.row_mut(end).assign(&row));
+                read.iter().zip(dq.rows()).for_each(|(&own, row)| dqueries.row_mut(own).assign(&row));
                 let mut dh = self.queries_keys_and_values_backward(&tape.norm1, dkv.view());
                 // The residual stream passes by the norm: its gradient is added behind it.
-                ends.iter().zip(dx.rows()).for_each(|(&end, row)| dh.row_mut(end).scaled_add(T::one(), &row));
+                read.iter().zip(dx.rows()).for_each(|(&own, row)| dh.row_mut(own).scaled_add(T::one(), &row));
                 dh
             }
         }

@@ -16,6 +16,41 @@ const VALID: &str = "the pattern is a constant and valid";
 static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,24};").expect(VALID));
 static TERMINAL_ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\x1b\[[0-9;]*[a-zA-Z]").expect(VALID));
 
+/// How texts are cleaned before they are tokenised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cleaning {
+    /// As OpenAI's tokenizer cleans them, before the tokenizer puts them in lower case.
+    #[default]
+    Clip,
+    /// The same, in lower case: open_clip's `lower`.
+    Lower,
+    /// In lower case, `_` a space, without ASCII's punctuation: open_clip's `canonicalize`, and SigLIP's own.
+    Canonical,
+}
+
+impl Cleaning {
+    // By reference, as serde calls it.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The text, cleaned, with single spaces.
+    pub(crate) fn apply(self, text: &str) -> String {
+        match self {
+            Self::Clip => clean(text),
+            Self::Lower => clean(text).to_lowercase(),
+            Self::Canonical => {
+                let plain =
+                    clean(text).replace('_', " ").replace(|c: char| c.is_ascii_punctuation(), "").to_lowercase();
+                // Punctuation may have stood alone.
+                plain.split_whitespace().collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
+
 /// The text as OpenAI's tokenizer has it before it is put in lower case: cleaned, with single spaces.
 pub(crate) fn clean(text: &str) -> String {
     let fixed = fix(text);

@@ -7,11 +7,13 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 use crate::products::{Affine, Real};
 use crate::rows::dot;
 
-/// Added to the variance, as in every published CLIP.
-pub(crate) const NORM_EPSILON: f64 = 1e-5;
+/// Added to the variance in every published CLIP.
+pub const CLIP_EPSILON: f64 = 1e-5;
 
-/// Layer normalisation: `y = (x - mean) / sqrt(variance + 1e-5) · gain + bias`, row by row.
+/// Layer normalisation: `y = (x - mean) / sqrt(variance + ε) · gain + bias`, row by row.
 pub(crate) struct LayerNorm<T> {
+    /// ε.
+    pub epsilon: f64,
     /// `[W]`.
     pub gain: Array1<T>,
     /// `[W]`.
@@ -22,7 +24,7 @@ pub(crate) struct LayerNorm<T> {
 pub(crate) struct NormTape<T> {
     /// The rows before gain and bias, `[N, W]`.
     normal: Array2<T>,
-    /// `1 / sqrt(variance + 1e-5)` of each row, `[N]`.
+    /// `1 / sqrt(variance + ε)` of each row, `[N]`.
     inverse: Array1<T>,
 }
 
@@ -30,7 +32,7 @@ impl<T: Real> LayerNorm<T> {
     /// `x` `[N, W]` to y `[N, W]`.
     pub(crate) fn forward(&self, x: ArrayView2<T>) -> (Array2<T>, NormTape<T>) {
         let width = T::from(x.ncols()).expect("a width fits in any float");
-        let epsilon = T::from(NORM_EPSILON).expect("a constant fits in any float");
+        let epsilon = T::from(self.epsilon).expect("a constant fits in any float");
         let mut normal = x.to_owned();
         let inverse = normal.map_axis_mut(Axis(1), |mut row| {
             let mean = row.sum() / width;
@@ -46,7 +48,7 @@ impl<T: Real> LayerNorm<T> {
 
     /// Gradient of x from that of y, in place.
     ///
-    /// With n the normal rows and g = gain · dy: `dx = (g - mean(g) - n · mean(g · n)) / sqrt(variance + 1e-5)`.
+    /// With n the normal rows and g = gain · dy: `dx = (g - mean(g) - n · mean(g · n)) / sqrt(variance + ε)`.
     pub(crate) fn backward(&self, tape: &NormTape<T>, dy: &mut Array2<T>) {
         let width = T::from(dy.ncols()).expect("a width fits in any float");
         for ((mut row, normal), &inverse) in dy.rows_mut().into_iter().zip(tape.normal.rows()).zip(&tape.inverse) {
@@ -95,6 +97,8 @@ pub enum Activation {
     QuickGelu,
     /// The exact GELU, `x · Φ(x)`.
     Gelu,
+    /// GELU by the hyperbolic tangent, `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, as in SigLIP.
+    GeluTanh,
 }
 
 impl Activation {
@@ -126,15 +130,29 @@ impl Activation {
                     *d *= gate + u * density * bell;
                 });
             }
+            Self::GeluTanh => {
+                // With the gate σ(2v): a' = σ + 2 u σ (1 - σ) v'.
+                let (rate, cube) = (constant::<T>(2.0 * TANH_RATE), constant::<T>(3.0 * TANH_CUBE));
+                Zip::from(da).and(&gate).and(u).for_each(|d, &gate, &u| {
+                    *d *= gate + u * gate * (T::one() - gate) * rate * (T::one() + cube * u * u);
+                });
+            }
         }
     }
 
-    /// What the function multiplies u by: `σ(1.702 u)` or `Φ(u)`.
+    /// What the function multiplies u by: `σ(1.702 u)`, `Φ(u)` or `σ(2v)`, with v what the tangent is of.
     fn gate<T: Real>(self, u: &Array2<T>) -> Array2<T> {
         let mut gate = u.clone();
         match self {
             Self::QuickGelu => T::quick_gates(values(&mut gate)),
             Self::Gelu => T::normal_gates(values(&mut gate)),
+            Self::GeluTanh => {
+                // ½ (1 + tanh v) = σ(2v).
+                let (rate, cube) = (constant::<T>(-2.0 * TANH_RATE), constant::<T>(TANH_CUBE));
+                gate.mapv_inplace(|u| rate * u * (T::one() + cube * u * u));
+                T::exponentials(values(&mut gate));
+                gate.mapv_inplace(|e| T::one() / (T::one() + e));
+            }
         }
         gate
     }
@@ -142,6 +160,10 @@ impl Activation {
 
 /// QuickGELU's slope.
 const QUICK: f64 = 1.702;
+/// √(2/π).
+const TANH_RATE: f64 = 0.797_884_560_802_865_4;
+/// What the cube counts.
+const TANH_CUBE: f64 = 0.044_715;
 
 fn constant<T: Real>(value: f64) -> T {
     T::from(value).expect("a constant fits in any float")

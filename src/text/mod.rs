@@ -5,7 +5,8 @@
 //!                                                                  └─ each label's own ───────────┴─► T [C,D]
 //! ```
 //!
-//! `W` text width · `L` tokens · `P` rows of the shared beginning · `M` context tokens (P = M + 1).
+//! `W` text width · `L` tokens · `P` rows of the shared beginning · `M` context tokens (P = M + 1, or M without a start
+//! token).
 
 mod attention;
 mod block;
@@ -23,8 +24,9 @@ mod tower;
 mod weights;
 
 pub(crate) use bpe::Bpe;
+pub use clean::Cleaning;
 pub use error::{TensorError, TextError};
-pub use layers::Activation;
+pub use layers::{Activation, CLIP_EPSILON};
 pub(crate) use model::{TextModel, context_prompts, embed};
 pub(crate) use names::Naming;
 pub use prompt::{Prompt, PromptTokens, context_tokens, template_tokens};
@@ -32,5 +34,5 @@ pub use prompts::Prompts;
 pub(crate) use stored::{TowerBits, tower_in};
 pub use tokenizer::Tokenizer;
 pub(crate) use tower::Prefix;
-pub use tower::{TextTower, TowerShape};
+pub use tower::{Pooling, TextTower, TowerShape, TowerStyle, WholeTexts};
 pub use weights::WeightsFile;

@@ -55,7 +55,7 @@ pub(crate) fn context_prompts(model: &TextModel, names: &[String], prompt: &Prom
     let Prompt::Context(context) = prompt else { return Err(refused("an ensemble of templates").into()) };
     let tokens = context_tokens(&model.tokenizer, context, names, model.tower.shape().context_length)?;
     // The start token alone leaves nothing to tune.
-    if tokens.shared.len() < 2 {
+    if tokens.shared.len() == tokens.fixed {
         return Err(refused("empty").into());
     }
     Prompts::read(&model.tower, &tokens)

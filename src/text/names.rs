@@ -8,8 +8,8 @@ use ndarray::{Array1, Array2, Axis, concatenate};
 use super::attention::Heads;
 use super::block::Block;
 use super::error::Result;
-use super::layers::{Activation, LayerNorm, Linear};
-use super::tower::TowerShape;
+use super::layers::{LayerNorm, Linear};
+use super::tower::{TowerShape, TowerStyle};
 use super::weights::{SCALE_SUFFIX, WeightsFile};
 use crate::products::Real;
 
@@ -60,12 +60,22 @@ impl Naming {
         }
     }
 
-    /// The projection: `[W, D]` as OpenAI's parameter, `[D, W]` as the weight of a linear layer.
-    fn projection_names(self) -> [String; 2] {
+    /// The projection: `[W, D]` as OpenAI's parameter, `[D, W]` as the weight of a linear layer, which SigLIP calls a head.
+    fn projection_names(self) -> Vec<String> {
         match self {
-            Self::HuggingFace => ["text_projection".into(), "text_projection.weight".into()],
-            Self::OpenAi(prefix) => [format!("{prefix}text_projection"), format!("{prefix}text_projection.weight")],
+            Self::HuggingFace => {
+                ["text_projection", "text_projection.weight", "text_model.head.weight"].map(String::from).into()
+            }
+            Self::OpenAi(prefix) => {
+                ["text_projection", "text_projection.weight"].map(|name| format!("{prefix}{name}")).into()
+            }
         }
+    }
+
+    /// The bias `[D]` after the projection.
+    fn projection_bias_names(self) -> Vec<String> {
+        let weights = self.projection_names();
+        weights.iter().filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?))).collect()
     }
 
     /// The names of all tensors that the tower is made of.
@@ -78,7 +88,7 @@ impl Naming {
             }
         };
         let single = [self.tokens(), self.positions()].into_iter().chain(self.projection_names());
-        let single: Vec<String> = single.collect();
+        let single: Vec<String> = single.chain(self.projection_bias_names()).collect();
         let belongs = |name: &String| {
             let plain = name.strip_suffix(SCALE_SUFFIX).unwrap_or(name);
             single.iter().any(|one| one == plain) || parts.iter().any(|part| name.starts_with(part))
@@ -116,11 +126,22 @@ impl Naming {
             known.extend(["attn.in_proj_weight", "attn.in_proj_bias"].map(|name| format!("{at}{name}")));
         }
         known.extend([self.tokens(), self.positions()]);
-        known.extend(self.projection_names());
+        // One projection is read, and its bias.
+        let (read, _) = self.projection_name(weights);
+        known.extend(read.strip_suffix(".weight").map(|name| format!("{name}.bias")));
+        known.insert(read);
         let projection = format!("{prefix}text_projection.");
         let mut names = self.tensors(weights);
         names.extend(weights.names().into_iter().filter(|name| name.starts_with(&projection)));
         names.into_iter().find(|name| !known.contains(name.strip_suffix(SCALE_SUFFIX).unwrap_or(name)))
+    }
+
+    /// The projection's name, and the axis of D.
+    fn projection_name(self, weights: &WeightsFile) -> (String, usize) {
+        let names = self.projection_names();
+        // Where there is none, the parameter is what is missing.
+        let place = names.iter().position(|name| weights.has(name)).unwrap_or_default();
+        (names[place].clone(), usize::from(place == 0))
     }
 
     /// The embedding width D that the projection leads to.
@@ -128,8 +149,7 @@ impl Naming {
     /// # Errors
     /// There is no projection, or it is no matrix.
     pub(crate) fn embedding(self, weights: &WeightsFile) -> Result<usize> {
-        let [parameter, linear] = self.projection_names();
-        let (name, axis) = if weights.has(&parameter) { (parameter, 1) } else { (linear, 0) };
+        let (name, axis) = self.projection_name(weights);
         match weights.shape(&name)?[..] {
             [rows, columns] => Ok([rows, columns][axis]),
             ref other => Err(weights.wrong(&format!("the shape of {name}"), "two axes", format!("{other:?}")).into()),
@@ -159,10 +179,10 @@ impl Naming {
     ///
     /// # Errors
     /// As [`WeightsFile::vector`].
-    pub(crate) fn final_norm<T: Real>(self, weights: &WeightsFile, width: usize) -> Result<LayerNorm<T>> {
+    pub(crate) fn final_norm<T: Real>(self, weights: &WeightsFile, width: usize, epsilon: f64) -> Result<LayerNorm<T>> {
         match self {
-            Self::HuggingFace => norm(weights, "text_model.final_layer_norm", width),
-            Self::OpenAi(prefix) => norm(weights, &format!("{prefix}ln_final"), width),
+            Self::HuggingFace => norm(weights, "text_model.final_layer_norm", width, epsilon),
+            Self::OpenAi(prefix) => norm(weights, &format!("{prefix}ln_final"), width, epsilon),
         }
     }
 
@@ -176,37 +196,47 @@ impl Naming {
         width: usize,
         embedding: usize,
     ) -> Result<Array2<T>> {
-        let [parameter, linear] = self.projection_names();
-        if weights.has(&parameter) {
-            return weights.matrix(&parameter, [width, embedding]);
+        let (name, axis) = self.projection_name(weights);
+        if axis == 1 {
+            return weights.matrix(&name, [width, embedding]);
         }
         // Copied into the parameter's layout, so that products do not depend on which name a checkpoint has.
-        Ok(weights.matrix(&linear, [embedding, width])?.reversed_axes().as_standard_layout().into_owned())
+        Ok(weights.matrix(&name, [embedding, width])?.reversed_axes().as_standard_layout().into_owned())
+    }
+
+    /// True if there is a bias after the projection.
+    pub(crate) fn has_projection_bias(self, weights: &WeightsFile) -> bool {
+        self.projection_bias_names().iter().any(|name| weights.has(name))
+    }
+
+    /// The bias `[D]` after the projection, if there is one.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::vector`].
+    pub(crate) fn projection_bias<T: Real>(self, weights: &WeightsFile, embedding: usize) -> Result<Option<Array1<T>>> {
+        let names = self.projection_bias_names();
+        let name = names.iter().find(|name| weights.has(name));
+        name.map(|name| weights.vector(name, embedding)).transpose()
     }
 
     /// One layer's weights.
     ///
     /// # Errors
     /// As [`WeightsFile::matrix`].
-    pub(crate) fn block<T: Real>(
-        self,
-        weights: &WeightsFile,
-        layer: usize,
-        heads: Heads,
-        activation: Activation,
-    ) -> Result<Block<T>> {
-        let (at, width) = (self.layer(layer), heads.width);
+    pub(crate) fn block<T: Real>(self, weights: &WeightsFile, layer: usize, shape: TowerShape) -> Result<Block<T>> {
+        let TowerShape { width, hidden, activation, style: TowerStyle { epsilon, .. }, .. } = shape;
+        let (at, heads) = (self.layer(layer), Heads { width, count: shape.heads });
         let [norm1, out, norm2, up, down] = match self {
             Self::HuggingFace => ["layer_norm1", "self_attn.out_proj", "layer_norm2", "mlp.fc1", "mlp.fc2"],
             Self::OpenAi(_) => ["ln_1", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"],
         };
         Ok(Block {
-            norm1: norm(weights, &format!("{at}{norm1}"), width)?,
+            norm1: norm(weights, &format!("{at}{norm1}"), width, epsilon)?,
             qkv: self.query_key_value(weights, &at, width)?,
             out: linear(weights, &format!("{at}{out}"), width, width)?,
-            norm2: norm(weights, &format!("{at}{norm2}"), width)?,
-            up: linear(weights, &format!("{at}{up}"), width, 4 * width)?,
-            down: linear(weights, &format!("{at}{down}"), 4 * width, width)?,
+            norm2: norm(weights, &format!("{at}{norm2}"), width, epsilon)?,
+            up: linear(weights, &format!("{at}{up}"), width, hidden)?,
+            down: linear(weights, &format!("{at}{down}"), hidden, width)?,
             activation,
             heads,
         })
@@ -229,9 +259,9 @@ impl Naming {
     }
 }
 
-fn norm<T: Real>(weights: &WeightsFile, name: &str, width: usize) -> Result<LayerNorm<T>> {
+fn norm<T: Real>(weights: &WeightsFile, name: &str, width: usize, epsilon: f64) -> Result<LayerNorm<T>> {
     let gain = weights.vector(&format!("{name}.weight"), width)?;
-    Ok(LayerNorm { gain, bias: weights.vector(&format!("{name}.bias"), width)? })
+    Ok(LayerNorm { epsilon, gain, bias: weights.vector(&format!("{name}.bias"), width)? })
 }
 
 fn linear<T: Real>(weights: &WeightsFile, name: &str, inputs: usize, outputs: usize) -> Result<Linear<T>> {

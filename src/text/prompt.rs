@@ -23,8 +23,10 @@ pub enum Prompt {
 /// The tokens of all labels' prompts under one template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTokens {
-    /// Tokens that all prompts begin with, the start token first: `[P]`.
+    /// Tokens that all prompts begin with, the start token first, if there is one: `[P]`.
     pub shared: Vec<u32>,
+    /// Number of those that are no words: 1 with a start token, else 0.
+    pub fixed: usize,
     /// Tokens that each label adds, the end token last: `[C]` lists of at least one token.
     pub own: Vec<Vec<u32>>,
 }
@@ -85,12 +87,13 @@ pub fn context_tokens(
     labels: &[String],
     context_length: usize,
 ) -> Result<PromptTokens> {
-    let mut shared = vec![tokenizer.start()];
+    let mut shared: Vec<u32> = tokenizer.start().into_iter().collect();
+    let fixed = shared.len();
     // Tokenised alone, and compared below: a tokenizer may join the context's last word with the label.
     shared.extend(tokenizer.encode(context)?);
     let template = Prompt::Context(context.into()).templates().remove(0);
     let rows = filled_tokens(tokenizer, &template, labels, context_length)?;
-    cut(rows, shared, labels, &template)
+    cut(rows, (shared, fixed), labels, &template)
 }
 
 /// Cuts the prompts of `labels` where the first differs from another.
@@ -110,7 +113,8 @@ pub fn template_tokens(
         // Every prompt keeps at least its end, where its embedding is read.
         shared.truncate(alike.min(row.len() - 1));
     }
-    cut(rows, shared, labels, template)
+    let fixed = shared.len().min(tokenizer.start().iter().len());
+    cut(rows, (shared, fixed), labels, template)
 }
 
 /// The tokens of each filled template, start and end included.
@@ -123,9 +127,7 @@ fn filled_tokens(
     let filled = labels.iter().map(|label| {
         // As the reference does: class names of data sets are often folder names.
         let text = template.replacen(PLACE, &label.replace('_', " "), 1);
-        let mut tokens = vec![tokenizer.start()];
-        tokens.extend(tokenizer.encode(&text)?);
-        tokens.push(tokenizer.end());
+        let tokens = tokenizer.encode_whole(&text)?;
         if tokens.len() > context_length {
             return Err(TextError::TooLong { label: label.clone(), tokens: tokens.len(), limit: context_length });
         }
@@ -134,7 +136,12 @@ fn filled_tokens(
     filled.collect()
 }
 
-fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str) -> Result<PromptTokens> {
+fn cut(
+    rows: Vec<Vec<u32>>,
+    (shared, fixed): (Vec<u32>, usize),
+    labels: &[String],
+    template: &str,
+) -> Result<PromptTokens> {
     // A prompt that does not begin with the context's own tokens has a token of both, and the context could not be
     // tuned alone.
     let own = rows.into_iter().zip(labels).map(|(row, label)| match row.strip_prefix(&shared[..]) {
@@ -144,5 +151,5 @@ fn cut(rows: Vec<Vec<u32>>, shared: Vec<u32>, labels: &[String], template: &str)
             problem: "joins tokens of the context with the label's; end the context with a whole word".into(),
         }),
     });
-    Ok(PromptTokens { own: own.collect::<Result<_>>()?, shared })
+    Ok(PromptTokens { own: own.collect::<Result<_>>()?, shared, fixed })
 }

@@ -14,6 +14,8 @@ use crate::text::PromptTokens;
 pub struct Prompts<T> {
     /// Rows that all prompts begin with, `[P, W]`.
     shared: Array2<T>,
+    /// Number of those that are no words.
+    fixed: usize,
     /// Rows that each prompt adds, one below the other, `[N, W]`.
     own: Array2<T>,
     /// The rows of `own` that are each prompt's, `[C]`.
@@ -35,6 +37,7 @@ impl<T: Real> Prompts<T> {
         Ok(Self {
             ranges: ranges.collect(),
             shared: tower.token_embeddings(&tokens.shared)?,
+            fixed: tokens.fixed,
             own: tower.token_embeddings(&tokens.own.concat())?,
         })
     }
@@ -44,9 +47,14 @@ impl<T: Real> Prompts<T> {
         self.ranges.len()
     }
 
-    /// Rows that all prompts begin with, `[P, W]`: the start token, then the context.
+    /// Rows that all prompts begin with, `[P, W]`: the start token, if there is one, then the context.
     pub fn shared(&self) -> ArrayView2<'_, T> {
         self.shared.view()
+    }
+
+    /// Number of the shared rows that are no words: the start token's, if there is one.
+    pub fn fixed(&self) -> usize {
+        self.fixed
     }
 
     /// Only some of the prompts, in the order given.
@@ -63,7 +71,7 @@ impl<T: Real> Prompts<T> {
             end += part.nrows();
             start..end
         });
-        Self { shared: self.shared.clone(), ranges: ranges.collect(), own }
+        Self { shared: self.shared.clone(), fixed: self.fixed, ranges: ranges.collect(), own }
     }
 
     /// The rows that some successive prompts add, `[n, W]`.
@@ -77,8 +85,14 @@ impl<T: Real> Prompts<T> {
         self.ranges[prompts].iter().map(ExactSizeIterator::len)
     }
 
-    /// Cuts the prompts into runs of about `rows` rows and of about the same size.
-    pub fn chunks(&self, rows: usize) -> Vec<Range<usize>> {
+    /// Cuts the prompts into runs of about `rows` rows and of about the same size; `filled` is the length of every prompt, where all have
+    /// the same.
+    pub fn chunks(&self, rows: usize, filled: Option<usize>) -> Vec<Range<usize>> {
+        if let Some(length) = filled {
+            let each = (rows / length).max(1);
+            let starts = (0..self.count()).step_by(each);
+            return starts.map(|start| start..(start + each).min(self.count())).collect();
+        }
         let total = self.own.nrows();
         let count = total.div_ceil(rows).max(1);
         let mut chunks = Vec::with_capacity(count);

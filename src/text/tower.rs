@@ -1,20 +1,22 @@
-//! CLIP's text transformer over many prompts that begin alike, forward and backward.
+//! CLIP's text transformer, and its kin, over many prompts that begin alike, forward and backward.
 //!
-//! The tower is causal, and only the hidden state at the end token is read. So a prompt needs no padding; what all
+//! CLIP's tower is causal, and only the hidden state at the end token is read. So a prompt needs no padding; what all
 //! prompts share is computed once, and each prompt adds only its own few rows; and in the last layer only the ends
 //! ask. The result is that of running every prompt alone and padded, which the tests do.
+//!
+//! In a tower that is not causal every row sees every other, padding included: there each prompt is run whole.
 //!
 //! Prompts are worked on in chunks of bounded size, in parallel on the current rayon pool. How they are cut depends on
 //! the prompts alone, so that the bits do not depend on the number of threads.
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, parallel::prelude::*, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, parallel::prelude::*, s};
 
-use super::attention::{Heads, Queries, Segments};
+use super::attention::{Queries, Segments};
 use super::block::{Block, BlockTape, Scope};
-use super::error::Result;
-use super::layers::{Activation, LayerNorm, NormTape};
+use super::error::{Result, TextError};
+use super::layers::{Activation, CLIP_EPSILON, LayerNorm, NormTape};
 use super::names::Naming;
 use super::prompts::Prompts;
 use super::weights::WeightsFile;
@@ -26,7 +28,7 @@ use crate::rows::{UnitRows, unit_rows, unit_rows_backward};
 const CHUNK_ROWS: usize = 126;
 
 /// Sizes of a text tower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TowerShape {
     /// Transformer layers.
     pub layers: usize,
@@ -40,8 +42,45 @@ pub struct TowerShape {
     pub vocabulary: usize,
     /// Embedding width D.
     pub embedding: usize,
+    /// Width of the MLPs between their layers.
+    pub hidden: usize,
     /// Activation of the MLPs.
     pub activation: Activation,
+    /// What it does otherwise than CLIP's.
+    pub style: TowerStyle,
+}
+
+/// What text towers do differently.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TowerStyle {
+    /// How texts are filled up and seen whole; `None` for causal attention, which needs no filling.
+    pub whole: Option<WholeTexts>,
+    /// Added to the variance in layer norms.
+    pub epsilon: f64,
+}
+
+/// Texts that a tower without a causal mask sees: filled up to the context length, each row by every row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeTexts {
+    /// The token that fills them up.
+    pub padding: u32,
+    /// The row whose state is the text's.
+    pub pooling: Pooling,
+}
+
+/// The row whose state is the text's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// That of the end token, as in CLIP.
+    End,
+    /// The last one, whatever is there, as in SigLIP.
+    Last,
+}
+
+impl TowerStyle {
+    /// CLIP's own.
+    pub const CLIP: Self = Self { whole: None, epsilon: CLIP_EPSILON };
 }
 
 /// The frozen tower. Its token embedding stays in the mapped file and is read by row.
@@ -54,16 +93,26 @@ pub struct TextTower<T: Real> {
     final_norm: LayerNorm<T>,
     /// `[W, D]`.
     projection: Array2<T>,
+    /// `[D]`, if it has one.
+    projection_bias: Option<Array1<T>>,
+    /// The embedding of the token that fills texts up `[W]`, if one does.
+    padding: Option<Array1<T>>,
 }
 
-/// The shared beginning of all prompts, run through the tower.
-pub struct Prefix<T> {
-    /// Queries, keys and values in every layer but the last, with what backward needs.
-    tapes: Vec<BlockTape<T>>,
-    /// Queries, keys and values in the last layer, `[P, 3W]`.
-    last: Array2<T>,
-    last_norm: NormTape<T>,
-    rows: usize,
+/// The shared beginning of all prompts.
+pub struct Prefix<T>(Beginning<T>);
+
+enum Beginning<T> {
+    /// Run through the tower.
+    Run {
+        /// Queries, keys and values in every layer but the last, with what backward needs.
+        tapes: Vec<BlockTape<T>>,
+        /// Queries, keys and values in the last layer, `[P, 3W]`.
+        last: Array2<T>,
+        last_norm: NormTape<T>,
+    },
+    /// Its rows `[P, W]` without positions, of which every prompt gets a copy.
+    Rows(Array2<T>),
 }
 
 /// Intermediates that a forward pass keeps.
@@ -91,16 +140,20 @@ impl<T: Real> TextTower<T> {
     /// A tensor is missing, of another type or shape, or holds NaN or infinity.
     pub fn load(weights: WeightsFile, shape: TowerShape) -> Result<Self> {
         let naming = Naming::of(&weights)?;
-        let TowerShape { width, embedding, .. } = shape;
-        let heads = Heads { width, count: shape.heads };
+        let TowerShape { width, embedding, style, .. } = shape;
         // The table is read when labels are; its shape must be right before.
         naming.token_rows::<T>(&weights, shape, &[0])?;
-        let block = |layer| naming.block(&weights, layer, heads, shape.activation);
+        let block = |layer| naming.block(&weights, layer, shape);
+        let padding = style
+            .whole
+            .map(|whole| Ok::<_, TextError>(naming.token_rows(&weights, shape, &[whole.padding])?.row(0).to_owned()));
         Ok(Self {
             positions: weights.matrix(&naming.positions(), [shape.context_length, width])?,
             blocks: (0..shape.layers).map(block).collect::<Result<_>>()?,
-            final_norm: naming.final_norm(&weights, width)?,
+            final_norm: naming.final_norm(&weights, width, style.epsilon)?,
             projection: naming.projection(&weights, width, embedding)?,
+            projection_bias: naming.projection_bias(&weights, embedding)?,
+            padding: padding.transpose()?,
             shape,
             naming,
             weights,
@@ -120,11 +173,14 @@ impl<T: Real> TextTower<T> {
         self.naming.token_rows(&self.weights, self.shape, tokens)
     }
 
-    /// Runs the shared beginning, given as its token embeddings `[P, W]` (P at least 1).
+    /// Runs the shared beginning, given as its token embeddings `[P, W]` (P at least 1; 0 where texts are seen whole).
     pub fn prefix(&self, embeddings: ArrayView2<T>) -> Prefix<T> {
+        if self.padding.is_some() {
+            return Prefix(Beginning::Rows(embeddings.to_owned()));
+        }
         let rows = embeddings.nrows();
         let mut x = &embeddings + &self.positions.slice(s![..rows, ..]);
-        let segments = Segments::of([rows]);
+        let segments = Segments::causal([rows]);
         let nothing = self.no_prefix();
         let scope = Scope { prefix: nothing.view(), segments: &segments, queries: Queries::All };
         let (last_block, blocks) = self.blocks.split_last().expect("a tower has at least one layer");
@@ -136,13 +192,13 @@ impl<T: Real> TextTower<T> {
         }
         // Prompts attend to the prefix in the last layer, too, but nobody reads the prefix's own result.
         let (last, last_norm) = last_block.queries_keys_and_values(x.view());
-        Prefix { tapes, last, last_norm, rows }
+        Prefix(Beginning::Run { tapes, last, last_norm })
     }
 
     /// The unit-length embeddings `[C, D]` of the prompts that continue `prefix`.
     pub fn encode(&self, prefix: &Prefix<T>, prompts: &Prompts<T>) -> Array2<T> {
         let run = |range| self.run(prefix, prompts, range, Keep::Nothing).embeddings.rows;
-        let parts: Vec<Array2<T>> = prompts.chunks(CHUNK_ROWS).into_par_iter().map(run).collect();
+        let parts: Vec<Array2<T>> = prompts.chunks(CHUNK_ROWS, self.filled()).into_par_iter().map(run).collect();
         if parts.is_empty() {
             return Array2::zeros((0, self.shape.embedding));
         }
@@ -158,26 +214,67 @@ impl<T: Real> TextTower<T> {
             let chunk = self.run(prefix, prompts, range.clone(), Keep::Tapes);
             self.run_backward(prefix, chunk, dembeddings.slice(s![range, ..]).to_owned())
         };
-        let parts: Vec<Vec<Array2<T>>> = prompts.chunks(CHUNK_ROWS).into_par_iter().map(run).collect();
+        let chunks = prompts.chunks(CHUNK_ROWS, self.filled());
+        let parts: Vec<Vec<Array2<T>>> = chunks.into_par_iter().map(run).collect();
         let mut parts = parts.into_iter();
-        let mut dprefix = parts.next().unwrap_or_else(|| self.no_gradients(prefix.rows));
+        let mut dprefix = parts.next().unwrap_or_else(|| self.no_gradients(prefix));
         // In the order of the chunks, whichever thread was done first: the order of a sum decides its last bits.
         for part in parts {
             dprefix.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
         }
-        self.prefix_backward(prefix, &dprefix)
+        match &prefix.0 {
+            Beginning::Rows(_) => dprefix.swap_remove(0),
+            Beginning::Run { tapes, last_norm, .. } => self.prefix_backward(tapes, last_norm, &dprefix),
+        }
     }
 
-    /// Runs the own rows of some successive prompts.
+    /// The rows of every prompt, where all are filled up to the same length.
+    fn filled(&self) -> Option<usize> {
+        self.padding.as_ref().map(|_| self.shape.context_length)
+    }
+
+    /// The rows that some successive prompts add, with their positions, and what of them is read.
+    fn rows(&self, prefix: &Prefix<T>, prompts: &Prompts<T>, range: Range<usize>) -> (Array2<T>, Segments) {
+        let own = prompts.own_rows(range.clone());
+        match (&prefix.0, self.shape.style.whole, &self.padding) {
+            (Beginning::Rows(shared), Some(whole), Some(padding)) => {
+                let (count, length) = (range.len(), self.shape.context_length);
+                let mut x = Array2::zeros((count * length, self.shape.width));
+                let (mut read, mut from) = (Vec::with_capacity(count), 0);
+                for (mut rows, own_length) in x.axis_chunks_iter_mut(Axis(0), length).zip(prompts.lengths(range)) {
+                    let end = shared.nrows() + own_length;
+                    rows.slice_mut(s![..shared.nrows(), ..]).assign(shared);
+                    rows.slice_mut(s![shared.nrows()..end, ..]).assign(&own.slice(s![from..from + own_length, ..]));
+                    rows.slice_mut(s![end.., ..]).assign(padding);
+                    rows += &self.positions;
+                    from += own_length;
+                    read.push(if whole.pooling == Pooling::End { end - 1 } else { length - 1 });
+                }
+                (x, Segments::full(read.into_iter().map(|read| (length, read))))
+            }
+            _ => {
+                let segments = Segments::causal(prompts.lengths(range.clone()));
+                // Every prompt goes on where the shared beginning ends.
+                let first = prefix.rows();
+                let positions = prompts.lengths(range).flat_map(|length| (first..).take(length));
+                let mut x = own.to_owned();
+                x.rows_mut()
+                    .into_iter()
+                    .zip(positions)
+                    .for_each(|(mut row, position)| row += &self.positions.row(position));
+                (x, segments)
+            }
+        }
+    }
+
+    /// Runs the own rows of some successive prompts, or whole prompts.
     fn run(&self, prefix: &Prefix<T>, prompts: &Prompts<T>, range: Range<usize>, keep: Keep) -> Chunk<T> {
-        let segments = Segments::of(prompts.lengths(range.clone()));
-        // Every prompt goes on where the shared beginning ends.
-        let positions = prompts.lengths(range.clone()).flat_map(|length| (prefix.rows..).take(length));
-        let mut x = prompts.own_rows(range).to_owned();
-        x.rows_mut().into_iter().zip(positions).for_each(|(mut row, position)| row += &self.positions.row(position));
+        let (mut x, segments) = self.rows(prefix, prompts, range);
+        let nothing = self.no_prefix();
         let mut tapes = Vec::with_capacity(self.blocks.len());
         for (layer, block) in self.blocks.iter().enumerate() {
-            let scope = Scope { prefix: prefix.layer(layer), segments: &segments, queries: self.queries(layer) };
+            let seen = prefix.layer(layer).unwrap_or(nothing.view());
+            let scope = Scope { prefix: seen, segments: &segments, queries: self.queries(layer) };
             let (next, tape) = block.forward(x, scope);
             x = next;
             // Without a backward pass a layer's intermediates are freed before the next layer runs.
@@ -186,62 +283,95 @@ impl<T: Real> TextTower<T> {
             }
         }
         let (h, final_norm) = self.final_norm.forward(x.view());
-        let embeddings = unit_rows(scaled_products(T::one(), h.view(), self.projection.t()));
-        Chunk { segments, tapes, final_norm, embeddings }
+        let mut projected = scaled_products(T::one(), h.view(), self.projection.t());
+        if let Some(bias) = &self.projection_bias {
+            projected += bias;
+        }
+        Chunk { segments, tapes, final_norm, embeddings: unit_rows(projected) }
     }
 
-    /// Gradients of the prefix's keys and values, `[P, 3W]` a layer, from those of a chunk's unit embeddings.
+    /// Gradients of the prefix from those of a chunk's unit embeddings: of its keys and values, `[P, 3W]` a layer; or of its
+    /// rows alone, `[P, W]`, where every prompt has a copy of them.
     fn run_backward(&self, prefix: &Prefix<T>, chunk: Chunk<T>, mut dunit: Array2<T>) -> Vec<Array2<T>> {
         let Chunk { segments, mut tapes, final_norm, embeddings } = chunk;
-        let mut dprefix = self.no_gradients(prefix.rows);
+        let mut dprefix = self.no_gradients(prefix);
         unit_rows_backward(embeddings.rows.view(), embeddings.lengths.view(), &mut dunit);
         let mut dx = scaled_products(T::one(), dunit.view(), self.projection.view());
         self.final_norm.backward(&final_norm, &mut dx);
         for layer in (0..self.blocks.len()).rev() {
-            let scope = Scope { prefix: prefix.layer(layer), segments: &segments, queries: self.queries(layer) };
             // What a layer needed is given back before the layer below it asks for memory.
             let tape = tapes.pop().expect("one tape a layer");
-            let (block, dprefix) = (&self.blocks[layer], &mut dprefix[layer]);
-            if layer == 0 {
-                block.backward_to_prefix(&tape, scope, dx, dprefix);
-                break;
+            let (block, queries) = (&self.blocks[layer], self.queries(layer));
+            let mut nothing = self.no_prefix();
+            let Some(seen) = prefix.layer(layer) else {
+                let empty = self.no_prefix();
+                let scope = Scope { prefix: empty.view(), segments: &segments, queries };
+                dx = block.backward(&tape, scope, dx, &mut nothing, None);
+                continue;
+            };
+            let scope = Scope { prefix: seen, segments: &segments, queries };
+            let dprefix = &mut dprefix[layer];
+            if layer > 0 {
+                dx = block.backward(&tape, scope, dx, dprefix, None);
+                continue;
             }
-            dx = block.backward(&tape, scope, dx, dprefix, None);
+            block.backward_to_prefix(&tape, scope, dx, dprefix);
+            // The texts' own rows are fixed.
+            dx = Array2::zeros((0, 0));
+        }
+        if let Beginning::Rows(shared) = &prefix.0 {
+            for range in segments.ranges() {
+                dprefix[0] += &dx.slice(s![range.start..range.start + shared.nrows(), ..]);
+            }
         }
         dprefix
     }
 
-    fn prefix_backward(&self, prefix: &Prefix<T>, dprefix: &[Array2<T>]) -> Array2<T> {
-        let segments = Segments::of([prefix.rows]);
+    fn prefix_backward(&self, tapes: &[BlockTape<T>], last_norm: &NormTape<T>, dprefix: &[Array2<T>]) -> Array2<T> {
+        let segments = Segments::causal([dprefix[0].nrows()]);
         // The prefix has no prefix itself: what the layers would add to its gradient goes into an array without rows.
         let mut nothing = self.no_prefix();
         // In the last layer the prefix has keys and values alone.
         let last = self.blocks.len() - 1;
-        let mut dx = self.blocks[last].queries_keys_and_values_backward(&prefix.last_norm, dprefix[last].view());
+        let mut dx = self.blocks[last].queries_keys_and_values_backward(last_norm, dprefix[last].view());
         for layer in (0..last).rev() {
             let empty = self.no_prefix();
             let scope = Scope { prefix: empty.view(), segments: &segments, queries: Queries::All };
-            dx = self.blocks[layer].backward(&prefix.tapes[layer], scope, dx, &mut nothing, Some(&dprefix[layer]));
+            dx = self.blocks[layer].backward(&tapes[layer], scope, dx, &mut nothing, Some(&dprefix[layer]));
         }
         dx
     }
 
     fn queries(&self, layer: usize) -> Queries {
-        if layer + 1 == self.blocks.len() { Queries::Last } else { Queries::All }
+        if layer + 1 == self.blocks.len() { Queries::Read } else { Queries::All }
     }
 
     fn no_prefix(&self) -> Array2<T> {
         Array2::zeros((0, 3 * self.shape.width))
     }
 
-    fn no_gradients(&self, rows: usize) -> Vec<Array2<T>> {
-        vec![Array2::zeros((rows, 3 * self.shape.width)); self.blocks.len()]
+    fn no_gradients(&self, prefix: &Prefix<T>) -> Vec<Array2<T>> {
+        match &prefix.0 {
+            Beginning::Rows(rows) => vec![Array2::zeros(rows.dim())],
+            Beginning::Run { .. } => vec![Array2::zeros((prefix.rows(), 3 * self.shape.width)); self.blocks.len()],
+        }
     }
 }
 
 impl<T: Real> Prefix<T> {
-    /// Queries, keys and values of one layer, `[P, 3W]`.
-    fn layer(&self, layer: usize) -> ArrayView2<'_, T> {
-        self.tapes.get(layer).map_or(self.last.view(), |tape| tape.qkv.view())
+    /// Number of rows P.
+    fn rows(&self) -> usize {
+        match &self.0 {
+            Beginning::Run { last, .. } => last.nrows(),
+            Beginning::Rows(rows) => rows.nrows(),
+        }
+    }
+
+    /// Queries, keys and values of one layer, `[P, 3W]`; none where every prompt has a copy of the beginning.
+    fn layer(&self, layer: usize) -> Option<ArrayView2<'_, T>> {
+        match &self.0 {
+            Beginning::Run { tapes, last, .. } => Some(tapes.get(layer).map_or(last.view(), |tape| tape.qkv.view())),
+            Beginning::Rows(_) => None,
+        }
     }
 }

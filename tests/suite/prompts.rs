@@ -7,7 +7,7 @@ use rtpt_edge::internal::method::{
     ClassLowrank, Context, ContextModel, Decide, Decision, Head, Material, Tuned, class_basis,
 };
 use rtpt_edge::internal::rows::{Real, scaled_products};
-use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TowerShape};
+use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TowerShape, TowerStyle};
 use rtpt_edge::internal::tuning::{mean_entropy, mean_entropy_backward};
 use rtpt_edge::{Method, MethodSettings};
 use serde::Deserialize;
@@ -49,11 +49,13 @@ impl Case {
             context_length: 77,
             vocabulary: 600,
             embedding: 16,
+            hidden: 256,
             activation: Activation::QuickGelu,
+            style: TowerStyle::CLIP,
         };
         let tower = toy_tower::<T>(shape);
         let shared = [&[598], &self.context[..]].concat();
-        let tokens = PromptTokens { shared, own: golden_prompts(self.classes, 600) };
+        let tokens = PromptTokens { shared, fixed: 1, own: golden_prompts(self.classes, 600) };
         let prompts = Prompts::read(&tower, &tokens).unwrap();
         ContextModel::new(Arc::new(tower), prompts)
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
-use rtpt_edge::internal::text::{Tokenizer, context_tokens, template_tokens};
+use rtpt_edge::internal::text::{Cleaning, Tokenizer, context_tokens, template_tokens};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,12 +21,12 @@ pub fn openai_merges() -> Vec<u8> {
 }
 
 fn openai() -> Tokenizer {
-    Tokenizer::parse("merges", &openai_merges(), 49408).unwrap()
+    Tokenizer::parse("merges", &openai_merges(), 49408, Cleaning::Clip).unwrap()
 }
 
 fn demo() -> Tokenizer {
     let bytes = fs::read(root().join("models/demo/bundle/tokenizer.json")).unwrap();
-    Tokenizer::parse("tokenizer.json", &bytes, 1024).unwrap()
+    Tokenizer::parse("tokenizer.json", &bytes, 1024, Cleaning::Clip).unwrap()
 }
 
 /// OpenAI's vocabulary as a `tokenizer.json`: the demo's, which has CLIP's structure, with other merges.
@@ -51,7 +51,7 @@ fn openai_as_json() -> Tokenizer {
     json["post_processor"] = Value::Null;
     json["model"]["vocab"] = vocab.into();
     json["model"]["merges"] = merges.into();
-    Tokenizer::parse("tokenizer.json", json.to_string().as_bytes(), 49408).unwrap()
+    Tokenizer::parse("tokenizer.json", json.to_string().as_bytes(), 49408, Cleaning::Clip).unwrap()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn tokens_are_those_of_openais_tokenizer() {
         serde_json::from_str(&fs::read_to_string(root().join("tests/golden/tokens.json")).unwrap()).unwrap();
     assert!(goldens.cases.len() > 2000);
     for (tokenizer, kind) in [(openai(), "merges"), (openai_as_json(), "tokenizer.json")] {
-        assert_eq!((tokenizer.start(), tokenizer.end()), (49406, 49407));
+        assert_eq!((tokenizer.start(), tokenizer.end()), (Some(49406), Some(49407)));
         let mut wrong = Vec::new();
         for (text, expected) in &goldens.cases {
             let found = tokenizer.encode(text).unwrap();
@@ -113,7 +113,8 @@ fn labels_that_do_not_fit_are_named() {
 #[test]
 fn tokenizers_that_do_not_fit_are_refused() {
     let refused = |bytes: &[u8], vocabulary, part: &str| {
-        let message = Tokenizer::parse("file", bytes, vocabulary).err().expect("it is refused").to_string();
+        let message =
+            Tokenizer::parse("file", bytes, vocabulary, Cleaning::Clip).err().expect("it is refused").to_string();
         assert!(message.contains(part) && message.contains("tokenizer file"), "{message}");
     };
     let merges = openai_merges();

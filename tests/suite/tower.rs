@@ -2,11 +2,11 @@
 
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rtpt_edge::internal::rows::Real;
-use rtpt_edge::internal::text::{Activation, PromptTokens, Prompts, TextTower, TowerShape};
+use rtpt_edge::internal::text::{Activation, Pooling, PromptTokens, Prompts, TextTower, TowerShape, TowerStyle};
 use safetensors::tensor::Dtype;
 
 use crate::goldens::Goldens;
-use crate::toy::{ToyTensor, renamed_as_openai, stored, toy, toy_shape, toy_tensors, toy_tower};
+use crate::toy::{ToyTensor, renamed_as_openai, stored, toy, toy_shape, toy_tensors, toy_tower, whole_shape};
 
 /// CLIP's text transformer as it is written down: every prompt alone, padded to one length, in f64.
 struct Naive {
@@ -34,22 +34,28 @@ impl Naive {
         let mut y = x.clone();
         for mut row in y.rows_mut() {
             let mean = row.mean().unwrap();
-            let deviation = (row.mapv(|value| (value - mean).powi(2)).mean().unwrap() + 1e-5).sqrt();
+            let deviation =
+                (row.mapv(|value| (value - mean).powi(2)).mean().unwrap() + self.shape.style.epsilon).sqrt();
             row.mapv_inplace(|value| (value - mean) / deviation);
         }
         y * self.matrix(&format!("{name}.weight")) + self.matrix(&format!("{name}.bias"))
     }
 
-    /// The unit embedding of one prompt: token embeddings of the prefix, then tokens, then padding to 40.
+    /// The unit embedding of one prompt: token embeddings of the prefix, then tokens, then padding to the whole length.
     fn encode(&self, prefix: ArrayView2<f64>, own: &[u32]) -> Array1<f64> {
         let table = self.matrix("text_model.embeddings.token_embedding.weight");
-        let (length, end) = (self.shape.context_length, prefix.nrows() + own.len() - 1);
+        let (length, whole) = (self.shape.context_length, self.shape.style.whole);
+        let padding = whole.map_or(0, |whole| whole.padding as usize);
+        let read = match whole.map(|whole| whole.pooling) {
+            Some(Pooling::Last) => length - 1,
+            _ => prefix.nrows() + own.len() - 1,
+        };
         let mut x = self.matrix("text_model.embeddings.position_embedding.weight");
         for row in 0..length {
             let token = if row < prefix.nrows() {
                 prefix.row(row)
             } else {
-                table.row(own.get(row - prefix.nrows()).map_or(0, |&token| token as usize))
+                table.row(own.get(row - prefix.nrows()).map_or(padding, |&token| token as usize))
             };
             x.row_mut(row).scaled_add(1.0, &token);
         }
@@ -64,7 +70,7 @@ impl Naive {
                 let (q, k, v) = (q.slice(columns), k.slice(columns), v.slice(columns));
                 let mut scores = q.dot(&k.t()) / (size as f64).sqrt();
                 for ((row, column), score) in scores.indexed_iter_mut() {
-                    *score = if column > row { 0.0 } else { score.exp() };
+                    *score = if column > row && whole.is_none() { 0.0 } else { score.exp() };
                 }
                 for mut row in scores.rows_mut() {
                     let sum = row.sum();
@@ -77,11 +83,18 @@ impl Naive {
             let activated = up.mapv(|u| match self.shape.activation {
                 Activation::QuickGelu => u / (1.0 + (-1.702 * u).exp()),
                 Activation::Gelu => u * 0.5 * (1.0 + libm::erf(u / 2.0_f64.sqrt())),
+                Activation::GeluTanh => {
+                    let inner = (2.0 / std::f64::consts::PI).sqrt() * (u + 0.044715 * u.powi(3));
+                    u * 0.5 * (1.0 + inner.tanh())
+                }
             });
             x += &self.linear(&format!("{at}.mlp.fc2"), &activated);
         }
         let h = self.norm("text_model.final_layer_norm", &x);
-        let embedding = self.matrix("text_projection.weight").dot(&h.row(end));
+        let mut embedding = self.matrix("text_projection.weight").dot(&h.row(read));
+        if self.tensors.iter().any(|tensor| tensor.0 == "text_projection.bias") {
+            embedding += &self.matrix("text_projection.bias").row(0);
+        }
         &embedding / embedding.dot(&embedding).sqrt()
     }
 }
@@ -98,7 +111,7 @@ fn prefix_tokens(context: usize) -> Vec<u32> {
 }
 
 fn prompts<T: Real>(tower: &TextTower<T>, shared: &[u32], own: &[Vec<u32>]) -> Prompts<T> {
-    Prompts::read(tower, &PromptTokens { shared: shared.to_vec(), own: own.to_vec() }).unwrap()
+    Prompts::read(tower, &PromptTokens { shared: shared.to_vec(), fixed: 1, own: own.to_vec() }).unwrap()
 }
 
 /// Unit embeddings of all prompts, each alone.
@@ -130,6 +143,59 @@ fn shared_prefixes_give_what_every_prompt_gives_alone() {
             let found = single.encode(&single.prefix(rows.shared()), &rows).mapv(f64::from);
             let scale = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
             assert!(largest_difference(&found, &expected) < 1e-5 * scale, "{case} in f32");
+        }
+    }
+}
+
+#[test]
+fn texts_seen_whole_give_what_the_naive_tower_gives() {
+    for pooling in [Pooling::End, Pooling::Last] {
+        let shape = whole_shape(pooling);
+        let (tower, single, naive) = (toy_tower::<f64>(shape), toy_tower::<f32>(shape), Naive::new(shape));
+        for (classes, longest, shared) in [(1, 1, vec![]), (7, 12, prefix_tokens(4)), (30, 4, prefix_tokens(12))] {
+            let case = format!("{pooling:?}, {classes} classes, {} shared tokens", shared.len());
+            let own = names(classes, longest);
+            let rows = prompts(&tower, &shared, &own);
+            let expected = naive_embeddings(&naive, rows.shared(), &own);
+            let found = tower.encode(&tower.prefix(rows.shared()), &rows);
+            assert!(largest_difference(&found, &expected) < 1e-12, "{case}");
+            let rows = prompts(&single, &shared, &own);
+            let found = single.encode(&single.prefix(rows.shared()), &rows).mapv(f64::from);
+            assert!(largest_difference(&found, &expected) < 1e-5, "{case} in f32");
+        }
+        // What fills a text up counts: the tower is not causal.
+        let mut other = shape;
+        other.style.whole.as_mut().unwrap().padding = 4;
+        let own = names(3, 4);
+        let embeddings = |shape: TowerShape| {
+            let tower = toy_tower::<f64>(shape);
+            let rows = prompts(&tower, &prefix_tokens(2), &own);
+            tower.encode(&tower.prefix(rows.shared()), &rows)
+        };
+        assert!(largest_difference(&embeddings(shape), &embeddings(other)) > 1e-3);
+    }
+}
+
+#[test]
+fn gradients_of_texts_seen_whole_agree_with_central_differences() {
+    for pooling in [Pooling::End, Pooling::Last] {
+        let shape = whole_shape(pooling);
+        let (tower, naive) = (toy_tower::<f64>(shape), Naive::new(shape));
+        let own = names(7, 5);
+        let rows = prompts(&tower, &prefix_tokens(4), &own);
+        let prefix = rows.shared();
+        let weights = Array2::from_shape_fn((7, shape.embedding), |(c, d)| ((c * 3 + d * 5) % 7) as f64 - 3.0);
+        let gradient = tower.backward(&tower.prefix(prefix), &rows, weights.view());
+        assert_eq!(gradient.dim(), prefix.dim());
+        for index in ndarray::indices(prefix.dim()).into_iter().filter(|&(row, column)| (row + column) % 5 == 0) {
+            let loss = |step: f64| {
+                let mut moved = prefix.to_owned();
+                moved[index] += step;
+                (naive_embeddings(&naive, moved.view(), &own) * &weights).sum()
+            };
+            let numeric = (loss(1e-5) - loss(-1e-5)) / 2e-5;
+            let found = gradient[index];
+            assert!((numeric - found).abs() < 1e-7, "{pooling:?} {index:?}: {numeric} and {found}");
         }
     }
 }
@@ -179,7 +245,9 @@ fn the_real_shapes_kind_agrees_with_pytorch() {
             context_length: 77,
             vocabulary: 600,
             embedding: 512,
+            hidden: 2048,
             activation,
+            style: TowerStyle::CLIP,
         };
         let tower = toy_tower::<f32>(shape);
         let own = golden_prompts(24, 600);

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 use rtpt_edge::internal::rows::Real;
-use rtpt_edge::internal::text::{Activation, TextTower, TowerShape, WeightsFile};
+use rtpt_edge::internal::text::{
+    Activation, CLIP_EPSILON, Pooling, TextTower, TowerShape, TowerStyle, WeightsFile, WholeTexts,
+};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 /// A tensor's name, shape and values.
@@ -19,8 +21,21 @@ pub fn toy_shape() -> TowerShape {
         context_length: 40,
         vocabulary: 60,
         embedding: 8,
+        hidden: 64,
         activation: Activation::QuickGelu,
+        style: TowerStyle::CLIP,
     }
+}
+
+/// The small tower as it is in models that are not CLIP's: texts filled up with token 3 and seen whole, in SigLIP's way if the last
+/// row is read.
+pub fn whole_shape(pooling: Pooling) -> TowerShape {
+    let (activation, epsilon) = match pooling {
+        Pooling::End => (Activation::Gelu, CLIP_EPSILON),
+        Pooling::Last => (Activation::GeluTanh, 1e-3),
+    };
+    let style = TowerStyle { whole: Some(WholeTexts { padding: 3, pooling }), epsilon };
+    TowerShape { context_length: 21, hidden: 59, activation, style, ..toy_shape() }
 }
 
 /// The tower of [`toy_tensors`].
@@ -31,12 +46,16 @@ pub fn toy_tower<T: Real>(shape: TowerShape) -> TextTower<T> {
 
 /// All tensors of a tower, with the names of Hugging Face.
 pub fn toy_tensors(shape: TowerShape) -> Vec<ToyTensor> {
-    let TowerShape { layers, width, context_length, vocabulary, embedding, .. } = shape;
+    let TowerShape { layers, width, context_length, vocabulary, embedding, hidden, .. } = shape;
     let mut tensors = vec![
         toy("text_model.embeddings.token_embedding.weight", &[vocabulary, width], 1.0),
         toy("text_model.embeddings.position_embedding.weight", &[context_length, width], 0.5),
         toy("text_projection.weight", &[embedding, width], spread(width)),
     ];
+    // As in SigLIP.
+    if shape.style.whole.is_some_and(|whole| whole.pooling == Pooling::Last) {
+        tensors.push(toy("text_projection.bias", &[embedding], 0.5));
+    }
     let mut norm = |name: String| {
         let (gain_name, shape, gain) = toy(&format!("{name}.weight"), &[width], 0.2);
         tensors.push((gain_name, shape, gain.iter().map(|value| 1.0 + value).collect()));
@@ -56,8 +75,8 @@ pub fn toy_tensors(shape: TowerShape) -> Vec<ToyTensor> {
         for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
             linear(&format!("self_attn.{name}"), width, width);
         }
-        linear("mlp.fc1", 4 * width, width);
-        linear("mlp.fc2", width, 4 * width);
+        linear("mlp.fc1", hidden, width);
+        linear("mlp.fc2", width, hidden);
     }
     tensors
 }
