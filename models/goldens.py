@@ -13,9 +13,13 @@ import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
+import torchvision
+import transformers
 from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torchvision.transforms.v2.functional import InterpolationMode, pil_to_tensor, resize
+from transformers import CLIPImageProcessorFast, SiglipImageProcessorFast
 
 import methods
 from demo_model import clip_crop, clip_size, preprocess_u8
@@ -44,6 +48,11 @@ def pillow():
             keep(f"{name}.bilinear.{width}x{height}", image.resize((width, height), Image.BILINEAR))
         for resolution in (16, 33, 64):
             keep(f"{name}.clip.{resolution}", preprocess_u8(image, resolution).permute(1, 2, 0).numpy())
+            for kind, filter in {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR}.items():
+                keep(f"{name}.squash-{kind}.{resolution}", image.resize((resolution, resolution), filter))
+            size, corner = clip_size(*image.size, resolution), clip_crop(*clip_size(*image.size, resolution), resolution)
+            cropped = image.resize(size, Image.BILINEAR).crop((*corner, corner[0] + resolution, corner[1] + resolution))
+            keep(f"{name}.clip-bilinear.{resolution}", cropped)
     crop = wide.crop((11, 7, 11 + 58, 7 + 41))
     keep("wide.crop.bilinear.32x32", crop.resize((32, 32), Image.BILINEAR))
     keep("wide.flip", wide.transpose(Image.FLIP_LEFT_RIGHT))
@@ -71,6 +80,28 @@ def pillow():
     metadata = {"made_by": f"models/goldens.py, Pillow {PIL.__version__}"}
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, GOLDEN / "pillow.safetensors", metadata)
     print(len(tensors), "Pillow goldens")
+
+
+def tensors_of_bytes():
+    """What torchvision makes of tensors of bytes, as newer processors of `transformers` do."""
+    tensors = {}
+    keep = lambda name, tensor: tensors.__setitem__(name, tensor.permute(1, 2, 0).contiguous().numpy())
+    filters = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+    for name, image in {"wide": test_image(97, 61, 1), "tall": test_image(53, 90, 2), "tiny": test_image(7, 11, 3)}.items():
+        keep(f"{name}.input", pil_to_tensor(image))
+        for kind, mode in filters.items():
+            for width, height in [(32, 32), (97, 20), (20, 61), (103, 67), (53, 90), (1, 1), (120, 13)]:
+                keep(f"{name}.{kind}.{width}x{height}", resize(pil_to_tensor(image), [height, width], mode, antialias=True))
+            for resolution in (16, 33, 64):
+                square = {"height": resolution, "width": resolution}
+                cropped = CLIPImageProcessorFast(size={"shortest_edge": resolution}, crop_size=square, resample=mode)
+                squashed = SiglipImageProcessorFast(size=square, resample=mode)
+                for way, processor in {"clip": cropped, "squash": squashed}.items():
+                    plain = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+                    keep(f"{name}.{way}-{kind}.{resolution}", plain.to(torch.uint8))
+    metadata = {"made_by": f"models/goldens.py, torchvision {torchvision.__version__}, transformers {transformers.__version__}"}
+    save_file(tensors, GOLDEN / "torchvision.safetensors", metadata)
+    print(len(tensors), "torchvision goldens")
 
 
 def encoded(image, format, **options):
@@ -177,6 +208,7 @@ def other_methods():
 if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
     pillow()
+    tensors_of_bytes()
     decoding()
     mathematics()
     other_methods()

@@ -27,6 +27,8 @@ pub struct Answer {
     pub(crate) decision: Decision<f32>,
     /// The tamper score; `None` with a single view.
     pub(crate) tamper: Option<TamperScore>,
+    /// What is added to logits before the sigmoid, of a model that was trained with one.
+    pub(crate) bias: Option<f32>,
     /// The calibration that holds for these settings.
     pub(crate) calibration: AppliedCalibration,
     /// Time spent in each stage.
@@ -44,6 +46,10 @@ pub struct Prediction {
     pub id: Option<String>,
     /// Probability of the label (0–1).
     pub probability: f32,
+    /// Probability (0–1) that the label fits, whatever the others are: of models that were trained with a sigmoid, as SigLIP.
+    /// Where it is low for all labels, none of them fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigmoid: Option<f32>,
 }
 
 /// The tamper score, its parts, and the threshold it is compared with; all 0–1.
@@ -76,6 +82,7 @@ impl Answer {
         Self {
             labels: Arc::clone(predictor.labels()),
             settings: *predictor.settings(),
+            bias: predictor.bias(),
             calibration: predictor.calibration(&features.views),
             timings: features.timings,
             features,
@@ -104,7 +111,9 @@ impl Answer {
 
     /// The answer of zero-shot CLIP: the clean view alone, nothing tuned.
     pub fn zero_shot(&self) -> Prediction {
-        self.prediction(self.zero_shot_class(), &self.zero_shot_probabilities())
+        let class = self.zero_shot_class();
+        let alone = self.bias.map(|bias| sigmoid(self.decision.logits[[0, class]] + bias));
+        Prediction { sigmoid: alone, ..self.prediction(class, &self.zero_shot_probabilities()) }
     }
 
     /// The tamper score: how unlike a clean image the views behave. `None` with a single view.
@@ -190,8 +199,19 @@ impl Answer {
     fn prediction(&self, class: usize, probabilities: &Array1<f32>) -> Prediction {
         let list: &Labels = &self.labels.list;
         let id = list.id(class).map(String::from);
-        Prediction { label: list.names()[class].clone(), id, probability: probabilities[class] }
+        let sigmoid = self.bias.map(|bias| sigmoid(self.mean_logit(class) + bias));
+        Prediction { label: list.names()[class].clone(), id, probability: probabilities[class], sigmoid }
     }
+
+    /// The logit of a label, averaged over the views by their weights. What a method tunes moves labels against one another, and
+    /// has no part in it.
+    fn mean_logit(&self, class: usize) -> f32 {
+        self.decision.weights.iter().zip(self.decision.logits.column(class)).map(|(weight, logit)| weight * logit).sum()
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// Terms as a map of name and value.

@@ -110,8 +110,8 @@ pub mod tuning {
 
 pub mod views {
     pub use crate::views::{
-        Augment, Filter, Pixels, Preprocessing, Region, Sampler, ViewSettings, affine, autocontrast, clean_view_array,
-        decode, encode_jpeg, encode_png, equalize, is_whole_jpeg, make_views, posterize, resize, resize_window, rotate,
-        solarize, view_pixels, yuyv_pixels,
+        Arithmetic, Augment, Filter, Pixels, Preprocessing, Region, Resampling, Sampler, Squaring, ViewSettings,
+        affine, autocontrast, clean_view_array, decode, encode_jpeg, encode_png, equalize, is_whole_jpeg, make_views,
+        posterize, resize, resize_window, rotate, solarize, view_pixels, yuyv_pixels,
     };
 }

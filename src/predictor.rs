@@ -19,6 +19,7 @@ pub(crate) struct Predictor {
     settings: MethodSettings,
     method: Box<dyn Decide<f32>>,
     scale: f32,
+    bias: Option<f32>,
     calibration: Option<Calibration>,
 }
 
@@ -44,7 +45,8 @@ impl Predictor {
             }
         };
         let method = settings.prepare(Material { classes: labels.embeddings.view(), context });
-        Ok(Self { labels, settings, method, scale: bundle.manifest.logit_scale, calibration: Calibration::of(bundle) })
+        let (scale, bias) = (bundle.manifest.logit_scale, bundle.manifest.logit_bias);
+        Ok(Self { labels, settings, method, scale, bias, calibration: Calibration::of(bundle) })
     }
 
     /// The decision about features F `[V, D]`. Its logits and its prediction are of the labels, which may be groups of classes. Runs on the current rayon pool.
@@ -78,6 +80,11 @@ impl Predictor {
     pub(crate) fn calibration(&self, views: &ViewSettings) -> AppliedCalibration {
         let calibration = self.calibration.as_ref();
         calibration.map_or_else(Default::default, |one| one.applied_to(views, &self.settings, &self.labels))
+    }
+
+    /// What is added to logits before the sigmoid, of a model that was trained with one.
+    pub(crate) fn bias(&self) -> Option<f32> {
+        self.bias
     }
 
     /// The logit scale s.

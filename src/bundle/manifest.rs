@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::method::{Method, MethodSettings, Needs, serialize_as};
 use crate::text::{Activation, CLIP_EPSILON, Cleaning, Pooling, TowerStyle, WholeTexts};
-use crate::views::{Preprocessing, ViewSettings};
+use crate::views::{Arithmetic, Filter, Preprocessing, Resampling, Squaring, ViewSettings};
 
 /// Version of the bundle format that this program reads.
 pub(crate) const FORMAT: u64 = 1;
@@ -36,6 +36,9 @@ pub(crate) struct Manifest {
     pub embedding: usize,
     /// Logit scale s, already exponentiated.
     pub logit_scale: f32,
+    /// What is added to logits before the sigmoid, of a model that was trained with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<f32>,
     /// The image side.
     pub image: ImageSection,
     /// The text tower, if the bundle has one.
@@ -74,6 +77,12 @@ pub(crate) struct ImageSection {
     pub std: [f32; 3],
     /// Filter of the clean view.
     pub interpolation: Interpolation,
+    /// Arithmetic of that filter; Pillow's if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub arithmetic: Arithmetic,
+    /// How an image becomes a square; by cropping if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub squaring: Squaring,
     /// The model's output to use; the first if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
@@ -86,8 +95,14 @@ pub(crate) struct ImageSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Interpolation {
-    /// Pillow's antialiased bicubic, a = -0.5.
+    /// Antialiased bicubic, a = -0.5.
     Bicubic,
+    /// Antialiased bilinear.
+    Bilinear,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Shape of the text tower and where its weights are.
@@ -120,7 +135,7 @@ pub(crate) struct TextSection {
     #[serde(default = "clip_epsilon", skip_serializing_if = "is_clip_epsilon")]
     pub epsilon: f64,
     /// How texts are cleaned before they are tokenised; as by OpenAI if nothing is said.
-    #[serde(default, skip_serializing_if = "Cleaning::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cleaning: Cleaning,
 }
 
@@ -233,6 +248,8 @@ impl Manifest {
         // Not `ViewSettings::check`, whose error would be the user's and not the bundle's.
         within("views.count", self.views.count, 1, VIEWS_MAX)?;
         positive("logit_scale", self.logit_scale.into(), 1e4)?;
+        let bias = self.logit_bias.unwrap_or_default();
+        ensure(bias.is_finite(), "logit_bias", "a finite number", bias)?;
         self.examples.map_or(Ok(()), |examples| positive("examples.weight", examples.weight.into(), 1.0))?;
         for channel in 0..3 {
             positive("image.std", self.image.std[channel].into(), 1e3)?;
@@ -267,7 +284,13 @@ impl Manifest {
 impl ImageSection {
     /// Preprocessing of the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
-        Preprocessing { resolution: self.resolution, mean: self.mean, std: self.std }
+        let filter = match self.interpolation {
+            Interpolation::Bicubic => Filter::Bicubic,
+            Interpolation::Bilinear => Filter::Bilinear,
+        };
+        let resampling = Resampling { filter, arithmetic: self.arithmetic };
+        let &Self { resolution, mean, std, squaring, .. } = self;
+        Preprocessing { resolution, mean, std, squaring, resampling }
     }
 }
 

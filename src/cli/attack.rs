@@ -193,7 +193,7 @@ impl Scene {
             .map_err(|source| FileError::Unreadable { path: item.path.clone(), source })?;
         let image = decode(&bytes)?;
         Ok(match self.at_model_resolution {
-            true => clean_view_pixels(&image, self.target.extractor().preprocessing().resolution),
+            true => clean_view_pixels(&image, self.target.extractor().preprocessing()),
             false => image,
         })
     }

@@ -9,14 +9,17 @@ use serde_json::Value;
 
 use super::source::Source;
 use super::wrong;
+use crate::bundle::Interpolation;
 use crate::error::Result;
 use crate::text::{Activation, CLIP_EPSILON, Cleaning, Pooling};
+use crate::views::{Arithmetic, Squaring};
 
 /// CLIP's mean of each channel (values in 0–1).
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel (values in 0–1).
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-/// Pillow's number for its bicubic filter.
+/// Pillow's numbers for its filters.
+const BILINEAR: u64 = 2;
 const BICUBIC: u64 = 3;
 
 /// Configuration of the text tower. Values it leaves out are left to the tensors.
@@ -67,6 +70,12 @@ pub(crate) struct ImageConfig {
     pub mean: [f32; 3],
     /// Channel deviations (values in 0–1).
     pub std: [f32; 3],
+    /// Filter of the clean view.
+    pub interpolation: Interpolation,
+    /// Its arithmetic.
+    pub arithmetic: Arithmetic,
+    /// How an image becomes a square.
+    pub squaring: Squaring,
 }
 
 /// `config.json` of a Hugging Face CLIP model.
@@ -245,29 +254,36 @@ const TEXT_FIELDS: &[(&str, Understood)] = &[
 const MODEL_FIELDS: &[(&str, Understood)] = &[
     ("cast_dtype", Understood::Any),
     ("custom_text", Understood::Any),
-    ("init_logit_bias", Understood::Nothing),
+    // The checkpoint has it.
+    ("init_logit_bias", Understood::Any),
     ("init_logit_scale", Understood::Any),
     ("multimodal_cfg", Understood::Nothing),
     ("nonscalar_logit_scale", Understood::False),
     ("output_dict", Understood::Any),
 ];
 
-/// Processors that prepare images as CLIP's does.
-const PROCESSORS: Understood =
-    Understood::Words(&["CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast"]);
+/// Processors that prepare images as CLIP's or SigLIP's does.
+const PROCESSORS: Understood = Understood::Words(&[
+    "CLIPFeatureExtractor",
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "SiglipImageProcessor",
+    "SiglipImageProcessorFast",
+]);
+/// What the names of processors end in that resize tensors.
+const FAST: &str = "Fast";
 
 /// Fields of `preprocessor_config.json` besides those that are computed with (`CLIPImageProcessor` and its fast form of transformers 4.57.1).
 const PREPROCESSOR_FIELDS: &[(&str, Understood)] = &[
     ("_valid_processor_keys", Understood::Any),
     ("data_format", Understood::Any),
-    ("default_to_square", Understood::False),
+    // The size itself says it.
+    ("default_to_square", Understood::Any),
     ("device", Understood::Any),
     ("disable_grouping", Understood::Any),
     ("do_convert_rgb", Understood::Any),
     ("do_pad", Understood::False),
     ("do_rescale", Understood::True),
-    ("feature_extractor_type", PROCESSORS),
-    ("image_processor_type", PROCESSORS),
     ("input_data_format", Understood::Any),
     ("pad_size", Understood::Nothing),
     ("processor_class", Understood::Any),
@@ -325,6 +341,8 @@ struct PreprocessorConfig {
     do_center_crop: Option<bool>,
     do_resize: Option<bool>,
     do_normalize: Option<bool>,
+    image_processor_type: Option<Value>,
+    feature_extractor_type: Option<Value>,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
 }
@@ -384,47 +402,67 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
 /// Preprocessing from `preprocessor_config.json`, or CLIP's where there is none.
 ///
 /// # Errors
-/// The file asks for something else than resizing the short side with a bicubic filter and cropping a square.
+/// The file asks for something else than resizing the short side and cropping a square, or squashing into one.
 pub(crate) fn image_config(source: &Source, declared: Option<usize>) -> Result<ImageConfig> {
-    let clip = ImageConfig { resolution: declared, mean: CLIP_MEAN, std: CLIP_STD };
+    let clip = ImageConfig {
+        resolution: declared,
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
+        interpolation: Interpolation::Bicubic,
+        arithmetic: Arithmetic::Pillow,
+        squaring: Squaring::Crop,
+    };
     let Some((path, config)) = read::<PreprocessorConfig>(source, "preprocessor_config.json")? else {
         log::warn!("no preprocessor_config.json: images are prepared as for OpenAI's CLIP");
         return Ok(clip);
     };
     check_fields(&path, "", &config.others, PREPROCESSOR_FIELDS)?;
-    if let Some(resample) = config.resample.filter(|&resample| resample != BICUBIC) {
-        return Err(wrong(&path, "resample", "3, bicubic", resample));
+    let processor = config.image_processor_type.as_ref().or(config.feature_extractor_type.as_ref());
+    if let Some(processor) = processor.filter(|processor| !PROCESSORS.takes(processor)) {
+        return Err(wrong(&path, "image_processor_type", &PROCESSORS.expected(), processor));
     }
-    for (name, flag) in [
-        ("do_resize", config.do_resize),
-        ("do_center_crop", config.do_center_crop),
-        ("do_normalize", config.do_normalize),
-    ] {
-        // Left out, each of them is true.
-        if flag == Some(false) {
-            return Err(wrong(&path, name, "true", "false"));
-        }
+    let is_fast = processor.and_then(Value::as_str).is_some_and(|name| name.ends_with(FAST));
+    let interpolation = match config.resample {
+        None | Some(BICUBIC) => Interpolation::Bicubic,
+        Some(BILINEAR) => Interpolation::Bilinear,
+        Some(other) => return Err(wrong(&path, "resample", "2, bilinear, or 3, bicubic", other)),
+    };
+    // Left out, it is true.
+    if config.do_resize == Some(false) {
+        return Err(wrong(&path, "do_resize", "true", "false"));
     }
     if let Some(factor) = config.rescale_factor.filter(|factor| (factor * 255.0 - 1.0).abs() > 1e-6) {
         return Err(wrong(&path, "rescale_factor", "1/255", factor));
     }
+    let (resolution, squaring) = square_of(&path, &config, declared)?;
+    let (mean, std) = match config.do_normalize {
+        Some(false) => ([0.0; 3], [1.0; 3]),
+        _ => (config.image_mean.unwrap_or(CLIP_MEAN), config.image_std.unwrap_or(CLIP_STD)),
+    };
+    let arithmetic = if is_fast { Arithmetic::Torchvision } else { Arithmetic::Pillow };
+    Ok(ImageConfig { resolution: Some(resolution), mean, std, interpolation, arithmetic, squaring })
+}
+
+/// The side of the square that images become, and how.
+fn square_of(path: &Path, config: &PreprocessorConfig, declared: Option<usize>) -> Result<(usize, Squaring)> {
     let side = |size: ImageSize| match size {
         ImageSize::Side(side) | ImageSize::Shortest { shortest_edge: side } => Some(side),
         ImageSize::Both { height, width } => (height == width).then_some(height),
     };
-    let crop = config.crop_size.or(config.size).map_or(clip.resolution, side);
-    let resize = match config.size {
-        // A height and a width would squash the image.
-        Some(ImageSize::Both { .. }) => None,
-        size => size.map_or(crop, side),
+    let refused = || {
+        let expected = "a shortest edge equal to the side of a square crop, or the height and width of a square";
+        wrong(path, "size", expected, "something else")
     };
-    match (crop, resize) {
-        (Some(crop), Some(resize)) if crop == resize => Ok(ImageConfig {
-            resolution: Some(crop),
-            mean: config.image_mean.unwrap_or(CLIP_MEAN),
-            std: config.image_std.unwrap_or(CLIP_STD),
-        }),
-        _ => Err(wrong(&path, "size", "a shortest edge equal to the side of a square crop", "something else")),
+    let is_cropped = config.do_center_crop != Some(false);
+    let crop = config.crop_size.filter(|_| is_cropped);
+    let resized = config.size.or(crop).map_or(declared, side);
+    // A crop that is smaller than what is resized would cut something off.
+    let side = resized.filter(|_| crop.map_or(resized, side) == resized).ok_or_else(refused)?;
+    match config.size {
+        // A height and a width squash the image.
+        Some(ImageSize::Both { .. }) => Ok((side, Squaring::Squash)),
+        _ if is_cropped => Ok((side, Squaring::Crop)),
+        _ => Err(wrong(path, "do_center_crop", "true, where the shorter side alone is resized", "false")),
     }
 }
 
@@ -445,12 +483,16 @@ fn open_clip(source: &Source, path: &Path, config: OpenClipConfig) -> Result<(Te
     if let Some(name) = &text.hf_model_name {
         return Err(wrong(path, "text_cfg.hf_model_name", "CLIP's own text tower", name));
     }
-    if let Some(other) = preprocessing.interpolation.filter(|name| name != "bicubic") {
-        return Err(wrong(path, "interpolation", "bicubic", other));
-    }
-    if let Some(other) = preprocessing.resize_mode.filter(|name| name != "shortest") {
-        return Err(wrong(path, "resize_mode", "shortest", other));
-    }
+    let interpolation = match preprocessing.interpolation.as_deref() {
+        None | Some("bicubic") => Interpolation::Bicubic,
+        Some("bilinear") => Interpolation::Bilinear,
+        Some(other) => return Err(wrong(path, "interpolation", "bicubic or bilinear", other)),
+    };
+    let squaring = match preprocessing.resize_mode.as_deref() {
+        None | Some("shortest") => Squaring::Crop,
+        Some("squash") => Squaring::Squash,
+        Some(other) => return Err(wrong(path, "resize_mode", "shortest or squash", other)),
+    };
     let sizes = [
         ("width", text.width),
         ("layers", text.layers),
@@ -462,6 +504,10 @@ fn open_clip(source: &Source, path: &Path, config: OpenClipConfig) -> Result<(Te
         resolution: model.vision_cfg.image_size,
         mean: preprocessing.mean.unwrap_or(CLIP_MEAN),
         std: preprocessing.std.unwrap_or(CLIP_STD),
+        interpolation,
+        // OpenCLIP resizes images, not tensors.
+        arithmetic: Arithmetic::Pillow,
+        squaring,
     };
     Ok((open_clip_text(source, path, &text, model.quick_gelu, present(sizes))?, image))
 }

@@ -15,9 +15,7 @@ use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::bundle::BundleError;
-use crate::bundle::{
-    Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextFiles,
-};
+use crate::bundle::{Bundle, BundleWriter, ClassesSection, FORMAT, ImageSection, Manifest, PromptSection, TextFiles};
 use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::encoder::{EncoderModel, EncoderShape, OnnxFile, OnnxValue};
 use crate::error::{Error, Result};
@@ -112,6 +110,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         (None, None) => unreachable!("without class embeddings there is a tower"),
     };
     let logit_scale = logit_scale(request, tower.as_ref())?;
+    let logit_bias = tower.as_ref().map(ImportedTower::logit_bias).transpose()?.flatten();
     let (image, encoder) = import_encoder(request, &source, config, tower.as_ref(), &mut writer)?;
     let text = tower.as_ref().map(|tower| tower.write(&mut writer)).transpose()?;
     // From the bundle's own copy, so that classes and goldens come from what is shipped.
@@ -142,6 +141,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         license: request.license.clone().unwrap_or_else(|| "not stated".into()),
         embedding,
         logit_scale,
+        logit_bias,
         image,
         text,
         prompt: PromptSection { context },
@@ -227,7 +227,9 @@ fn import_encoder(
         resolution,
         mean: config.mean,
         std: config.std,
-        interpolation: Interpolation::Bicubic,
+        interpolation: config.interpolation,
+        arithmetic: config.arithmetic,
+        squaring: config.squaring,
         output: output.clone(),
         projection: projection.as_ref().map(|_| PROJECTION.into()),
     };

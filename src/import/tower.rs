@@ -90,6 +90,14 @@ impl ImportedTower {
         self.weights.has("logit_scale").then(|| Ok(self.weights.number::<f32>("logit_scale")?.exp())).transpose()
     }
 
+    /// The checkpoint's `logit_bias`, if it has one.
+    ///
+    /// # Errors
+    /// It is no finite number.
+    pub(crate) fn logit_bias(&self) -> Result<Option<f32>> {
+        Ok(self.weights.has("logit_bias").then(|| self.weights.number::<f32>("logit_bias")).transpose()?)
+    }
+
     /// The projection `[D, X]` of the vision model's pooled output.
     ///
     /// # Errors

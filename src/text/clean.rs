@@ -30,12 +30,6 @@ pub enum Cleaning {
 }
 
 impl Cleaning {
-    // By reference, as serde calls it.
-    #[allow(clippy::trivially_copy_pass_by_ref)]
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The text, cleaned, with single spaces.
     pub(crate) fn apply(self, text: &str) -> String {
         match self {

@@ -43,7 +43,7 @@ pub(super) fn random_resized_rows(
     let Crop { region, is_mirrored } = Crop::draw(image, sampler);
     let window = Region { left: 0, top: 0, width: resolution, height: resolution };
     let size = (resolution, resolution);
-    resize_rows(image, region, size, window, Filter::Bilinear, |y, row| take(y, row, is_mirrored));
+    resize_rows(image, region, size, window, Filter::Bilinear.into(), |y, row| take(y, row, is_mirrored));
 }
 
 /// A crop that was drawn.
@@ -258,7 +258,7 @@ mod tests {
         let crop = Pixels::new(32, 32, bytes);
         let mut changed = 0;
         let mut planes = [[0.0; 32 * 32]; 3];
-        let preprocessing = Preprocessing { resolution: 32, mean: [0.0; 3], std: [1.0; 3] };
+        let preprocessing = Preprocessing::clip(32, [0.0; 3], [1.0; 3]);
         augmix(&crop, &preprocessing, &mut sampler(5), planes.each_mut().map(|plane| &mut plane[..]));
         for (channel, plane) in planes.iter().enumerate() {
             for (index, &value) in plane.iter().enumerate() {

@@ -35,7 +35,7 @@ pub use error::ImageError;
 pub use geometry::{affine, rotate};
 pub use pixels::{Pixels, Region};
 use resize::resize_rows;
-pub use resize::{Filter, resize, resize_window};
+pub use resize::{Arithmetic, Filter, Resampling, resize, resize_window};
 pub use sampler::Sampler;
 pub use tone::{autocontrast, equalize, posterize, solarize};
 pub use yuyv::yuyv_pixels;
@@ -94,6 +94,28 @@ pub struct Preprocessing {
     pub mean: [f32; 3],
     /// Standard deviation of each channel (values in 0–1).
     pub std: [f32; 3],
+    /// How an image becomes a square.
+    pub squaring: Squaring,
+    /// Filter and arithmetic of the clean view.
+    pub resampling: Resampling,
+}
+
+/// How an image becomes a square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Squaring {
+    /// Its short side becomes the square's, and the middle is cut out, as for CLIP.
+    #[default]
+    Crop,
+    /// Both sides become the square's, whatever they were, as for SigLIP.
+    Squash,
+}
+
+impl Preprocessing {
+    /// CLIP's, with other sizes and normalisation.
+    pub fn clip(resolution: usize, mean: [f32; 3], std: [f32; 3]) -> Self {
+        Self { resolution, mean, std, squaring: Squaring::Crop, resampling: Filter::Bicubic.into() }
+    }
 }
 
 /// True if the data of a JPEG file has no damage that can be seen; as decoding checks it before it makes pixels.
@@ -136,9 +158,11 @@ pub(crate) fn make_views_from(
 
 /// View 0: CLIP's preprocessing. Fills `view` `[3, R, R]`.
 pub(crate) fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
-    let (size, window) = clean_window(image, preprocessing.resolution);
+    let (size, window) = clean_window(image, preprocessing);
     let (tables, mut planes) = (tables(preprocessing), Planes::of(&mut view));
-    resize_rows(image, image.whole(), size, window, Filter::Bicubic, |y, row| planes.write(&tables, y, row, false));
+    resize_rows(image, image.whole(), size, window, preprocessing.resampling, |y, row| {
+        planes.write(&tables, y, row, false)
+    });
 }
 
 fn augmented_view(
@@ -207,10 +231,14 @@ fn short_side_to(width: usize, height: usize, side: usize) -> (usize, usize) {
     if width <= height { (side, long(width, height)) } else { (long(height, width), side) }
 }
 
-/// First column or row of a central crop; halves round to even, as Python's `round` in torchvision's CenterCrop.
-fn central_offset(size: usize, side: usize) -> usize {
+/// First column or row of a central crop. Halves round to even, as Python's `round` in torchvision's CenterCrop of images; or down,
+/// as in the processors of `transformers` that resize tensors.
+fn central_offset(size: usize, side: usize, arithmetic: Arithmetic) -> usize {
     // Never below 0: after the resize no side is shorter than `side`.
-    ((size - side) as f64 / 2.0).round_ties_even() as usize
+    match arithmetic {
+        Arithmetic::Pillow => ((size - side) as f64 / 2.0).round_ties_even() as usize,
+        Arithmetic::Torchvision => (size - side) / 2,
+    }
 }
 
 fn normalized(value: f32, preprocessing: &Preprocessing, channel: usize) -> f32 {
@@ -228,17 +256,21 @@ pub fn view_pixels(view: ArrayView3<f32>, preprocessing: &Preprocessing) -> Pixe
     out
 }
 
-/// View 0 before normalisation: the image as the model sees it, `side`×`side` pixels.
-pub(crate) fn clean_view_pixels(image: &Pixels, side: usize) -> Pixels {
-    let (size, window) = clean_window(image, side);
-    resize_window(image, image.whole(), size, window, Filter::Bicubic)
+/// View 0 before normalisation: the image as the model sees it, R×R pixels.
+pub(crate) fn clean_view_pixels(image: &Pixels, preprocessing: &Preprocessing) -> Pixels {
+    let (size, window) = clean_window(image, preprocessing);
+    resize_window(image, image.whole(), size, window, preprocessing.resampling)
 }
 
 /// Size (width, height) that an image is brought to for its clean view, and the part of it that is the view.
-fn clean_window(image: &Pixels, side: usize) -> ((usize, usize), Region) {
+fn clean_window(image: &Pixels, preprocessing: &Preprocessing) -> ((usize, usize), Region) {
+    let side = preprocessing.resolution;
+    if preprocessing.squaring == Squaring::Squash {
+        return ((side, side), Region { left: 0, top: 0, width: side, height: side });
+    }
     let (width, height) = short_side_to(image.width(), image.height(), side);
-    let window =
-        Region { left: central_offset(width, side), top: central_offset(height, side), width: side, height: side };
+    let offset = |size| central_offset(size, side, preprocessing.resampling.arithmetic);
+    let window = Region { left: offset(width), top: offset(height), width: side, height: side };
     ((width, height), window)
 }
 

@@ -258,12 +258,12 @@ fn an_openclip_configuration_with_more_than_is_computed_is_refused() {
         ("text_cfg", "tokenizer_kwargs", json!({"clean": "upper"}), "clean is upper, expected canonicalize, lower or"),
         ("text_cfg", "tokenizer_kwargs", json!({"strip_sep_token": true}), "unknown field `strip_sep_token`"),
         ("text_cfg", "rotary", json!(8), "text_cfg.rotary is 8, expected no such field"),
-        ("model_cfg", "init_logit_bias", json!(-10), "model_cfg.init_logit_bias is -10, expected nothing"),
         ("model_cfg", "multimodal_cfg", json!({"layers": 1}), "model_cfg.multimodal_cfg is"),
         ("preprocess_cfg", "mode", json!("L"), "preprocess_cfg.mode is \"L\", expected RGB"),
         ("preprocess_cfg", "size", json!(20), "preprocess_cfg.size is 20, expected 24, the image_size"),
         ("preprocess_cfg", "size", json!([24, 20]), "preprocess_cfg.size is [24,20], expected 24"),
-        ("preprocess_cfg", "resize_mode", json!("squash"), "resize_mode is squash, expected shortest"),
+        ("preprocess_cfg", "resize_mode", json!("longest"), "resize_mode is longest, expected shortest or squash"),
+        ("preprocess_cfg", "interpolation", json!("random"), "interpolation is random, expected bicubic or bilinear"),
         ("preprocess_cfg", "antialias", json!(false), "preprocess_cfg.antialias is false, expected no such field"),
     ] {
         assert_refused(&[part], |_, model| {
@@ -488,7 +488,7 @@ fn configurations_of_other_models() {
         fs::remove_file(model.path("config.json")).unwrap();
     });
     for (field, value, part) in [
-        ("resample", json!(2), "resample is 2, expected 3, bicubic"),
+        ("resample", json!(1), "resample is 1, expected 2, bilinear, or 3, bicubic"),
         ("do_center_crop", json!(false), "do_center_crop is false"),
         ("rescale_factor", json!(0.5), "rescale_factor is 0.5, expected 1/255"),
         ("do_rescale", json!(false), "do_rescale is false, expected true"),
@@ -498,8 +498,8 @@ fn configurations_of_other_models() {
             json!("ConvNextImageProcessor"),
             "expected CLIPFeatureExtractor or CLIPImageProcessor",
         ),
-        ("default_to_square", json!(true), "default_to_square is true, expected false"),
-        ("size", json!({"height": 24, "width": 24}), "a shortest edge equal to the side"),
+        ("size", json!({"height": 24, "width": 20}), "the height and width of a square"),
+        ("size", json!({"shortest_edge": 28}), "a shortest edge equal to the side"),
         ("crop_size", json!({"height": 24, "width": 20}), "a shortest edge equal to the side"),
     ] {
         assert_refused(&[part], |_, model| {

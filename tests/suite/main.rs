@@ -31,6 +31,7 @@ mod explaining;
 mod field;
 mod hostile;
 mod importing;
+mod importing_others;
 mod inputs;
 mod labelling;
 mod labels;

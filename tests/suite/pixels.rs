@@ -1,8 +1,8 @@
 //! Every pixel operation against images made by Pillow.
 
 use rtpt_edge::internal::views::{
-    Filter, Pixels, Preprocessing, Region, affine, autocontrast, clean_view_array, equalize, posterize, resize,
-    resize_window, rotate, solarize, view_pixels,
+    Arithmetic, Filter, Pixels, Preprocessing, Region, Resampling, Squaring, affine, autocontrast, clean_view_array,
+    equalize, posterize, resize, resize_window, rotate, solarize, view_pixels,
 };
 
 use crate::goldens::Goldens;
@@ -24,7 +24,12 @@ fn assert_same(found: &Pixels, expected: &Pixels, what: &str) {
 /// Runs `operation` on the input image of each golden whose name has `kind` as its second part; the rest of the name
 /// are its parameters.
 fn check(kind: &str, at_least: usize, operation: impl Fn(Pixels, &[&str]) -> Pixels) {
-    let goldens = Goldens::open("pillow.safetensors");
+    check_in("pillow.safetensors", kind, at_least, operation);
+}
+
+/// As [`check`], with the goldens of a file.
+fn check_in(file: &str, kind: &str, at_least: usize, operation: impl Fn(Pixels, &[&str]) -> Pixels) {
+    let goldens = Goldens::open(file);
     let mut checked = 0;
     for name in goldens.names() {
         let mut parts = name.splitn(3, '.');
@@ -72,7 +77,7 @@ fn a_window_is_a_crop_of_the_whole_resize() {
     for (width, height) in [(50, 33), (97, 33), (50, 61), (97, 61), (150, 90)] {
         let window = Region { left: 9, top: 5, width: 20, height: 17 };
         let whole = resize(&image, image.whole(), width, height, Filter::Bicubic).crop(window);
-        assert_eq!(resize_window(&image, image.whole(), (width, height), window, Filter::Bicubic), whole);
+        assert_eq!(resize_window(&image, image.whole(), (width, height), window, Filter::Bicubic.into()), whole);
     }
 }
 
@@ -80,9 +85,51 @@ fn a_window_is_a_crop_of_the_whole_resize() {
 fn the_clean_view_is_clips_preprocessing() {
     check("clip", 9, |image, parameters| {
         let resolution = number(parameters[0]);
-        let preprocessing = Preprocessing { resolution, mean: [0.48, 0.46, 0.41], std: [0.27, 0.26, 0.28] };
+        let preprocessing = Preprocessing::clip(resolution, [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]);
         view_pixels(clean_view_array(&image, &preprocessing).view(), &preprocessing)
     });
+}
+
+const WAYS: [(&str, Squaring, Filter); 3] = [
+    ("clip-bilinear", Squaring::Crop, Filter::Bilinear),
+    ("squash-bicubic", Squaring::Squash, Filter::Bicubic),
+    ("squash-bilinear", Squaring::Squash, Filter::Bilinear),
+];
+
+fn prepared(squaring: Squaring, filter: Filter, arithmetic: Arithmetic) -> impl Fn(Pixels, &[&str]) -> Pixels {
+    move |image, parameters| {
+        let clip = Preprocessing::clip(number(parameters[0]), [0.5; 3], [0.5; 3]);
+        let preprocessing = Preprocessing { squaring, resampling: Resampling { filter, arithmetic }, ..clip };
+        view_pixels(clean_view_array(&image, &preprocessing).view(), &preprocessing)
+    }
+}
+
+#[test]
+fn the_clean_view_is_what_other_models_ask_for() {
+    for (kind, squaring, filter) in WAYS {
+        check(kind, 9, prepared(squaring, filter, Arithmetic::Pillow));
+    }
+}
+
+#[test]
+fn resizing_tensors_is_torchvisions() {
+    let file = "torchvision.safetensors";
+    for (kind, filter) in [("bicubic", Filter::Bicubic), ("bilinear", Filter::Bilinear)] {
+        let resampling = Resampling { filter, arithmetic: Arithmetic::Torchvision };
+        check_in(file, kind, 21, |image, parameters| {
+            let (width, height) = size(parameters[0]);
+            let window = Region { left: 0, top: 0, width, height };
+            resize_window(&image, image.whole(), (width, height), window, resampling)
+        });
+    }
+    for (kind, squaring, filter) in WAYS.into_iter().chain([("clip-bicubic", Squaring::Crop, Filter::Bicubic)]) {
+        check_in(file, kind, 9, prepared(squaring, filter, Arithmetic::Torchvision));
+    }
+    // The two are not the same.
+    let goldens = [Goldens::open("pillow.safetensors"), Goldens::open(file)];
+    let [pillow, torchvision] = goldens.map(|goldens| goldens.pixels("wide.bicubic.103x67"));
+    let differences = pillow.bytes().iter().zip(torchvision.bytes()).filter(|(a, b)| a != b).count();
+    assert!(differences * 500 > pillow.bytes().len(), "{differences}");
 }
 
 #[test]

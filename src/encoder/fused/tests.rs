@@ -52,6 +52,20 @@ impl Graph {
         name.into()
     }
 
+    /// A constant whose values are all the same.
+    fn equal(&mut self, name: &str, dims: &[i64], value: f32) -> String {
+        let count = dims.iter().product::<i64>() as usize;
+        let tensor = TensorProto {
+            name: name.into(),
+            data_type: 1,
+            dims: dims.to_vec(),
+            float_data: vec![value; count],
+            ..TensorProto::default()
+        };
+        self.weights.push(tensor);
+        name.into()
+    }
+
     fn integers(&mut self, name: &str, values: &[i64]) -> String {
         let dims = vec![values.len() as i64];
         let tensor = TensorProto {
@@ -173,6 +187,13 @@ fn convolutions() -> EncoderModel {
     let short = graph.conv(&sum, [33, 20, 1, 1], 2, [0; 4]);
     let sum = graph.node("Add", &[&wide, &short], &[]);
     let sum = graph.node("Relu", &[&sum], &[]);
+    // Scales of layers as they are before training: equal, and yet two.
+    let scale = graph.equal("scale", &[33, 1, 1], 0.5);
+    let sum = graph.node("Mul", &[&sum, &scale], &[]);
+    let wide = graph.conv(&sum, [33, 1, 3, 3], 1, [1, 1, 1, 1]);
+    let scale = graph.equal("scale2", &[33, 1, 1], 0.5);
+    let wide = graph.node("Mul", &[&scale, &wide], &[]);
+    let sum = graph.node("Add", &[&sum, &wide], &[]);
     let pooled = graph.node("AveragePool", &[&sum], &[Ints("kernel_shape", &[2, 2]), Ints("strides", &[2, 2])]);
     let most = graph.node("MaxPool", &[&pooled], &[Ints("kernel_shape", &[2, 2]), Ints("strides", &[1, 1])]);
     let mean = graph.node("GlobalAveragePool", &[&most], &[]);

@@ -270,12 +270,14 @@ impl Lowering<'_> {
                 let plain = self.get(outlet, Layout::Plain)?;
                 let Layout::Last(axis) = layout else { return Ok(plain) };
                 let name = format!("{}.last{axis}", self.target.node(plain.node).name);
+                let name = self.target.unique_name(name).into_owned();
                 let turned = self.target.wire_node(name, AxisOp::Move(axis, rank - 1), &[plain])?[0];
                 self.placed.get_mut(&outlet).expect("it was placed above").push((layout, turned));
                 return Ok(turned);
             }
         };
-        let name = format!("{}.{word}", self.target.node(from.node).name);
+        // Constants that are equal are one node in the target, whose turns have one name.
+        let name = self.target.unique_name(format!("{}.{word}", self.target.node(from.node).name)).into_owned();
         let turned = self.target.wire_node(name, turn, &[from])?[0];
         self.placed.get_mut(&outlet).expect("it was placed above").push((layout, turned));
         Ok(turned)

@@ -1,0 +1,142 @@
+//! Models whose text tower or preprocessing is not CLIP's, imported: MobileCLIP's kind and SigLIP's, against open_clip.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::goldens::{Goldens, root};
+use crate::program::{Bench, Run};
+
+const CLASSES: &[u8] = "dog\nsea horse\nred_car\nÉCOLE\ncup\n".as_bytes();
+
+/// A copy of a model's folder.
+fn folder(bench: &Bench, name: &str) -> PathBuf {
+    let folder = bench.path(name);
+    fs::create_dir_all(folder.join("onnx")).unwrap();
+    let from = root().join("tests/data").join(name);
+    for path in fs::read_dir(&from).unwrap().chain(fs::read_dir(from.join("onnx")).unwrap()) {
+        let path = path.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, folder.join(path.strip_prefix(&from).unwrap())).unwrap();
+        }
+    }
+    folder
+}
+
+fn import(bench: &Bench, name: &str, change: impl FnOnce(&mut Value)) -> Run {
+    let path = folder(bench, name).join("open_clip_config.json");
+    let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+    bench.rtpt(&["bundle", "import", name, "-o", "out"])
+}
+
+fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(largest < tolerance, "{what}: {largest}");
+}
+
+#[test]
+fn towers_and_preprocessing_of_other_kinds_agree_with_pytorch() {
+    let goldens = Goldens::open("tiny-others.safetensors");
+    for name in ["tiny-mobileclip", "tiny-siglip"] {
+        let bench = Bench::new();
+        let run = import(&bench, name, |_| {});
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(bench.rtpt(&["bundle", "check", "out"]).code, 0);
+        let (labels, image) = (bench.write("labels.txt", CLASSES), bench.image("rgb.png"));
+        // The method that needs the tower's gradient works on the same prompts.
+        let trace =
+            ["trace", "--bundle", "out", "--labels", &labels, "--head", "context", "--views", "4", &image, "-o", "t"];
+        let run = bench.rtpt(&trace);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let found = Goldens::read(&bench.path("t"));
+        let golden = |part: &str| goldens.flat(&format!("{name}.{part}"));
+        assert_near(&found.flat("views")[..3 * 24 * 24], &golden("view"), 1e-6, name);
+        assert_near(&found.flat("features")[..8], &golden("features"), 1e-5, name);
+        assert_near(&found.flat("classes"), &golden("classes"), 1e-5, name);
+        let moved = &found.matrix("tuned_logits") - &found.matrix("logits");
+        assert!(moved.iter().any(|moved| moved.abs() > 1e-3), "{name}: nothing was tuned");
+    }
+}
+
+#[test]
+fn a_sigmoid_says_that_no_label_fits() {
+    let bench = Bench::new();
+    assert_eq!(import(&bench, "tiny-siglip", |_| {}).code, 0);
+    let (labels, image) = (bench.write("labels.txt", CLASSES), bench.image("rgb.png"));
+    let ask = |method: &str| {
+        let run = bench.rtpt(&[
+            "classify", "--bundle", "out", "--labels", &labels, "--views", "4", "--method", method, "--json", &image,
+        ]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.records().remove(0)
+    };
+    let record = ask("zero-shot");
+    let goldens = Goldens::open("tiny-others.safetensors");
+    let (feature, classes) = (goldens.vector("tiny-siglip.features"), goldens.matrix("tiny-siglip.classes"));
+    // The checkpoint's logit scale is e³ and its bias -10.
+    let logits = classes.dot(&feature) * 3.0_f64.exp();
+    let names = ["dog", "sea horse", "red_car", "ÉCOLE", "cup"];
+    for one in record["top"].as_array().unwrap() {
+        let place = names.iter().position(|name| one["label"] == *name).unwrap();
+        let expected = 1.0 / (1.0 + (10.0 - logits[place]).exp());
+        assert!((one["sigmoid"].as_f64().unwrap() - expected).abs() < 1e-4, "{one}: {expected}");
+    }
+    assert_eq!(record["sigmoid"], record["top"][0]["sigmoid"]);
+    // Of the views' mean, in methods that look at several; and of the clean view for the answer of zero-shot.
+    let several = ask("view-shift");
+    assert_eq!(several["zero_shot"]["sigmoid"], record["sigmoid"]);
+    assert!(several["sigmoid"].as_f64().unwrap() > 0.0);
+
+    // A model without a bias has no such number.
+    let plain = bench.rtpt(&["classify", "--json", &image]);
+    assert!(plain.records()[0].get("sigmoid").is_none());
+}
+
+#[test]
+fn what_is_missing_for_texts_seen_whole_is_named() {
+    for (name, change, parts) in [
+        ("tiny-mobileclip", json!({"pad_id": 5000}), ["a token is 5000", "token_embedding"]),
+        ("tiny-siglip", json!({"proj_bias": false}), ["the text tower's projection is with a bias", "without one"]),
+        ("tiny-siglip", json!({"mlp_ratio": 4.0}), ["mlp.c_fc.weight is [59, 16]", "[64, 16]"]),
+    ] {
+        let bench = Bench::new();
+        let run = import(&bench, name, |config| {
+            for (field, value) in change.as_object().unwrap() {
+                config["model_cfg"]["text_cfg"][field] = value.clone();
+            }
+        });
+        run.fails_with(3, &parts);
+    }
+    let bench = Bench::new();
+    let model = folder(&bench, "tiny-siglip");
+    let config = model.join("tokenizer_config.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    value["pad_token"] = "<nothing>".into();
+    fs::write(&config, value.to_string()).unwrap();
+    bench
+        .rtpt(&["bundle", "import", "tiny-siglip", "-o", "out"])
+        .fails_with(3, &["\"<nothing>\", which fills texts up", "a token of tokenizer.json"]);
+    fs::remove_file(&config).unwrap();
+    bench
+        .rtpt(&["bundle", "import", "tiny-siglip", "-o", "out"])
+        .fails_with(3, &["pad_token in tokenizer_config.json", "missing"]);
+}
+
+#[test]
+fn punctuation_and_capitals_are_nothing_to_a_tokenizer_that_ignores_them() {
+    let bench = Bench::new();
+    assert_eq!(import(&bench, "tiny-siglip", |_| {}).code, 0);
+    let image = bench.image("rgb.png");
+    let classes = |labels: &str| {
+        let labels = bench.write("labels.txt", labels.as_bytes());
+        let run = bench.rtpt(&["trace", "--bundle", "out", "--labels", &labels, "--views", "2", &image, "-o", "t"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        Goldens::read(&bench.path("t")).matrix("classes")
+    };
+    assert_eq!(classes("dog\nred car\n"), classes("DOG!\n\"Red\" (car)\n"));
+    assert_ne!(classes("dog\nred car\n"), classes("dog\nred cars\n"));
+}
