@@ -7,6 +7,7 @@
 
 import json
 import shutil
+import string
 from io import BytesIO
 
 import numpy as np
@@ -15,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 from torch import nn
+from transformers import SiglipConfig, SiglipImageProcessorFast, SiglipModel
+from transformers.image_utils import PILImageResampling
 
 from check_import import sentence_pieces
 from goldens import GOLDEN
@@ -61,6 +65,47 @@ def text_tower(text):
     return tower
 
 
+def siglip_of_transformers(image, texts):
+    """A SigLIP as `transformers` saves one, with the vision model's pooled output in ONNX."""
+    name = "tiny-siglip-transformers"
+    folder = DATA / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "onnx").mkdir(parents=True)
+    sentence_pieces(folder, 300, is_gemma=False)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "SiglipTokenizer"}))
+    sizes = dict(hidden_size=WIDTH, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2)
+    model = SiglipModel(SiglipConfig(text_config=dict(**sizes, vocab_size=300, max_position_embeddings=40), vision_config=dict(**sizes, image_size=SIDE, patch_size=8)))
+    model.set_attn_implementation("eager")
+    state = {key: toy_value_of(key, tuple(value.shape)) if value.ndim else value for key, value in model.state_dict().items() if value.is_floating_point()}
+    model.load_state_dict(state | {"logit_scale": torch.tensor([3.0]), "logit_bias": torch.tensor([-10.0])}, strict=False)
+    model.eval().save_pretrained(folder)
+    processor = SiglipImageProcessorFast(size={"height": SIDE, "width": SIDE}, resample=PILImageResampling.BICUBIC)
+    processor.save_pretrained(folder)
+    torch.onnx.export(Pooled(model), (torch.zeros(2, 3, SIDE, SIDE),), str(folder / "onnx" / "vision_model.onnx"), input_names=["pixel_values"],
+                      output_names=["last_hidden_state", "pooler_output"], opset_version=17, dynamo=False,
+                      dynamic_axes={key: {0: "N"} for key in ("pixel_values", "last_hidden_state", "pooler_output")})  # fmt: skip
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # As SiglipTokenizer, which is no fast one, cleans texts.
+    cleaned = [" ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split()) for text in texts]
+    padding = tokenizer.token_to_id("</s>")
+    tokens = torch.tensor([(ids := tokenizer.encode(text).ids) + [padding] * (40 - len(ids)) for text in cleaned])
+    view = processor(image, return_tensors="pt")["pixel_values"]
+    features, classes = model.get_image_features(pixel_values=view), model.get_text_features(input_ids=tokens)
+    found = {"view": view[0], "features": F.normalize(features, dim=1), "classes": F.normalize(classes, dim=1)}
+    return {f"{name}.{part}": np.ascontiguousarray(value.numpy()) for part, value in found.items()}
+
+
+class Pooled(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.vision = model.vision_model
+
+    def forward(self, pixel_values):
+        output = self.vision(pixel_values=pixel_values)
+        return output.last_hidden_state, output.pooler_output
+
+
 @torch.no_grad()
 def main():
     results = {}
@@ -97,6 +142,7 @@ def main():
         view = preprocess(image)
         found = {"view": view, "features": F.normalize(vision(view[None]), dim=1), "classes": F.normalize(tower(tokens), dim=1)}
         results |= {f"{name}.{part}": np.ascontiguousarray(value.numpy()) for part, value in found.items()}
+    results |= siglip_of_transformers(image, texts)
     metadata = {"made_by": f"models/tiny_others.py, open_clip {open_clip.__version__}", "names": json.dumps(NAMES)}
     save_file(results, GOLDEN / "tiny-others.safetensors", metadata)
     print({key: value.shape for key, value in results.items()})

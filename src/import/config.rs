@@ -18,6 +18,8 @@ use crate::views::{Arithmetic, Squaring};
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel (values in 0–1).
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// SigLIP's ε in layer norms.
+const SIGLIP_EPSILON: f64 = 1e-6;
 /// Pillow's numbers for its filters.
 const BILINEAR: u64 = 2;
 const BICUBIC: u64 = 3;
@@ -101,6 +103,8 @@ struct HuggingFaceText {
     vocab_size: Option<usize>,
     hidden_act: Option<String>,
     layer_norm_eps: Option<f64>,
+    intermediate_size: Option<usize>,
+    projection_size: Option<usize>,
 }
 
 #[derive(Default, Deserialize)]
@@ -178,6 +182,7 @@ struct TokenizerArguments {
 #[derive(Deserialize)]
 struct TokenizerConfig {
     pad_token: Option<TokenName>,
+    tokenizer_class: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -366,37 +371,76 @@ pub(crate) fn read_configs(source: &Source) -> Result<(TextConfig, ImageConfig)>
     let Some((path, config)) = read::<HuggingFaceConfig>(source, "config.json")? else {
         return Err(wrong(source.folder(), "config.json", "config.json or open_clip_config.json", "missing"));
     };
-    let is_clip = ["clip", "clip_text_model"].contains(&config.model_type.as_str());
-    if !is_clip {
-        return Err(wrong(&path, "model_type", "clip", format!("{:?}", config.model_type)));
-    }
+    let kind = match config.model_type.as_str() {
+        "clip" | "clip_text_model" => Kind::Clip,
+        "siglip" => Kind::Siglip,
+        other => return Err(wrong(&path, "model_type", "clip or siglip", format!("{other:?}"))),
+    };
     let vision = config.vision_config_dict.unwrap_or(config.vision_config);
-    let image = image_config(source, vision.image_size)?;
+    // `transformers` leaves out values that are its defaults.
+    let side = vision.image_size.or((kind == Kind::Siglip).then_some(224));
+    let image = image_config(source, side)?;
     let text = config.text_config_dict.unwrap_or(config.text_config);
-    let activation = match text.hidden_act.as_deref() {
-        // `transformers` leaves out values that are its defaults: this activation, and 8 heads below.
-        None | Some("quick_gelu") => Activation::QuickGelu,
-        Some("gelu") => Activation::Gelu,
-        Some(other) => return Err(wrong(&path, "hidden_act", "quick_gelu or gelu", other)),
+    let activation = match (text.hidden_act.as_deref(), kind) {
+        (None, Kind::Clip) | (Some("quick_gelu"), _) => Activation::QuickGelu,
+        (Some("gelu"), _) => Activation::Gelu,
+        (None, Kind::Siglip) | (Some("gelu_pytorch_tanh"), _) => Activation::GeluTanh,
+        (Some(other), _) => {
+            return Err(wrong(&path, "hidden_act", "quick_gelu, gelu or gelu_pytorch_tanh", other));
+        }
+    };
+    let heads = text.num_attention_heads.unwrap_or(if kind == Kind::Clip { 8 } else { 12 });
+    let mlp_ratio = match (text.intermediate_size, text.hidden_size) {
+        (Some(hidden), Some(width)) if width > 0 => hidden as f64 / width as f64,
+        _ => 4.0,
+    };
+    let (whole, cleaning) = match kind {
+        Kind::Clip => (None, Cleaning::Clip),
+        Kind::Siglip => {
+            let padding = padding_token(source)?;
+            (Some(WholeConfig { padding, pooling: Pooling::Last }), siglip_cleaning(source)?)
+        }
     };
     let sizes = [
         ("width", text.hidden_size),
         ("layers", text.num_hidden_layers),
         ("context length", text.max_position_embeddings),
         ("vocabulary", text.vocab_size),
-        ("embedding width", config.projection_dim),
+        ("embedding width", config.projection_dim.or(text.projection_size)),
     ];
     let text = TextConfig {
-        heads: text.num_attention_heads.unwrap_or(8),
-        mlp_ratio: 4.0,
+        heads,
+        mlp_ratio,
         activation,
-        whole: None,
-        epsilon: text.layer_norm_eps.unwrap_or(CLIP_EPSILON),
-        cleaning: Cleaning::Clip,
-        has_projection_bias: false,
+        whole,
+        epsilon: text.layer_norm_eps.unwrap_or(if kind == Kind::Clip { CLIP_EPSILON } else { SIGLIP_EPSILON }),
+        cleaning,
+        has_projection_bias: kind == Kind::Siglip,
         sizes: present(sizes),
     };
     Ok((text, image))
+}
+
+/// Families of models in `transformers`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Clip,
+    Siglip,
+}
+
+/// How SigLIP's tokenizers clean texts: the first's takes punctuation away, the second's does not.
+fn siglip_cleaning(source: &Source) -> Result<Cleaning> {
+    let name = "tokenizer_config.json";
+    let class = read::<TokenizerConfig>(source, name)?.and_then(|(_, config)| config.tokenizer_class);
+    match class.as_deref() {
+        Some("SiglipTokenizer") => Ok(Cleaning::Canonical),
+        Some("GemmaTokenizer" | "GemmaTokenizerFast" | "Siglip2Tokenizer") => Ok(Cleaning::Lower),
+        other => {
+            let expected = "SiglipTokenizer, GemmaTokenizer or Siglip2Tokenizer";
+            let found = other.unwrap_or("missing");
+            Err(wrong(source.folder(), &format!("tokenizer_class in {name}"), expected, found))
+        }
+    }
 }
 
 /// Preprocessing from `preprocessor_config.json`, or CLIP's where there is none.

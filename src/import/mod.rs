@@ -200,7 +200,8 @@ fn import_encoder(
     let (output, projection) = if named("image_embeds") {
         (Some("image_embeds".to_string()), None)
     } else if let Some(tower) = tower.filter(|_| named("pooler_output")) {
-        (Some("pooler_output".to_string()), Some(tower.visual_projection()?))
+        // SigLIP pools what is the embedding already.
+        (Some("pooler_output".to_string()), tower.visual_projection()?)
     } else if outputs.len() == 1 {
         (None, None)
     } else {

@@ -98,14 +98,17 @@ impl ImportedTower {
         Ok(self.weights.has("logit_bias").then(|| self.weights.number::<f32>("logit_bias")).transpose()?)
     }
 
-    /// The projection `[D, X]` of the vision model's pooled output.
+    /// The projection `[D, X]` of the vision model's pooled output; none where the text tower sees texts whole, as SigLIP's.
     ///
     /// # Errors
     /// The checkpoint has none, or one of another height.
-    pub(crate) fn visual_projection(&self) -> Result<Array2<f32>> {
+    pub(crate) fn visual_projection(&self) -> Result<Option<Array2<f32>>> {
         let name = "visual_projection.weight";
+        if self.shape.style.whole.is_some() && !self.weights.has(name) {
+            return Ok(None);
+        }
         let shape = self.weights.shape(name)?;
-        Ok(self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])?)
+        Ok(Some(self.weights.matrix(name, [self.shape.embedding, shape.last().copied().unwrap_or_default()])?))
     }
 
     /// Writes tower and tokenizer into a bundle; the tensors keep their type and names.

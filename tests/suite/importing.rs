@@ -475,10 +475,10 @@ fn sizes_that_contradict_one_another() {
 
 #[test]
 fn configurations_of_other_models() {
-    assert_refused(&["model_type is \"siglip\", expected clip"], |_, model| {
-        model.config("config.json", |config| config["model_type"] = "siglip".into());
+    assert_refused(&["model_type is \"siglip2\", expected clip or siglip"], |_, model| {
+        model.config("config.json", |config| config["model_type"] = "siglip2".into());
     });
-    assert_refused(&["hidden_act is relu, expected quick_gelu or gelu"], |_, model| {
+    assert_refused(&["hidden_act is relu, expected quick_gelu, gelu or gelu_pytorch_tanh"], |_, model| {
         model.config("config.json", |config| config["text_config"]["hidden_act"] = "relu".into());
     });
     assert_refused(&["config.json", "the JSON of a CLIP model"], |_, model| {

@@ -25,7 +25,10 @@ fn folder(bench: &Bench, name: &str) -> PathBuf {
 }
 
 fn import(bench: &Bench, name: &str, change: impl FnOnce(&mut Value)) -> Run {
-    let path = folder(bench, name).join("open_clip_config.json");
+    let folder = folder(bench, name);
+    let path =
+        ["open_clip_config.json", "config.json"].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+    let path = path.unwrap();
     let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut config);
     fs::write(&path, config.to_string()).unwrap();
@@ -41,7 +44,7 @@ fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
 #[test]
 fn towers_and_preprocessing_of_other_kinds_agree_with_pytorch() {
     let goldens = Goldens::open("tiny-others.safetensors");
-    for name in ["tiny-mobileclip", "tiny-siglip"] {
+    for (name, width) in [("tiny-mobileclip", 8), ("tiny-siglip", 8), ("tiny-siglip-transformers", 16)] {
         let bench = Bench::new();
         let run = import(&bench, name, |_| {});
         assert_eq!(run.code, 0, "{}", run.stderr);
@@ -55,7 +58,7 @@ fn towers_and_preprocessing_of_other_kinds_agree_with_pytorch() {
         let found = Goldens::read(&bench.path("t"));
         let golden = |part: &str| goldens.flat(&format!("{name}.{part}"));
         assert_near(&found.flat("views")[..3 * 24 * 24], &golden("view"), 1e-6, name);
-        assert_near(&found.flat("features")[..8], &golden("features"), 1e-5, name);
+        assert_near(&found.flat("features")[..width], &golden("features"), 1e-5, name);
         assert_near(&found.flat("classes"), &golden("classes"), 1e-5, name);
         let moved = &found.matrix("tuned_logits") - &found.matrix("logits");
         assert!(moved.iter().any(|moved| moved.abs() > 1e-3), "{name}: nothing was tuned");
@@ -94,6 +97,40 @@ fn a_sigmoid_says_that_no_label_fits() {
     // A model without a bias has no such number.
     let plain = bench.rtpt(&["classify", "--json", &image]);
     assert!(plain.records()[0].get("sigmoid").is_none());
+}
+
+#[test]
+fn configurations_of_siglip_that_are_not_understood_are_refused() {
+    let refused = |file: &str, field: &str, value: Value, parts: &[&str]| {
+        let bench = Bench::new();
+        let path = folder(&bench, "tiny-siglip-transformers").join(file);
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        *config.pointer_mut(field).unwrap() = value;
+        fs::write(&path, config.to_string()).unwrap();
+        bench.rtpt(&["bundle", "import", "tiny-siglip-transformers", "-o", "out"]).fails_with(3, parts);
+    };
+    refused("config.json", "/text_config/hidden_act", "relu".into(), &["hidden_act is relu"]);
+    refused("config.json", "/text_config/intermediate_size", 64.into(), &["mlp.fc1.weight is [40, 16]", "[64, 16]"]);
+    refused(
+        "config.json",
+        "/text_config/max_position_embeddings",
+        64.into(),
+        &["the context length is 40, expected 64"],
+    );
+    let tokenizer = "tokenizer_config.json";
+    refused(
+        tokenizer,
+        "/tokenizer_class",
+        "T5Tokenizer".into(),
+        &["tokenizer_class in tokenizer_config.json is T5Tokenizer"],
+    );
+    refused("preprocessor_config.json", "/size/width", 20.into(), &["the height and width of a square"]);
+    refused(
+        "preprocessor_config.json",
+        "/image_processor_type",
+        "BitImageProcessor".into(),
+        &["SiglipImageProcessorFast"],
+    );
 }
 
 #[test]
