@@ -31,28 +31,45 @@ from safetensors import safe_open
 
 from data_sets import list_folder, read_class_names
 from demo_model import clip_crop, clip_size, open_rgb, preprocess_u8
+from text_tower import TextTower
 
 
 class Target:
-    """A bundle as the attacker sees it: `[N, 3, R, R]` pixels in 0–1 to logits `[N, C]`, with a gradient."""
+    """A bundle as the attacker sees it: `[N, 3, R, R]` pixels in 0–1 to logits `[N, C]`, with a gradient.
 
-    def __init__(self, bundle):
+    The labels are the bundle's if those have all of `names`, else `names`, embedded by its text tower.
+    """
+
+    def __init__(self, bundle, names=()):
         manifest = json.loads((bundle / "manifest.json").read_text())
         image = manifest["image"]
         if image.get("projection") or image.get("output"):
             raise SystemExit(f"{bundle}: export the model with `models/export.py`; an imported projection is not handled here")
         with safe_open(bundle / manifest["classes"]["file"], "pt") as file:
-            names = json.loads(file.metadata()["names"])
-            table = file.get_tensor("embeddings")
-        self.labels = (bundle / manifest["classes"]["default_labels"]).read_text().splitlines()
-        self.table = table[[names.index(label) for label in self.labels]]
+            known = json.loads(file.metadata()["names"])
+            table = F.normalize(file.get_tensor("embeddings").float(), dim=1)
+        lines = (bundle / manifest["classes"]["default_labels"]).read_text().splitlines()
+        # What stands before a tab on several lines is a group; of the bundles that this is for, none has identifiers.
+        pairs = [(line.split("\t")[0], line.split("\t")[-1]) for line in lines]
+        self.labels = list(dict.fromkeys(label for label, _ in pairs))
+        if all(name in self.labels for name in names):
+            self.table = table[[known.index(member) for _, member in pairs]]
+            self.of = torch.tensor([self.labels.index(label) for label, _ in pairs])
+        else:
+            self.labels = list(names)
+            self.table = TextTower(bundle, manifest).classes([f"{manifest['prompt']['context']} {{}}."], self.labels)
+            self.of = torch.arange(len(names))
         self.resolution, self.scale = image["resolution"], manifest["logit_scale"]
         self.mean, self.std = (torch.tensor(image[key]).view(3, 1, 1) for key in ("mean", "std"))
         self.tower = convert(onnx.load(bundle / image["file"])).eval().requires_grad_(False)
 
     def logits(self, pixels):
         features = self.tower((pixels - self.mean) / self.std)
-        return self.scale * F.normalize(features, dim=1) @ self.table.T
+        logits = self.scale * F.normalize(features, dim=1) @ self.table.T
+        # A group's probability is the sum of its members'.
+        largest = logits.amax(1, keepdim=True).detach()
+        sums = torch.zeros(len(logits), len(self.labels)).index_add(1, self.of, (logits - largest).exp())
+        return sums.clamp(min=1e-30).log() + largest
 
     def clean_view(self, photo):
         """`[3, H, W]` in 0–1 to the clean view `[3, R, R]`, with a gradient."""
@@ -214,9 +231,10 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
     torch.manual_seed(0)
-    target = Target(args.bundle)
     names = read_class_names(args.class_names) if args.class_names else {}
-    items = spread(list_folder(args.photos, names)[args.first :: args.every], args.count)
+    everything = list_folder(args.photos, names)
+    target = Target(args.bundle, sorted({name for _, name in everything}))
+    items = spread(everything[args.first :: args.every], args.count)
     right_before = right_after = 0
     for start in range(0, len(items), args.batch):
         part = items[start : start + args.batch]

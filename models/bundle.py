@@ -64,8 +64,9 @@ def golden_results(tower, image, resolution, mean, std, table, scale, text):
 
 
 def write_bundle(folder, *, name, description, license, tower, resolution, scale, image, classes=None, labels=None, text=None,
-                 mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift"):
-    """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `text` is a TextPart.
+                 groups=None, mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift"):
+    """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `groups` is
+    their file's text where some are groups, `text` is a TextPart.
     A bundle needs classes or a text tower."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
         table = torch.stack([classes[name] for name in names]).float()
         chosen = torch.stack([classes[label] for label in labels]).float()
         save_file({"embeddings": table.numpy()}, folder / "classes.safetensors", {"names": json.dumps(names)})
-        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+        (folder / "labels.txt").write_text(groups or "".join(f"{label}\n" for label in labels))
     goldens, metadata = golden_results(tower, image, resolution, mean, std, chosen, scale, text)
     goldens = {key: np.ascontiguousarray(value) for key, value in goldens.items()}
     save_file(goldens, folder / "goldens.safetensors", metadata)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import wordnet
+from space import unit
 
 # Categories of WordNet (`lexnames`) whose synsets are things that can be seen: animal, artifact, body, food, object, plant.
 VISIBLE = {5, 6, 8, 13, 17, 20}
@@ -20,10 +21,8 @@ KINDS_MAX = 300
 NAME_SHARE, GAMMA, RIDGE, MEAN_WEIGHT = 0.3, 4.0, 0.05, 0.5
 # The kernel mean, which leads where the ridge has nothing near: its temperature and its share.
 TEMPERATURE, NEAREST_SHARE = 0.1, 0.7
-
-
-def unit(rows):
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+# Names that are computed at once.
+CHUNK = 2000
 
 
 class Sentences:
@@ -51,7 +50,8 @@ class Sentences:
         for first in range(0, len(texts), 64):
             part = texts[first : first + 64]
             tokens = tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
-            hidden, mask = model(**tokens).last_hidden_state, tokens["attention_mask"][..., None]
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden, mask = model(**tokens).last_hidden_state.float(), tokens["attention_mask"][..., None]
             means = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
             self.known.update(zip(part, means.numpy()))
         np.savez(self.path, texts=np.array(list(self.known)), rows=np.stack(list(self.known.values())))
@@ -84,17 +84,18 @@ class Teacher:
     def __init__(self, synsets, sentences, classes, names, rows):
         self.synsets, self.sentences = synsets, sentences
         self.rows = rows - rows.mean(0)
-        pairs = []
+        pairs, self.class_starts = [], []
         kinds = {}
         for place, (offset, name) in enumerate(zip(classes, names)):
-            pairs += [(lemma, offset, self.rows[place], 1.0, place) for lemma in dict.fromkeys([*synsets[offset].lemmas, name])]
+            self.class_starts.append(len(pairs))
+            pairs += [(lemma, offset, self.rows[place], 1.0) for lemma in dict.fromkeys([*synsets[offset].lemmas, name])]
             for above in wordnet.ancestors(synsets, offset):
                 kinds.setdefault(above, []).append(place)
-        for offset, places in kinds.items():
-            if len(places) <= KINDS_MAX:
-                mean = self.rows[places].mean(0)
-                pairs += [(lemma, offset, mean, MEAN_WEIGHT, None) for lemma in synsets[offset].lemmas[:2]]
-        self.pairs = pairs
+        self.kinds_start = len(pairs)
+        # Means of the classes of each kind, by synset.
+        self.kinds = {offset: self.rows[places].mean(0) for offset, places in kinds.items() if len(places) <= KINDS_MAX}
+        for offset, mean in self.kinds.items():
+            pairs += [(lemma, offset, mean, MEAN_WEIGHT) for lemma in synsets[offset].lemmas[:2]]
         self.embedded = self.embed([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         kernel = self.kernel(self.embedded)
         weights = np.array([pair[3] for pair in pairs])
@@ -109,14 +110,19 @@ class Teacher:
         return NAME_SHARE * parts[0] + (1 - NAME_SHARE) * parts[1]
 
     def __call__(self, names, offsets):
-        asked = self.embed(names, offsets)
+        """Unit rows `[N, F]`: those of the names with the glosses of their synsets, and of the bare names, in equal parts."""
+        rows = [self.part(names[first : first + CHUNK], offsets[first : first + CHUNK]) for first in range(0, len(names), CHUNK)]
+        return np.concatenate(rows)
+
+    def part(self, names, offsets):
+        bare = self.of_embedded(self.embed(names, [None] * len(names)))
+        return unit(bare + self.of_embedded(self.embed(names, offsets)))
+
+    def of_embedded(self, asked):
         ridge = self.kernel(asked) @ self.solution
         similar = NAME_SHARE * asked[0] @ self.embedded[0].T + (1 - NAME_SHARE) * asked[1] @ self.embedded[1].T
-        # The nearest of a class's names stands for the class.
-        nearest = np.full((len(names), len(self.rows)), -1.0)
-        for column, (*_, place) in enumerate(self.pairs):
-            if place is not None:
-                nearest[:, place] = np.maximum(nearest[:, place], similar[:, column])
+        # The nearest of a class's names stands for the class; pairs of classes come first, class by class.
+        nearest = np.maximum.reduceat(similar[:, : self.kinds_start], self.class_starts, axis=1)
         weights = np.exp((nearest - nearest.max(1, keepdims=True)) / TEMPERATURE)
         mean = weights / weights.sum(1, keepdims=True) @ self.rows
         return unit(unit(ridge) + NEAREST_SHARE * unit(mean))

@@ -1,4 +1,4 @@
-"""The nouns of WordNet 3.0, from Debian's package `wordnet-base`."""
+"""WordNet 3.0, from Debian's package `wordnet-base`."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ class Synset:
     wholes: list = field(default_factory=list)
     below: list = field(default_factory=list)
     parts: list = field(default_factory=list)
+    instance: bool = False
 
 
 def nouns(folder=FOLDER):
@@ -40,6 +41,7 @@ def nouns(folder=FOLDER):
                 continue
             if symbol in ("@", "@i"):
                 synset.above.append(f"n{target}")
+                synset.instance |= symbol == "@i"
             elif symbol in ("#p", "#m", "#s"):
                 synset.wholes.append(f"n{target}")
         found[synset.offset] = synset
@@ -71,3 +73,20 @@ def senses(synsets, folder=FOLDER):
             offsets = [f"n{offset}" for offset in fields[-int(fields[2]) :]]
             found[fields[0].replace("_", " ")] = [offset for offset in offsets if offset in synsets]
     return found
+
+
+def frequent(folder=FOLDER):
+    """Names in lower case, with how many of their senses occur in the texts that WordNet's authors tagged."""
+    lines = (folder / "index.noun").read_text().splitlines()
+    found = {}
+    for line in lines:
+        if not line.startswith(" "):
+            fields = line.split()
+            found[fields[0].replace("_", " ")] = int(fields[-int(fields[2]) - 1])
+    return found
+
+
+def words(part, folder=FOLDER):
+    """Names of a part of speech: `adj`, `verb` or `adv`."""
+    lines = (folder / f"index.{part}").read_text().splitlines()
+    return [line.split()[0].replace("_", " ") for line in lines if not line.startswith(" ")]

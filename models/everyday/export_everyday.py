@@ -1,0 +1,99 @@
+"""Exports the trained everyday model as a bundle, in f32 and f16; `rtpt bundle quantize` makes the small one of it.
+
+    models/.venv/bin/python models/everyday/export_everyday.py --checkpoint WORK/everyday.pt --image PHOTO --out WORK/bundle
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import efficientnet_lite  # noqa: E402
+from bundle import TextPart, write_bundle  # noqa: E402
+from demo_model import END, Shape, TextTower, encode_texts, open_rgb  # noqa: E402
+from features import tower  # noqa: E402
+from labels import groups, members  # noqa: E402
+from space import Space  # noqa: E402
+from tokenizer import Tokenizer  # noqa: E402
+from train import LITE, PROMPT, embedded  # noqa: E402
+
+# Fitted to held-out photos of the training folders: `fit.py`.
+SCALE = 25.0
+
+
+class ImageTower(nn.Module):
+    """`[N, 3, R, R]` pixels less the mean, by the deviation, to `[N, D]` embeddings of the space, not yet of unit length."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.tower = tower(LITE)
+        width = space.image.shape[1] + 1
+        self.projection = nn.Linear(len(space.mean), width)
+        with torch.no_grad():
+            self.projection.weight.zero_()
+            self.projection.weight[:-1] = torch.from_numpy(space.image.T)
+            self.projection.bias[:-1] = torch.from_numpy(-space.mean @ space.image)
+            self.projection.bias[-1] = space.none
+
+    def forward(self, x):
+        return self.projection(self.tower.features(x))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True, help="a non-square photo for the bundle's goldens")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    kept = torch.load(args.checkpoint, weights_only=False)
+    shape, space, tokenizer = Shape(**kept["shape"]), Space(**kept["space"]), Tokenizer.from_str(kept["tokenizer"])
+    text = TextTower(shape)
+    text.load_state_dict(kept["text"])
+    text.end = tokenizer.token_to_id(END)
+    # The tower is stored in half precision; the classes come from the same rounded weights.
+    text.half().float()
+    names = list(dict.fromkeys(members()))
+    classes = dict(zip(names, torch.from_numpy(embedded(text, tokenizer, names))))
+    image = open_rgb(args.image)
+    if image.width == image.height:
+        raise SystemExit(f"{args.image} is square; a square golden cannot show a wrong crop, choose another")
+    write_bundle(
+        args.out,
+        name="everyday",
+        description="EfficientNet-Lite2 in the space of a small text tower: a few hundred everyday things, and any other words.",
+        license="Apache-2.0 (weights of the image tower); MIT OR Apache-2.0 (the rest)",
+        tower=ImageTower(space),
+        resolution=shape.resolution,
+        scale=SCALE,
+        mean=efficientnet_lite.MEAN,
+        std=efficientnet_lite.STD,
+        classes=classes,
+        labels=names,
+        groups="".join(f"{name}\t{member}\n" if members != [name] else f"{name}\n" for name, members in groups() for member in members),
+        image=image,
+        text=TextPart(
+            weights={key: value.half() for key, value in text.state_dict().items()},
+            tokenizer=("tokenizer.json", tokenizer.to_str().encode()),
+            sizes={
+                "layers": shape.text_layers,
+                "width": shape.text_width,
+                "heads": shape.text_heads,
+                "context_length": shape.context_length,
+                "vocabulary": shape.vocabulary,
+                "activation": "quick-gelu",
+            },
+            tokens=lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(list(texts))],
+            embed=lambda texts: text(encode_texts(tokenizer, texts, shape.context_length)),
+        ),
+        context=PROMPT.split(" {}")[0],
+        views=16,
+        augment="crop",
+    )
+
+
+if __name__ == "__main__":
+    main()
