@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import SiglipConfig, SiglipImageProcessorFast, SiglipModel
+from transformers import CLIPTokenizerFast, SiglipConfig, SiglipImageProcessorFast, SiglipModel
 from transformers.image_utils import PILImageResampling
 
 from check_import import sentence_pieces
@@ -63,6 +63,26 @@ def text_tower(text):
     tower.load_state_dict({name: toy_value_of(f"text.{name}", tuple(value.shape)) if value.is_floating_point() and value.ndim and "attn_mask" not in name else value
                            for name, value in tower.state_dict().items()})  # fmt: skip
     return tower
+
+
+def save_closed(tower, length):
+    """The tiny MobileCLIP once more, as folders for browsers have it: both towers in ONNX, and nothing that says what they are made of."""
+    folder = DATA / "tiny-closed"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "onnx").mkdir(parents=True)
+    write_tokenizer(folder)
+    CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="!", model_max_length=length).save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (folder / name).unlink()
+    shutil.copy(DATA / "tiny-mobileclip" / "onnx" / "vision_model.onnx", folder / "onnx")
+    square = {"height": SIDE, "width": SIDE}
+    processor = {"crop_size": square, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": False, "do_rescale": True, "do_resize": True,
+                 "image_processor_type": "CLIPFeatureExtractor", "resample": 2, "rescale_factor": 1 / 255, "size": {"shortest_edge": SIDE}}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.onnx.export(tower, (torch.zeros(2, length, dtype=torch.long),), str(folder / "onnx" / "text_model.onnx"), input_names=["input_ids"],
+                      output_names=["text_embeds"], dynamic_axes={"input_ids": {0: "N", 1: "L"}, "text_embeds": {0: "N"}}, opset_version=17, dynamo=False)  # fmt: skip
 
 
 def siglip_of_transformers(image, texts):
@@ -142,6 +162,8 @@ def main():
         view = preprocess(image)
         found = {"view": view, "features": F.normalize(vision(view[None]), dim=1), "classes": F.normalize(tower(tokens), dim=1)}
         results |= {f"{name}.{part}": np.ascontiguousarray(value.numpy()) for part, value in found.items()}
+        if name == "tiny-mobileclip":
+            save_closed(tower, text["context_length"])
     results |= siglip_of_transformers(image, texts)
     metadata = {"made_by": f"models/tiny_others.py, open_clip {open_clip.__version__}", "names": json.dumps(NAMES)}
     save_file(results, GOLDEN / "tiny-others.safetensors", metadata)

@@ -76,7 +76,7 @@ pub(crate) fn check_goldens(bundle: &Bundle) -> Result<Vec<Deviation>> {
         let found = scaled_products(bundle.manifest.logit_scale, features.view(), labels.embeddings.view());
         deviations.push(deviation("logits", &found.into_dyn(), logits, LOGIT_TOLERANCE));
     }
-    if let Some(golden) = goldens.texts.as_ref().filter(|_| bundle.manifest.text.is_some()) {
+    if let Some(golden) = goldens.texts.as_ref().filter(|_| bundle.manifest.has_text_tower()) {
         deviations.extend(check_texts(bundle, golden)?);
     }
     Ok(deviations)

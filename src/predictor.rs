@@ -39,8 +39,8 @@ impl Predictor {
                 // The labels' embeddings may come from the table or the cache; tuning the context needs the tokens
                 // themselves. Classes by example have no words to tune.
                 let words: Vec<String> = labels.words.iter().map(|&place| texts[place].clone()).collect();
-                let prompts = context_prompts(&model, &words, &labels.prompt)?;
-                let tuned = ContextModel::new(model.tower, prompts);
+                let (tower, prompts) = context_prompts(model, &words, &labels.prompt)?;
+                let tuned = ContextModel::new(tower, prompts);
                 Some(Arc::new(if words.len() < texts.len() { tuned.at(labels.words.clone()) } else { tuned }))
             }
         };

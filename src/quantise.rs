@@ -14,7 +14,7 @@ use crate::files::FileError;
 use crate::label_set::LabelSet;
 use crate::products::scaled_products;
 use crate::rows::dot;
-use crate::text::{Prompt, TextModel, TextTower, TowerBits, WeightsFile, embed, tower_in};
+use crate::text::{Prompt, TextModel, TextTower, Tower, TowerBits, WeightsFile, embed, tower_in};
 use crate::views::clean_view_array;
 
 /// Images on which layers are compared with one another.
@@ -210,9 +210,10 @@ fn small_tower(bundle: &Bundle, weights: &WeightsFile, request: &QuantiseRequest
     };
     let bytes = tower_in(weights, bits)?;
     let before = bundle.text_model()?;
+    let Tower::Known(tower) = &before.tower else { unreachable!("a tower with weights is known") };
     let weights = WeightsFile::from_bytes("the text tower stored in less", bytes.clone())?;
-    let tower = TextTower::load(weights, before.tower.shape())?.into();
-    let model = TextModel { tokenizer: before.tokenizer.clone(), tower };
+    let tower = TextTower::load(weights, tower.shape())?;
+    let model = TextModel { tokenizer: before.tokenizer.clone(), tower: Tower::Known(tower.into()) };
     let (names, prompt) = match (&bundle.labels, &bundle.goldens.texts) {
         (Some(labels), _) => (labels.texts().to_vec(), bundle.prompt()),
         (None, Some(golden)) => (golden.texts.clone(), Prompt::Templates(vec!["{}".into()])),

@@ -154,6 +154,20 @@ class Learned:
 
 
 @torch.no_grad()
+def refit(model, learned, batches=60):
+    """Solves the projection anew, by least squares, for the targets of another space."""
+    projection, model.text_projection = model.text_projection, torch.nn.Identity()
+    hidden, targets = [], []
+    for _ in range(batches):
+        ids, target = learned.batch(512)
+        hidden.append(torch.cat([model(part) for part in ids]))
+        targets.append(target)
+    solution = torch.linalg.lstsq(torch.cat(hidden), torch.cat(targets)).solution
+    model.text_projection = projection
+    projection.weight.copy_(solution.T)
+
+
+@torch.no_grad()
 def embedded(model, tokenizer, names, template=PROMPT):
     """Unit embeddings `[N, D]` of names in a template."""
     parts = [names[first : first + 512] for first in range(0, len(names), 512)]
@@ -220,13 +234,15 @@ def main():
     model.end = tokenizer.token_to_id(END)
     if start:
         model.load_state_dict(start["text"])
+    learned = Learned(texts, targets, with_photos, tokenizer, random, held_out)
+    if start:
+        refit(model, learned)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
     average.module.end = model.end
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.05)
-    learned = Learned(texts, targets, with_photos, tokenizer, random, held_out)
     anchors = torch.from_numpy(space.texts(rows)).float()
     print(f"{len(texts.texts)} texts, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {dict(zip(learned.pools, learned.shares.round(3)))}", flush=True)
 

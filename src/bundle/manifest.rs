@@ -43,6 +43,9 @@ pub(crate) struct Manifest {
     pub image: ImageSection,
     /// The text tower, if the bundle has one.
     pub text: Option<TextSection>,
+    /// A text tower in ONNX, if the bundle has one of those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_onnx: Option<TextOnnxSection>,
     /// The words around a class name.
     pub prompt: PromptSection,
     /// The precomputed classes, if there are any: a text tower can do without.
@@ -139,6 +142,28 @@ pub(crate) struct TextSection {
     pub cleaning: Cleaning,
 }
 
+/// A text tower that is a model in ONNX: `[1, L]` token numbers (i64) to `[1, D]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TextOnnxSection {
+    /// ONNX file.
+    pub file: String,
+    /// As [`TextSection::tokenizer`].
+    pub tokenizer: String,
+    /// Length of every text L (tokens, start and end included).
+    pub context_length: usize,
+    /// Numbers of tokens that it takes: those below.
+    pub vocabulary: usize,
+    /// The token that fills texts up to that length.
+    pub padding: u32,
+    /// The model's output to use; the first if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// As [`TextSection::cleaning`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cleaning: Cleaning,
+}
+
 /// Texts that a tower without a causal mask sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -231,6 +256,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// True if there is a text tower, of whichever kind: labels may be any words.
+    pub(crate) fn has_text_tower(&self) -> bool {
+        self.text.is_some() || self.text_onnx.is_some()
+    }
+
     /// Preprocessing of the encoder's input.
     pub(crate) fn preprocessing(&self) -> Preprocessing {
         self.image.preprocessing()
@@ -257,11 +287,18 @@ impl Manifest {
             ensure(mean.is_finite(), "image.mean", "finite numbers", mean)?;
         }
         self.text.as_ref().map_or(Ok(()), TextSection::check)?;
+        if let Some(text) = &self.text_onnx {
+            ensure(self.text.is_none(), "text_onnx", "nothing beside another text tower", "one")?;
+            within("text_onnx.context_length", text.context_length, 3, CONTEXT_LENGTH_MAX)?;
+            within("text_onnx.vocabulary", text.vocabulary, 3, VOCABULARY_MAX)?;
+            within("text_onnx.padding", text.padding as usize, 0, text.vocabulary - 1)?;
+        }
         if self.text.is_none() {
-            ensure(self.classes.is_some(), "classes", "present where there is no text tower", "nothing")?;
+            let can_name = self.classes.is_some() || self.text_onnx.is_some();
+            ensure(can_name, "classes", "present where there is no text tower", "nothing")?;
             let method = self.method.method();
             let can_run = method.needs() != Needs::TextTower;
-            ensure(can_run, "head.default", "a method that needs no text tower", method)?;
+            ensure(can_run, "head.default", "a method that needs no text tower that can be tuned", method)?;
         }
         for name in self.files.keys() {
             ensure(is_plain_name(name), "files", "names without folders", name)?;
@@ -277,6 +314,7 @@ impl Manifest {
         names.extend(self.image.projection.as_deref());
         names.extend(self.classes.iter().flat_map(|classes| [classes.file.as_str(), classes.default_labels.as_str()]));
         names.extend(self.text.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
+        names.extend(self.text_onnx.iter().flat_map(|text| [text.file.as_str(), text.tokenizer.as_str()]));
         names
     }
 }

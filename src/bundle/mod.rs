@@ -22,7 +22,8 @@ pub use error::BundleError;
 #[cfg(feature = "cli")]
 pub(crate) use locate::locate_bundle;
 pub(crate) use manifest::{
-    ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextSection, WholeSection,
+    ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextOnnxSection, TextSection,
+    WholeSection,
 };
 pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens, TensorFile};
 pub(crate) use text_tower::TextFiles;
@@ -104,9 +105,9 @@ impl Bundle {
         let section = manifest.classes.as_ref();
         let class_bytes = section.map(|section| read(&section.file)).transpose()?;
         let label_bytes = section.map(|section| read(&section.default_labels)).transpose()?;
-        let text = manifest.text.as_ref();
-        loaded.extend(text.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
-        let text = text.map(|section| TextFiles::open(folder, section, &manifest.files)).transpose()?;
+        let text = TextFiles::of(folder, &manifest)?;
+        loaded.extend(manifest.text.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
+        loaded.extend(manifest.text_onnx.iter().flat_map(|text| [text.file.clone(), text.tokenizer.clone()]));
         // Files that nothing reads are verified as well: a bundle is whole or it is refused.
         for (name, record) in manifest.files.iter().filter(|(name, _)| !loaded.contains(name)) {
             open_verified(folder, name, record)?;
@@ -157,7 +158,7 @@ impl Bundle {
 
     /// True if it has a text tower, so that labels may be any words.
     pub fn has_text_tower(&self) -> bool {
-        self.manifest.text.is_some()
+        self.manifest.has_text_tower()
     }
 
     /// The prompt that its classes were embedded with.
@@ -201,7 +202,7 @@ impl BundleContents {
     /// # Errors
     /// The file was changed since the bundle was opened, or is no safetensors file.
     pub(crate) fn text_weights(&self) -> Result<Option<WeightsFile>> {
-        self.text.as_ref().map(TextFiles::weights).transpose()
+        Ok(self.text.as_ref().map(TextFiles::weights).transpose()?.flatten())
     }
 
     /// The text tower, loaded when it is first asked for.

@@ -231,13 +231,17 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
         format!("{}, {1}×{1} pixels to {2} numbers", image.file, image.resolution, manifest.embedding),
     )?;
     line("weights", weights_line(bundle))?;
-    match &manifest.text {
-        Some(text) => {
+    match (&manifest.text, &manifest.text_onnx) {
+        (Some(text), _) => {
             let shape =
                 format!("{} of width {}, {}", counted(text.layers, "layer"), text.width, counted(text.heads, "head"));
             line("text tower", format!("{}, {shape}, {} tokens at most", text.file, text.context_length))?;
         }
-        None => line("text tower", "none".into())?,
+        (None, Some(text)) => {
+            let tokens = format!("{} tokens at most", text.context_length);
+            line("text tower", format!("{}, in ONNX, {tokens}; the method context cannot tune it", text.file))?;
+        }
+        (None, None) => line("text tower", "none".into())?,
     }
     line("logit scale", manifest.logit_scale.to_string())?;
     // A bundle's prompt is a context, which is one template.
@@ -283,7 +287,7 @@ fn weights_line(bundle: &Bundle) -> String {
 
 fn list_classes(bundle: &Bundle) -> Outcome {
     if bundle.classes.is_none() {
-        let tower = if bundle.manifest.text.is_some() { "; it takes any labels" } else { "" };
+        let tower = if bundle.has_text_tower() { "; it takes any labels" } else { "" };
         eprintln!("rtpt: the bundle in {} has no stored classes{tower}", bundle.folder.display());
     }
     let mut out = io::stdout().lock();

@@ -52,7 +52,7 @@ impl LabelArguments {
                 // A CoOp split lists its own classes. Without a text tower the bundle's labels are all it can tell
                 // apart: a class that is none of them has to be named as an error, not embedded.
                 if sets[0].classes.is_none()
-                    && (bundle.manifest.text.is_none() || sets.iter().all(|set| set.fits(list, renamed))) =>
+                    && (!bundle.manifest.has_text_tower() || sets.iter().all(|set| set.fits(list, renamed))) =>
             {
                 Ok(list.clone())
             }

@@ -14,6 +14,7 @@ mod prepared;
 mod products;
 #[cfg(feature = "cli")]
 mod quantise;
+mod texts;
 mod weights;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub(crate) use prepared::PreparedStore;
 pub(crate) use prepared::{clear as clear_prepared, usage as prepared_usage};
 #[cfg(feature = "cli")]
 pub(crate) use quantise::{INT8_OPERATORS_MIN, Layer, Layers, StoredIn, stored_in};
+pub(crate) use texts::OnnxTexts;
 
 use crate::cancellation::CancellationToken;
 use crate::cause::contained;

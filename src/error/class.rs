@@ -105,6 +105,8 @@ fn of_encoder(error: &EncoderError) -> Class {
 
 fn of_text(error: &TextError) -> Class {
     match error {
+        TextError::Model { .. } => (Category::Bundle, "text_model"),
+        TextError::NoGradients => (Category::Usage, "text_without_gradients"),
         TextError::Tokenizer { .. } => (Category::Bundle, "tokenizer"),
         TextError::NotFinite { .. } => (Category::Bundle, "embedding_not_finite"),
         TextError::TooLong { .. } => (Category::Usage, "label_too_long"),

@@ -183,6 +183,7 @@ struct TokenizerArguments {
 struct TokenizerConfig {
     pad_token: Option<TokenName>,
     tokenizer_class: Option<String>,
+    model_max_length: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -428,6 +429,31 @@ enum Kind {
     Siglip,
 }
 
+/// Length of every text (tokens) by a folder's `tokenizer_config.json`.
+///
+/// # Errors
+/// It does not say it.
+pub(super) fn length_of_texts(source: &Source) -> Result<usize> {
+    let name = "tokenizer_config.json";
+    let length = read::<TokenizerConfig>(source, name)?.and_then(|(_, config)| config.model_max_length);
+    // Where there is no limit, `transformers` writes a number that is none.
+    length.filter(|&length| length < 1e6).map(|length| length as usize).ok_or_else(|| {
+        let what = format!("model_max_length in {name}");
+        wrong(source.folder(), &what, "the length of texts, which the model leaves open", "missing")
+    })
+}
+
+/// How texts are cleaned for a tower in ONNX: as by SigLIP's tokenizers, if it has one of those.
+///
+/// # Errors
+/// `tokenizer_config.json` is malformed.
+pub(super) fn closed_cleaning(source: &Source) -> Result<Cleaning> {
+    let class =
+        read::<TokenizerConfig>(source, "tokenizer_config.json")?.and_then(|(_, config)| config.tokenizer_class);
+    let is_clips = class.is_none_or(|class| class.starts_with("CLIP"));
+    if is_clips { Ok(Cleaning::Clip) } else { siglip_cleaning(source) }
+}
+
 /// How SigLIP's tokenizers clean texts: the first's takes punctuation away, the second's does not.
 fn siglip_cleaning(source: &Source) -> Result<Cleaning> {
     let name = "tokenizer_config.json";
@@ -622,7 +648,10 @@ fn open_clip_text(
 }
 
 /// The token that a folder's tokenizer fills texts up with.
-fn padding_token(source: &Source) -> Result<Padding> {
+///
+/// # Errors
+/// Nothing says it.
+pub(super) fn padding_token(source: &Source) -> Result<Padding> {
     let name = "tokenizer_config.json";
     let config = read::<TokenizerConfig>(source, name)?;
     let token = config.and_then(|(_, config)| config.pad_token).ok_or_else(|| {

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod goldens;
 mod source;
+mod text_onnx;
 mod tower;
 
 use std::collections::HashMap;
@@ -31,12 +32,14 @@ use config::{ImageConfig, image_config};
 pub(crate) use error::ImportError;
 pub(crate) use source::Source as ImportSource;
 use source::Source;
-use tower::ImportedTower;
+use text_onnx::ImportedOnnxText;
+use tower::{ImportedTower, has_checkpoint};
 
 /// File names inside an imported bundle.
 const ENCODER: &str = "image_encoder.onnx";
 const PROJECTION: &str = "image_projection.safetensors";
 const TOWER: &str = "text_encoder.safetensors";
+const TEXT_ONNX: &str = "text_encoder.onnx";
 const CLASSES: &str = "classes.safetensors";
 const LABELS: &str = "labels.txt";
 const GOLDENS: &str = "goldens.safetensors";
@@ -96,26 +99,34 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
     let source = Source::open(&request.source)?;
     // Before anything is read: a target that exists is refused at once.
     let mut writer = BundleWriter::new(target)?;
-    let (config, tower) = match &request.classes {
-        Some(_) => (image_config(&source, request.resolution)?, None),
-        None => {
+    // Where there are no weights to be read, a text model in ONNX will do.
+    let is_closed = request.classes.is_none() && !has_checkpoint(&source)?;
+    let closed = if is_closed { ImportedOnnxText::find(&source)? } else { None };
+    let (config, tower) = match (&request.classes, &closed) {
+        (Some(_), _) | (None, Some(_)) => (image_config(&source, request.resolution)?, None),
+        (None, None) => {
             let (text, image) = read_configs(&source)?;
             (image, Some(ImportedTower::read(&source, &text)?))
         }
     };
     let table = request.classes.as_deref().map(|path| class_table(path, request)).transpose()?;
-    let embedding = match (&tower, &table) {
-        (Some(tower), _) => tower.shape.embedding,
-        (None, Some((_, embeddings))) => embeddings.ncols(),
-        (None, None) => unreachable!("without class embeddings there is a tower"),
+    let embedding = match (&tower, &closed, &table) {
+        (Some(tower), ..) => tower.shape.embedding,
+        (None, Some(closed), _) => closed.embedding,
+        (None, None, Some((_, embeddings))) => embeddings.ncols(),
+        (None, None, None) => unreachable!("without class embeddings there is a tower"),
     };
     let logit_scale = logit_scale(request, tower.as_ref())?;
     let logit_bias = tower.as_ref().map(ImportedTower::logit_bias).transpose()?.flatten();
     let (image, encoder) = import_encoder(request, &source, config, tower.as_ref(), &mut writer)?;
     let text = tower.as_ref().map(|tower| tower.write(&mut writer)).transpose()?;
+    let text_onnx = closed.as_ref().map(|closed| closed.write(&mut writer)).transpose()?;
     // From the bundle's own copy, so that classes and goldens come from what is shipped.
-    let open_text = |section| TextFiles::open(writer.folder(), section, writer.files())?.load(embedding);
-    let text_model = text.as_ref().map(open_text).transpose()?;
+    let text_model = match (&text, &text_onnx) {
+        (Some(section), _) => Some(TextFiles::open(writer.folder(), section, writer.files())?.load(embedding)?),
+        (None, Some(section)) => Some(TextFiles::open_onnx(writer.folder(), section, writer.files())?.load(embedding)?),
+        (None, None) => None,
+    };
     let context = request.context.clone().unwrap_or_else(|| "a photo of a".into());
     let classes = classes_of(request, table, text_model.as_ref(), &context)?;
     let section = classes.as_ref().map(|classes| classes.write(&mut writer)).transpose()?;
@@ -144,6 +155,7 @@ pub(crate) fn import(request: &ImportRequest, target: &Path) -> Result<Imported>
         logit_bias,
         image,
         text,
+        text_onnx,
         prompt: PromptSection { context },
         classes: section,
         examples: None,
@@ -183,11 +195,7 @@ fn import_encoder(
             source.find(&names)?.ok_or(ImportError::NoVisionModel { path })?
         }
     };
-    let bytes = read_range(&path, 0, None, BUNDLE_FILE_BYTES_MAX)
-        .map_err(|source| FileError::Unreadable { path: path.clone(), source })?;
-    let mut onnx = OnnxFile::parse(bytes)?;
-    // The parent of a bare file name is empty, which is no folder to the system.
-    onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
+    let onnx = read_onnx(&path)?;
     let declared = declared_resolution(&path, &onnx)?;
     if let (Some(asked), Some(declared)) = (request.resolution, declared)
         && asked != declared
@@ -238,6 +246,16 @@ fn import_encoder(
     writer.add(ENCODER, &bytes)?;
     let model = EncoderModel { onnx: bytes.into(), output, projection };
     Ok((section, model))
+}
+
+/// An ONNX file, with weights that are stored beside it brought in.
+fn read_onnx(path: &Path) -> Result<OnnxFile> {
+    let bytes = read_range(path, 0, None, BUNDLE_FILE_BYTES_MAX)
+        .map_err(|source| FileError::Unreadable { path: path.into(), source })?;
+    let mut onnx = OnnxFile::parse(bytes)?;
+    // The parent of a bare file name is empty, which is no folder to the system.
+    onnx.bring_in(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
+    Ok(onnx)
 }
 
 /// The side of the square images the model declares, if it does.

@@ -31,6 +31,14 @@ pub(crate) struct ImportedTower {
     cleaning: Cleaning,
 }
 
+/// True if the folder has a checkpoint.
+///
+/// # Errors
+/// Its name leads out of the folder.
+pub(crate) fn has_checkpoint(source: &Source) -> Result<bool> {
+    Ok(source.find(&CHECKPOINTS)?.is_some())
+}
+
 impl ImportedTower {
     /// Reads checkpoint and tokenizer, and checks them against the configuration and one another.
     ///
@@ -155,21 +163,25 @@ fn style_of(source: &Source, name: &str, tokenizer: &Tokenizer, config: &TextCon
     let whole = match &config.whole {
         None => None,
         Some(WholeConfig { padding, pooling }) => {
-            let padding = match padding {
-                Padding::Number(number) => *number,
-                Padding::Text(text) => tokenizer.token(text).ok_or_else(|| {
-                    wrong(
-                        source.folder(),
-                        &format!("{text:?}, which fills texts up"),
-                        &format!("a token of {name}"),
-                        "none",
-                    )
-                })?,
-            };
+            let padding = token_of(source, name, tokenizer, padding)?;
             Some(WholeTexts { padding, pooling: *pooling })
         }
     };
     Ok(TowerStyle { whole, epsilon: config.epsilon })
+}
+
+/// The number of a token that a configuration names; `name` is the tokenizer's file.
+///
+/// # Errors
+/// There is no such token.
+pub(super) fn token_of(source: &Source, name: &str, tokenizer: &Tokenizer, token: &Padding) -> Result<u32> {
+    match token {
+        Padding::Number(number) => Ok(*number),
+        Padding::Text(text) => tokenizer.token(text).ok_or_else(|| {
+            let what = format!("{text:?}, which fills texts up");
+            wrong(source.folder(), &what, &format!("a token of {name}"), "none")
+        }),
+    }
 }
 
 fn shape_of(weights: &WeightsFile, naming: Naming, config: &TextConfig, style: TowerStyle) -> Result<TowerShape> {

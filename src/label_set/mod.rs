@@ -175,7 +175,7 @@ fn embeddings_of(
     if let Some(rows) = bundle.classes.as_ref().filter(|_| fits_table).and_then(|table| rows_of(table, texts)) {
         return Ok((rows, EmbeddingOrigin::Bundle));
     }
-    if bundle.manifest.text.is_none() {
+    if !bundle.manifest.has_text_tower() {
         return Err(without_tower(bundle, texts, fits_table));
     }
     let key = store::key(bundle, texts, prompt);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cause::Cause;
 use crate::setting::SettingError;
 use crate::wording::quoted;
 
@@ -47,6 +48,17 @@ pub enum TextError {
         /// The label.
         label: String,
     },
+    /// A text model in ONNX that cannot be used.
+    #[error("the text model cannot be used: {source}; the file is damaged or uses operators tract does not run")]
+    Model {
+        /// What is wrong.
+        source: Cause,
+    },
+    /// A method that tunes words where the text tower only computes.
+    #[error(
+        "the method context needs the text tower's gradients, and this bundle's is a model in ONNX, which has none; choose another method"
+    )]
+    NoGradients,
     /// A file of the tower could not be read.
     #[error("cannot read {}: {source}; copy the file again", path.display())]
     Unreadable {

@@ -27,7 +27,7 @@ pub(crate) use bpe::Bpe;
 pub use clean::Cleaning;
 pub use error::{TensorError, TextError};
 pub use layers::{Activation, CLIP_EPSILON};
-pub(crate) use model::{TextModel, context_prompts, embed};
+pub(crate) use model::{ClosedTower, TextModel, TokenEncoder, Tower, context_prompts, embed};
 pub(crate) use names::Naming;
 pub use prompt::{Prompt, PromptTokens, context_tokens, template_tokens};
 pub use prompts::Prompts;

@@ -118,7 +118,10 @@ pub fn template_tokens(
 }
 
 /// The tokens of each filled template, start and end included.
-fn filled_tokens(
+///
+/// # Errors
+/// A label cannot be tokenised or does not fit `context_length` (tokens).
+pub(super) fn filled_tokens(
     tokenizer: &Tokenizer,
     template: &str,
     labels: &[String],

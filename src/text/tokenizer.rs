@@ -78,7 +78,18 @@ impl Tokenizer {
     pub fn token(&self, text: &str) -> Option<u32> {
         match &self.model {
             Model::HuggingFace(tokenizer) => tokenizer.token_to_id(text),
+            // A list of merges names none.
             Model::OpenAi(_) => None,
+        }
+    }
+
+    /// Numbers of tokens: all are below.
+    pub fn size(&self) -> usize {
+        match &self.model {
+            Model::HuggingFace(tokenizer) => {
+                tokenizer.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1)
+            }
+            Model::OpenAi(bpe) => bpe.end() as usize + 1,
         }
     }
 

@@ -193,7 +193,7 @@ const USES: &[(&str, &str)] = &[
     ("method", "directions limits products reliability rows setting text tuning"),
     ("tamper", "directions reliability rows"),
     ("cache", "files limits views"),
-    ("bundle", "encoder files labels limits method rows text views wording"),
+    ("bundle", "cause encoder files labels limits method rows text views wording"),
     ("error", "bundle cancellation encoder examples files labels setting text views"),
     ("label_set", "bundle device error examples files labels limits text wording"),
     ("extractor", "bundle cache cancellation device encoder error labels limits setting timings views"),

@@ -100,6 +100,72 @@ fn a_sigmoid_says_that_no_label_fits() {
 }
 
 #[test]
+fn a_text_model_in_onnx_is_run_as_it_is() {
+    let goldens = Goldens::open("tiny-others.safetensors");
+    let bench = Bench::new();
+    folder(&bench, "tiny-closed");
+    let import = ["bundle", "import", "tiny-closed", "-o", "out"];
+    // Nothing says the scale of the logits.
+    bench.rtpt(&import).fails_with(3, &["the logit scale is missing", "--logit-scale"]);
+    let run = bench.rtpt(&[&import[..], &["--logit-scale", "20"]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.contains("text_encoder.onnx, in ONNX, 40 tokens at most"), "{}", run.stdout);
+    assert_eq!(bench.rtpt(&["bundle", "check", "out"]).code, 0);
+    let (labels, image) = (bench.write("labels.txt", CLASSES), bench.image("rgb.png"));
+    let on = ["--bundle", "out", "--labels", &labels, "--views", "4"];
+    let run = bench.rtpt(&[&["trace", &image, "-o", "t"], &on[..]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let found = Goldens::read(&bench.path("t"));
+    let golden = |part: &str| goldens.flat(&format!("tiny-mobileclip.{part}"));
+    assert_near(&found.flat("views")[..3 * 24 * 24], &golden("view"), 1e-6, "view");
+    assert_near(&found.flat("classes"), &golden("classes"), 1e-5, "classes");
+    // It has no gradients, and its labels are remembered like any.
+    let context = bench.rtpt(&[&["classify", &image, "--method", "context"], &on[..]].concat());
+    context.fails_with(2, &["the text tower's gradients", "a model in ONNX", "another method"]);
+    let again = bench.rtpt(&[&["trace", &image, "-o", "t2"], &on[..]].concat());
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(Goldens::read(&bench.path("t2")).metadata("classes_origin"), "remembered");
+    let small = bench.rtpt(&["bundle", "quantize", "out", "-o", "small", "--max-deviation", "0.5"]);
+    assert_eq!(small.code, 0, "{}", small.stderr);
+    let long = bench.write("long.txt", format!("dog\n{}\n", "very ".repeat(40)).as_bytes());
+    bench.rtpt(&["classify", "--bundle", "out", "--labels", &long, &image]).fails_with(2, &["expected at most 40"]);
+}
+
+#[test]
+fn a_text_model_in_onnx_that_cannot_be_used_is_refused() {
+    for (file, change, part) in [
+        ("onnx/text_model.onnx", (|bytes: &mut Vec<u8>| bytes.truncate(200)) as fn(&mut Vec<u8>), "cannot be parsed"),
+        (
+            "tokenizer_config.json",
+            |bytes| *bytes = b"{}".to_vec(),
+            "model_max_length in tokenizer_config.json is missing",
+        ),
+        (
+            "tokenizer_config.json",
+            |bytes| *bytes = br#"{"model_max_length": 40}"#.to_vec(),
+            "pad_token in tokenizer_config.json is missing",
+        ),
+        (
+            "tokenizer_config.json",
+            |bytes| *bytes = br#"{"model_max_length": 99999, "pad_token": "!"}"#.to_vec(),
+            "the length of its texts (tokens) is 99999",
+        ),
+        ("onnx/vision_model.onnx", |bytes| bytes.clear(), "graph"),
+    ] {
+        let bench = Bench::new();
+        let path = folder(&bench, "tiny-closed").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        bench.rtpt(&["bundle", "import", "tiny-closed", "-o", "out", "--logit-scale", "20"]).fails_with(3, &[part]);
+    }
+    let bench = Bench::new();
+    fs::remove_file(folder(&bench, "tiny-closed").join("tokenizer.json")).unwrap();
+    let import = ["bundle", "import", "tiny-closed", "-o", "out", "--logit-scale", "20"];
+    bench.rtpt(&import).fails_with(3, &["the tokenizer is missing", "tokenizer.json beside a text model"]);
+}
+
+#[test]
 fn configurations_of_siglip_that_are_not_understood_are_refused() {
     let refused = |file: &str, field: &str, value: Value, parts: &[&str]| {
         let bench = Bench::new();
