@@ -40,11 +40,10 @@ const PARTS: &str = "Parts and more output";
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  rtpt eval photos/ --views 16 --report out     photos/ has one folder per class
-  rtpt eval clean=photos/ attacked=attacked/ --report out --methods zero-shot,view-shift
+  rtpt eval clean=photos/ attacked=attacked/ --views 16 --report out     photos/ has one folder per class
   rtpt eval list.csv --shard 1/2 --report part-1
   rtpt eval merge part-1 part-2 --report out
-  rtpt eval test/ --shots 0,1,4,16 --examples train/ --report out     by text, and by 1, 4 and 16 photos
+  rtpt eval test/ --shots 0,1,4,16 --examples train/ --report out        by text, and by 1, 4 and 16 photos
 
 The labels are those of --labels, else the bundle's. Where the bundle's lack one of the folders'
 names, those names are the labels. With --examples they are the classes of that data set.";

@@ -27,10 +27,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   rtpt labels show
   rtpt labels set my.txt
-  rtpt labels reset
   rtpt labels add 'my mug' mug-1.jpg mug-2.jpg                     to the running daemon's labels
   rtpt labels add 'my mug' mug-1.jpg mug-2.jpg --file my.txt       to a file, for --labels my.txt
-  rtpt labels forget 'my mug'
 
 A label by example stands for what its photos show, whatever it is called. The photos themselves are
 not kept, but for one mean of what the model sees in them: it holds for that model alone, in a file
