@@ -52,6 +52,8 @@ ALIASES = {"face": ["human face", "person", "man", "woman", "human", "people", "
            "motorbike": ["motorcycle"], "car": []}  # fmt: skip
 # Weight and scale of the loss in probabilities over the classes.
 RELATIVE, SCALE = 1.0, 25.0
+# Weight of the loss on photos themselves, photos in a batch, and the scale of their logits.
+PHOTO_WEIGHT, PHOTO_BATCH, PHOTO_SCALE = 0.5, 256, 25.0
 HELD_OUT = 1000
 # Parts that a batch is computed in.
 PARTS = 6
@@ -153,6 +155,27 @@ class Learned:
         return PROMPT if self.random.random() < PROMPT_SHARE else TEMPLATES[self.random.integers(len(TEMPLATES))]
 
 
+class Photos:
+    """Photos of the sets in the space, each to be told from its set's other classes by the text tower's embeddings of their names."""
+
+    def __init__(self, space, photos, tokenizer, random):
+        self.random = random
+        self.sets = []
+        for name, (features, labels, names) in photos.items():
+            views = space.images(features.reshape(-1, features.shape[-1])).astype(np.float32).reshape(*features.shape[:2], -1)
+            ids = encode_texts(tokenizer, [PROMPT.format(class_) for class_ in names], SHAPE.context_length)
+            # CIFAR-10's are small photos made large, and there are many sets in the world.
+            self.sets.append((0.2 if name == "cifar10" else 1.0, torch.from_numpy(views), torch.from_numpy(labels), ids))
+
+    def loss(self, model):
+        weights = np.array([weight for weight, *_ in self.sets])
+        _, views, labels, ids = self.sets[self.random.choice(len(self.sets), p=weights / weights.sum())]
+        places = torch.from_numpy(self.random.integers(0, len(labels), PHOTO_BATCH))
+        chosen = views[places, torch.from_numpy(self.random.integers(0, views.shape[1], PHOTO_BATCH))]
+        classes = F.normalize(model(ids).float(), dim=1)
+        return F.cross_entropy(PHOTO_SCALE * chosen @ classes.T, labels[places], label_smoothing=0.05)
+
+
 @torch.no_grad()
 def refit(model, learned, batches=60):
     """Solves the projection anew, by least squares, for the targets of another space."""
@@ -244,6 +267,7 @@ def main():
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.05)
     anchors = torch.from_numpy(space.texts(rows)).float()
+    shown = Photos(space, photos, tokenizer, random)
     print(f"{len(texts.texts)} texts, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {dict(zip(learned.pools, learned.shares.round(3)))}", flush=True)
 
     def save():
@@ -260,6 +284,8 @@ def main():
             found = F.normalize(found.float(), dim=1)
             relative = F.kl_div(F.log_softmax(SCALE * found @ anchors.T, 1), F.log_softmax(SCALE * target @ anchors.T, 1), log_target=True, reduction="none")
         loss = (1 - (found * target).sum(1)).mean() + RELATIVE * relative.float().sum(1).mean()
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            loss = loss + PHOTO_WEIGHT * shown.loss(model)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
