@@ -13,14 +13,12 @@ from bundle import TextPart, write_bundle
 from demo_model import encode_texts, load_checkpoint, open_rgb
 
 
-def text_part(model, tokenizer, shape):
-    """The text tower; its weights are stored in half precision."""
+def text_part(text, tokenizer, shape, pretty=True, **rest):
+    """The text tower; its weights are stored in half precision, and `pretty` indents the tokenizer's file."""
     ids = lambda texts: encode_texts(tokenizer, texts, shape.context_length)
-    # As `Tokenizer.save` writes it.
-    content = tokenizer.to_str(pretty=True).encode()
     return TextPart(
-        weights={key: value.half() for key, value in model.text.state_dict().items()},
-        tokenizer=("tokenizer.json", content),
+        weights={key: value.half() for key, value in text.state_dict().items()},
+        tokenizer=("tokenizer.json", tokenizer.to_str(pretty=pretty).encode()),
         sizes={
             "layers": shape.text_layers,
             "width": shape.text_width,
@@ -30,9 +28,8 @@ def text_part(model, tokenizer, shape):
             "activation": "quick-gelu",
         },
         tokens=lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(list(texts))],
-        embed=lambda texts: model.text(ids(texts)),
-        # The small vocabulary has no tokens for most characters outside words.
-        golden_texts=["a photo of a dog.", "a photo of two red cars at night.", "a painting of the sea."],
+        embed=lambda texts: text(ids(texts)),
+        **rest,
     )
 
 
@@ -70,7 +67,13 @@ def main():
         classes=class_embeddings(model, tokenizer, shape, everything, args.context),
         labels=names["caltech101"],
         image=image,
-        text=text_part(model, tokenizer, shape),
+        text=text_part(
+            model.text,
+            tokenizer,
+            shape,
+            # The small vocabulary has no tokens for most characters outside words.
+            golden_texts=["a photo of a dog.", "a photo of two red cars at night.", "a painting of the sea."],
+        ),
         context=args.context,
         augment=args.augment,
     )

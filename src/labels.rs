@@ -81,6 +81,9 @@ pub enum LabelsError {
     Setting(#[from] SettingError),
 }
 
+/// Reason that a label cannot stand in a labels file.
+const COMMENT: &str = "starts with #, as the comments of a labels file do";
+
 /// Reason that one label is refused.
 const ALONE: &str = ": one label alone cannot be told from anything";
 
@@ -247,19 +250,23 @@ impl Labels {
     ///
     /// # Errors
     /// As [`Self::new`], or the labels have identifiers, of which `name` has none.
-    pub(crate) fn with_text(&self, name: &str) -> Result<Self> {
-        if self.texts().iter().any(|text| text == trimmed(name)) {
+    fn with_text(&self, name: &str) -> Result<Self> {
+        let name = trimmed(name).to_string();
+        if self.texts().contains(&name) {
             return Ok(self.clone());
         }
-        let (mut texts, mut left) = self.rows();
+        check_text(&name)?;
         if self.ids.is_some() {
-            return Err(LabelsError::NoIdentifier { label: name.into() });
+            return Err(LabelsError::NoIdentifier { label: name });
         }
-        texts.push(name.into());
-        left.iter_mut().for_each(|left| left.push(name.into()));
+        let (mut texts, left) = self.rows();
+        texts.push(name.clone());
         let more = match left {
             // Groups of one member each would be taken for identifiers.
-            Some(groups) => Self::grouped(texts, groups)?,
+            Some(mut groups) => {
+                groups.push(name);
+                Self::grouped(texts, groups)?
+            }
             None => Self::with_ids(texts, None)?,
         };
         Ok(more.with_examples(&self.examples))
@@ -305,8 +312,7 @@ impl Labels {
     pub(crate) fn to_text(&self) -> Result<String> {
         let (texts, left) = self.rows();
         if let Some(label) = left.as_ref().unwrap_or(&texts).iter().find(|text| text.starts_with('#')) {
-            let problem = "starts with #, as the comments of a labels file do";
-            return Err(LabelsError::NotWords { label: label.clone(), problem });
+            return Err(LabelsError::NotWords { label: label.clone(), problem: COMMENT });
         }
         Ok(match left {
             Some(left) => left.iter().zip(&texts).map(|(left, text)| format!("{left}\t{text}\n")).collect(),
@@ -445,8 +451,10 @@ pub(crate) fn with_line(bytes: &[u8], path: &Path, name: &str) -> Result<Vec<u8>
         return Ok(more);
     }
     let given: Vec<String> = ids.into_iter().flatten().collect();
-    let no_place = (!given.is_empty() && first_twice(&given).is_none()) || name.starts_with('#');
-    if no_place {
+    if name.starts_with('#') {
+        return Err(LabelsError::NotWords { label: name.into(), problem: COMMENT });
+    }
+    if !given.is_empty() && first_twice(&given).is_none() {
         return Err(LabelsError::NoIdentifier { label: name.into() });
     }
     if more.last().is_some_and(|&byte| byte != b'\n') {
@@ -517,6 +525,27 @@ mod tests {
 
     fn parse(text: &str) -> Result<Labels> {
         parse_labels(text.as_bytes(), Path::new("x"))
+    }
+
+    #[test]
+    fn a_label_more_is_checked_and_trimmed_in_groups_too() {
+        for text in ["cup\nwatch", "a\tcup\na\tmug\nb\twatch"] {
+            let labels = parse(text).unwrap();
+            let more = labels.with_text("  lamp ").unwrap();
+            assert_eq!((more.names().last().unwrap(), more.texts().last().unwrap()), (&"lamp".into(), &"lamp".into()));
+            assert_eq!(more.with_text("lamp\t").unwrap(), more, "it is there already");
+            for (name, problem) in
+                [("/etc", "is a path"), ("a\nb", "has control characters"), (" ", "length of a label")]
+            {
+                let message = labels.with_text(name).unwrap_err().to_string();
+                assert!(message.contains(problem), "{message}");
+            }
+        }
+        let numbered = parse("1\tcup\n2\twatch").unwrap();
+        assert!(matches!(numbered.with_text("lamp"), Err(LabelsError::NoIdentifier { .. })));
+        let line = |name: &str| with_line(b"cup\nwatch", Path::new("x"), name).map_err(|error| error.to_string());
+        assert_eq!(line("lamp").unwrap(), b"cup\nwatch\nlamp\n");
+        assert!(line("#lamp").unwrap_err().contains("starts with #, as the comments of a labels file do"));
     }
 
     #[test]

@@ -13,15 +13,16 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import efficientnet_lite  # noqa: E402
-from bundle import TextPart, write_bundle  # noqa: E402
-from demo_model import END, Shape, TextTower, encode_texts, open_rgb  # noqa: E402
+from bundle import write_bundle  # noqa: E402
+from demo_model import END, Shape, TextTower, open_rgb  # noqa: E402
+from export_demo import text_part  # noqa: E402
 from features import tower  # noqa: E402
 from labels import groups, members  # noqa: E402
 from space import Space  # noqa: E402
 from tokenizer import Tokenizer  # noqa: E402
 from train import LITE, PROMPT, embedded  # noqa: E402
 
-# Fitted to held-out photos of the training folders: `fit.py`.
+# The factor on cosines that the training of the text tower uses.
 SCALE = 25.0
 
 
@@ -75,20 +76,7 @@ def main():
         labels=names,
         groups="".join(f"{name}\t{member}\n" if members != [name] else f"{name}\n" for name, members in groups() for member in members),
         image=image,
-        text=TextPart(
-            weights={key: value.half() for key, value in text.state_dict().items()},
-            tokenizer=("tokenizer.json", tokenizer.to_str().encode()),
-            sizes={
-                "layers": shape.text_layers,
-                "width": shape.text_width,
-                "heads": shape.text_heads,
-                "context_length": shape.context_length,
-                "vocabulary": shape.vocabulary,
-                "activation": "quick-gelu",
-            },
-            tokens=lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(list(texts))],
-            embed=lambda texts: text(encode_texts(tokenizer, texts, shape.context_length)),
-        ),
+        text=text_part(text, tokenizer, shape, pretty=False),
         context=PROMPT.split(" {}")[0],
         views=16,
         augment="crop",

@@ -176,6 +176,25 @@ fn texts_seen_whole_give_what_the_naive_tower_gives() {
     }
 }
 
+/// Compares the gradient of the shared beginning with central differences of the naive tower, every row in some columns.
+fn assert_gradients_agree(tower: &TextTower<f64>, naive: &Naive, rows: &Prompts<f64>, own: &[Vec<u32>]) {
+    let prefix = rows.shared();
+    let weights =
+        Array2::from_shape_fn((own.len(), naive.shape.embedding), |(c, d)| ((c * 3 + d * 5) % 7) as f64 - 3.0);
+    let gradient = tower.backward(&tower.prefix(prefix), rows, weights.view());
+    assert_eq!(gradient.dim(), prefix.dim());
+    for index in ndarray::indices(prefix.dim()).into_iter().filter(|&(row, column)| (row + column) % 5 == 0) {
+        let loss = |step: f64| {
+            let mut moved = prefix.to_owned();
+            moved[index] += step;
+            (naive_embeddings(naive, moved.view(), own) * &weights).sum()
+        };
+        let numeric = (loss(1e-5) - loss(-1e-5)) / 2e-5;
+        let found = gradient[index];
+        assert!((numeric - found).abs() < 1e-7, "{index:?}: {numeric} and {found}");
+    }
+}
+
 #[test]
 fn gradients_of_texts_seen_whole_agree_with_central_differences() {
     for pooling in [Pooling::End, Pooling::Last] {
@@ -183,20 +202,7 @@ fn gradients_of_texts_seen_whole_agree_with_central_differences() {
         let (tower, naive) = (toy_tower::<f64>(shape), Naive::new(shape));
         let own = names(7, 5);
         let rows = prompts(&tower, &prefix_tokens(4), &own);
-        let prefix = rows.shared();
-        let weights = Array2::from_shape_fn((7, shape.embedding), |(c, d)| ((c * 3 + d * 5) % 7) as f64 - 3.0);
-        let gradient = tower.backward(&tower.prefix(prefix), &rows, weights.view());
-        assert_eq!(gradient.dim(), prefix.dim());
-        for index in ndarray::indices(prefix.dim()).into_iter().filter(|&(row, column)| (row + column) % 5 == 0) {
-            let loss = |step: f64| {
-                let mut moved = prefix.to_owned();
-                moved[index] += step;
-                (naive_embeddings(&naive, moved.view(), &own) * &weights).sum()
-            };
-            let numeric = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-            let found = gradient[index];
-            assert!((numeric - found).abs() < 1e-7, "{pooling:?} {index:?}: {numeric} and {found}");
-        }
+        assert_gradients_agree(&tower, &naive, &rows, &own);
     }
 }
 
@@ -209,21 +215,7 @@ fn gradients_agree_with_central_differences_of_the_naive_tower() {
         let (tower, naive) = (toy_tower::<f64>(shape), Naive::new(shape));
         let own = names(classes, longest);
         let rows = prompts(&tower, &prefix_tokens(context), &own);
-        let prefix = rows.shared();
-        let weights = Array2::from_shape_fn((classes, shape.embedding), |(c, d)| ((c * 3 + d * 5) % 7) as f64 - 3.0);
-        let gradient = tower.backward(&tower.prefix(prefix), &rows, weights.view());
-        assert_eq!(gradient.dim(), prefix.dim());
-        // Every row of the prefix in some columns.
-        for index in ndarray::indices(prefix.dim()).into_iter().filter(|&(row, column)| (row + column) % 5 == 0) {
-            let loss = |step: f64| {
-                let mut moved = prefix.to_owned();
-                moved[index] += step;
-                (naive_embeddings(&naive, moved.view(), &own) * &weights).sum()
-            };
-            let numeric = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-            let found = gradient[index];
-            assert!((numeric - found).abs() < 1e-7, "{activation:?} {index:?}: {numeric} and {found}");
-        }
+        assert_gradients_agree(&tower, &naive, &rows, &own);
     }
 }
 
