@@ -81,8 +81,8 @@ impl LabelSet {
         let texts = list.texts();
         let words: Vec<usize> =
             (0..texts.len()).filter(|&place| list.examples().of(&encoder, &texts[place]).is_none()).collect();
+        warn_of_unseen(bundle, &list, &words);
         if words.len() == texts.len() {
-            warn_of_unseen(bundle, &list, &words);
             let (embeddings, origin) = embeddings_of(bundle, texts, &prompt, cache_folder)?;
             return Ok(Self { list, prompt, embeddings, origin, words });
         }
@@ -128,7 +128,6 @@ fn with_examples(
             return Err(ExamplesError::Mixed { bundle, count, words }.into());
         }
     };
-    warn_of_unseen(bundle, list, words);
     let columns = if words.is_empty() { width } else { width + 1 };
     let mut embeddings = Array2::zeros((texts.len(), columns));
     for (mut row, text) in embeddings.rows_mut().into_iter().zip(texts) {
