@@ -147,7 +147,7 @@ fn serialised_types_are_promises() {
             "eval/record.rs",
             "eval/summary.rs",
             "examples.rs",
-            "import/config.rs",
+            "import/config/",
             "method/mod.rs",
             "method/settings.rs",
             "metrics.rs",

@@ -1,110 +1,26 @@
 //! Lists of labels: what a user types, checked.
+mod error;
+mod file;
+mod likeness;
 
 use std::collections::{HashMap, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1};
 
-use crate::examples::{Examples, ExamplesError};
-use crate::files::read_up_to;
-use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX, LABELS_FILE_BYTES_MAX};
+pub use self::error::LabelsError;
+pub(crate) use self::file::{labels_of_file, parse_labels, read_labels, with_line};
+pub(crate) use self::likeness::nearest;
+use crate::examples::Examples;
+use crate::limits::{CLASSES_MAX, CLASSES_MIN, LABEL_BYTES_MAX};
 use crate::rows::log_sums;
 use crate::setting::SettingError;
-use crate::wording::{counted, quoted};
 
 type Result<T> = std::result::Result<T, LabelsError>;
 
-/// Labels, or a labels file, that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LabelsError {
-    /// The labels file could not be read.
-    #[error("{}; {}", unreadable(path, source), labels_hint(path))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Error of the system.
-        source: io::Error,
-    },
-    /// The labels file is not text, or too large.
-    #[error("the labels file {} {problem}; expected UTF-8 text, one label per line", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Problem found.
-        problem: String,
-    },
-    /// Too few or too many labels.
-    #[error("{} given, expected {min} to {max}{}", counted(*found, "label"), if *found == 1 { ALONE } else { "" })]
-    Count {
-        /// Number of labels given.
-        found: usize,
-        /// Fewest.
-        min: usize,
-        /// Most.
-        max: usize,
-    },
-    /// A label is given twice.
-    #[error("the label {} is given twice (entries {first} and {second}); remove one", quoted(label))]
-    Duplicate {
-        /// The label.
-        label: String,
-        /// First entry, from 1.
-        first: usize,
-        /// Second entry, from 1.
-        second: usize,
-    },
-    /// A label is added to labels that have identifiers.
-    #[error(
-        "the label {} cannot be added: the others have identifiers, and it has none; write it into the labels file",
-        quoted(label)
-    )]
-    NoIdentifier {
-        /// The label.
-        label: String,
-    },
-    /// A label is not words.
-    #[error("the label {} {problem}; a label is words, such as \"sea horse\"", quoted(label))]
-    NotWords {
-        /// The label.
-        label: String,
-        /// Problem found.
-        problem: &'static str,
-    },
-    /// The examples beside a labels file cannot be used.
-    #[error(transparent)]
-    Examples(#[from] ExamplesError),
-    /// The length of a label is out of its range.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-}
-
 /// Reason that a label cannot stand in a labels file.
 const COMMENT: &str = "starts with #, as the comments of a labels file do";
-
-/// Reason that one label is refused.
-const ALONE: &str = ": one label alone cannot be told from anything";
-
-fn unreadable(path: &Path, source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
-        _ => format!("cannot read the labels file {}: {source}", path.display()),
-    }
-}
-
-/// Hint for a labels file that is not there. A user who wrote labels in its place is shown how to make a file of them.
-fn labels_hint(path: &Path) -> String {
-    let name = path.to_string_lossy();
-    if !name.contains(',') || name.contains('/') {
-        return "a labels file is UTF-8 text, one label per line".into();
-    }
-    // For a shell: within quotes a quote has to end them, stand escaped, and begin them again.
-    let lines: String =
-        name.split(',').map(|label| label.trim().replace('%', "%%").replace('\'', "'\\''") + "\\n").collect();
-    format!("this takes a file with one label per line: make it with  printf '{lines}' > my.txt  and name my.txt")
-}
 
 /// Labels that differ from one another, and their identifiers, if they have any.
 ///
@@ -376,152 +292,10 @@ fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
-/// Reads a labels file, as [`Labels::read`] says.
-///
-/// # Errors
-/// The file cannot be read, is too large, is no UTF-8, or its labels are refused by [`Labels::new`].
-pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
-    let bytes = read_up_to(path, LABELS_FILE_BYTES_MAX)
-        .map_err(|source| LabelsError::Unreadable { path: path.into(), source })?;
-    Ok(labels_of_file(&bytes, path)?.with_examples(&Examples::beside(path)?))
-}
-
-/// As [`parse_labels`], with the file named where it has one label.
-///
-/// # Errors
-/// As [`read_labels`].
-pub(crate) fn labels_of_file(bytes: &[u8], path: &Path) -> Result<Labels> {
-    parse_labels(bytes, path).map_err(|error| match error {
-        LabelsError::Count { found: 1, .. } => {
-            let text = String::from_utf8_lossy(bytes);
-            let comma = if text.contains(',') { "; a comma does not separate labels" } else { "" };
-            let problem = format!("has 1 label, expected at least {CLASSES_MIN}{ALONE}{comma}");
-            LabelsError::Malformed { path: path.into(), problem }
-        }
-        error => error,
-    })
-}
-
-/// The labels of a file's bytes, and what stands before each; `path` is only named in errors.
-///
-/// # Errors
-/// The bytes are too many, no UTF-8, or have a line that is none of a labels file.
-fn entries(bytes: &[u8], path: &Path) -> Result<(Vec<String>, Vec<Option<String>>)> {
-    let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
-    // `read_up_to` stops one byte past the bound, so that a larger file shows here.
-    if bytes.len() as u64 > LABELS_FILE_BYTES_MAX {
-        return Err(malformed(format!("is larger than {LABELS_FILE_BYTES_MAX} bytes")));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("is not UTF-8 ({error})")))?;
-    // Editors on Windows begin a file with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (mut names, mut ids) = (Vec::new(), Vec::new());
-    for (number, line) in text.lines().enumerate() {
-        if trimmed(line).is_empty() || trimmed(line).starts_with('#') {
-            continue;
-        }
-        let (id, name) = match line.split_once('\t') {
-            Some((id, name)) => (Some(trimmed(id)), trimmed(name)),
-            None => (None, trimmed(line)),
-        };
-        if name.is_empty() || id.is_some_and(str::is_empty) || name.contains('\t') {
-            let expected = "expected a label, or an identifier, a tab and a label";
-            return Err(malformed(format!("has the line {} {}, {expected}", number + 1, quoted(line))));
-        }
-        if name.len() > LABEL_BYTES_MAX {
-            return Err(malformed(format!("has a label of {} bytes, more than {LABEL_BYTES_MAX}", name.len())));
-        }
-        names.push(name.to_string());
-        ids.push(id.map(String::from));
-    }
-    Ok((names, ids))
-}
-
-/// The bytes of a labels file with a line for `name`, which may be there already; `path` is only named in errors.
-///
-/// # Errors
-/// As [`read_labels`], but for the number of labels; or `name` is refused as by [`Labels::new`], or the others have
-/// identifiers.
-pub(crate) fn with_line(bytes: &[u8], path: &Path, name: &str) -> Result<Vec<u8>> {
-    let name = trimmed(name);
-    check_text(name)?;
-    let (names, ids) = entries(bytes, path)?;
-    let mut more = bytes.to_vec();
-    if names.iter().any(|other| other == name) {
-        return Ok(more);
-    }
-    let given: Vec<String> = ids.into_iter().flatten().collect();
-    if name.starts_with('#') {
-        return Err(LabelsError::NotWords { label: name.into(), problem: COMMENT });
-    }
-    if !given.is_empty() && first_twice(&given).is_none() {
-        return Err(LabelsError::NoIdentifier { label: name.into() });
-    }
-    if more.last().is_some_and(|&byte| byte != b'\n') {
-        more.push(b'\n');
-    }
-    more.extend(format!("{name}\n").into_bytes());
-    Ok(more)
-}
-
-/// Parses the bytes of a labels file; `path` is only named in errors.
-///
-/// # Errors
-/// As [`read_labels`].
-pub(crate) fn parse_labels(bytes: &[u8], path: &Path) -> Result<Labels> {
-    let malformed = |problem: String| LabelsError::Malformed { path: path.into(), problem };
-    let (names, ids) = entries(bytes, path)?;
-    if names.is_empty() {
-        return Err(malformed("has no labels".into()));
-    }
-    let given: Vec<String> = ids.iter().flatten().cloned().collect();
-    if given.is_empty() {
-        return Labels::with_ids(names, None);
-    }
-    let are_groups = first_twice(&given).is_some();
-    if given.len() < names.len() && !are_groups {
-        let problem = format!("has identifiers for {} of its {} labels", given.len(), names.len());
-        return Err(malformed(format!("{problem}, and none stands on several lines, as the name of a group does")));
-    }
-    // Only among groups is there a line without a tab: a group of itself.
-    let left = ids.into_iter().zip(&names).map(|(id, name)| id.unwrap_or_else(|| name.clone())).collect();
-    Labels::with_ids(names, Some(left))
-}
-
-/// The name most like `label`, if any is like it: equal but for case and `_`, or few edits away.
-pub(crate) fn nearest(names: &[String], label: &str) -> Option<String> {
-    let plain = |text: &str| text.to_lowercase().replace(['_', '-'], " ");
-    let wanted = plain(label);
-    // Words this long are no typing mistakes, and comparing them takes time.
-    if wanted.len() > 64 {
-        return None;
-    }
-    let scored = names.iter().map(|name| (edits(&plain(name), &wanted), name));
-    let (distance, name) = scored.min_by_key(|&(distance, _)| distance)?;
-    (distance <= wanted.chars().count() / 3).then(|| name.clone())
-}
-
-/// Levenshtein's distance (characters).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    // One row of the table, overwritten from the left. `diagonal` keeps the value of the row above that is needed once
-    // more.
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LABELS_FILE_BYTES_MAX;
 
     fn parse(text: &str) -> Result<Labels> {
         parse_labels(text.as_bytes(), Path::new("x"))
@@ -632,12 +406,5 @@ mod tests {
         assert_eq!(chosen.texts(), ["sports car", "beagle", "dog"]);
         let alone = parsed.select(&[1, 2]).unwrap();
         assert_eq!((alone.names(), alone.groups()), (&["mug", "car"].map(String::from)[..], Some(&[0, 1][..])));
-    }
-
-    #[test]
-    fn names_that_are_alike_are_suggested() {
-        let names = ["yin yang", "sea horse"].map(String::from);
-        assert_eq!(nearest(&names, "Sea_horse").as_deref(), Some("sea horse"));
-        assert_eq!(nearest(&names, "zebra"), None);
     }
 }
