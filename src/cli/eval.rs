@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 struct Condition<'a> {
     name: String,
     set: &'a DataSet,
-    truths: Vec<usize>,
+    truths: &'a [usize],
 }
 
 fn measure(arguments: &Measure) -> Outcome {
@@ -168,6 +168,7 @@ fn measure(arguments: &Measure) -> Outcome {
     let truths = sets.iter().map(|(_, set)| set.truths(&list, &renamed)).collect::<Result<Vec<_>>>()?;
     let settings = arguments.extractor.settings(&bundle);
     settings.check()?;
+    let curve = checked_curve(&arguments.curve, settings.views.count)?;
     let extractor = Extractor::new(&bundle, settings, cache_folder().as_deref())?;
     let extractor = extractor.with_cache(arguments.cache.open(true));
     let lists = match &examples {
@@ -177,9 +178,10 @@ fn measure(arguments: &Measure) -> Outcome {
     fs::create_dir_all(folder).map_err(|source| FileError::Unwritable { path: folder.into(), source })?;
     let mut results = Vec::new();
     for (suffix, list) in lists {
-        let evaluation = evaluation(arguments, &bundle, extractor.with_cache(extractor.cache()), list)?;
+        let evaluation =
+            evaluation(arguments, &bundle, extractor.with_cache(extractor.cache()), (list, curve.clone()))?;
         for ((name, set), truths) in sets.iter().zip(&truths) {
-            let condition = Condition { name: format!("{name}{suffix}"), set, truths: truths.clone() };
+            let condition = Condition { name: format!("{name}{suffix}"), set, truths };
             results.push(measure_one(&evaluation, (results.len(), &condition), part, folder)?);
             if arguments.save_features {
                 save_features(&evaluation, &condition, folder)?;
@@ -209,17 +211,25 @@ fn by_example(
     arguments.shots.iter().map(named).collect()
 }
 
-fn evaluation(arguments: &Measure, bundle: &Bundle, extractor: Extractor, list: Labels) -> Result<Evaluation> {
-    let settings = *extractor.settings();
-    let views = settings.views.count;
-    let mut curve = arguments.curve.clone();
-    // In order, so that the same numbers in another order go on with the results that are there.
+/// The numbers of views to measure besides `views`, in order, so that the same ones in another order go on with the results that are there.
+fn checked_curve(asked: &[usize], views: usize) -> Result<Vec<usize>> {
+    let mut curve = asked.to_vec();
     curve.sort_unstable();
     curve.dedup();
     if let Some(&found) = curve.iter().find(|&&count| count == 0 || count >= views) {
         let expected = format!("numbers of views from 1 to {}", views - 1);
         return Err(SettingError { what: "--curve", expected, found: found.to_string() }.into());
     }
+    Ok(curve)
+}
+
+fn evaluation(
+    arguments: &Measure,
+    bundle: &Bundle,
+    extractor: Extractor,
+    (list, curve): (Labels, Vec<usize>),
+) -> Result<Evaluation> {
+    let settings = *extractor.settings();
     let labels = Arc::new(arguments.labels.embed(bundle, Some(list), settings.threads)?);
     let is_tunable = labels.prompt.templates().len() == 1 && !labels.words.is_empty();
     let methods = chosen_methods(&arguments.methods, bundle, is_tunable)?;
@@ -317,7 +327,7 @@ fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) 
     let (classes, scale) = evaluation.classes();
     Ok(write_file(
         &folder.join(format!("{}.safetensors", condition.name)),
-        &features_bytes(&all, &condition.truths, classes, scale),
+        &features_bytes(&all, condition.truths, classes, scale),
     )?)
 }
 
