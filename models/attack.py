@@ -14,7 +14,11 @@ PHOTOS has one folder a class. All attacks are untargeted, within an L-infinity 
 By default the photo itself is attacked at its own resolution, through a differentiable version of the preprocessing
 (antialiased bicubic resize, central crop, normalisation); with `--at-model-resolution` the preprocessed R×R image is, as
 in the papers. The results are rounded to bytes and written as PNG, so what is measured afterwards is a file, not a
-tensor. The model is the bundle's own ONNX file, so any bundle can be attacked whose operators `onnx2torch` knows.
+tensor. The model is the bundle's own ONNX file, so any bundle can be attacked whose operators `onnx2torch` knows; weights
+in int8 are the same numbers in floats here.
+
+With `--pseudo-labels` what is to be misled is the model's own answer for the clean photo, right or wrong: the attacker has
+no truth, as in R-TPT's test-time setting.
 """
 
 import argparse
@@ -32,6 +36,18 @@ from safetensors import safe_open
 from data_sets import list_folder, read_class_names
 from demo_model import clip_crop, clip_size, open_rgb, preprocess_u8
 from text_tower import TextTower
+
+
+def in_floats(model):
+    """The ONNX model with its int8 weights, one scale a row, as floats: what DequantizeLinear makes of them."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
+        rows, scales = (onnx.numpy_helper.to_array(constants[name]).astype(np.float32) for name in node.input[:2])
+        weights = rows * scales.reshape(-1, *[1] * (rows.ndim - 1))
+        graph.initializer.append(onnx.numpy_helper.from_array(weights, node.output[0]))
+        graph.node.remove(node)
+    return model
 
 
 class Target:
@@ -61,7 +77,7 @@ class Target:
             self.of = torch.arange(len(names))
         self.resolution, self.scale = image["resolution"], manifest["logit_scale"]
         self.mean, self.std = (torch.tensor(image[key]).view(3, 1, 1) for key in ("mean", "std"))
-        self.tower = convert(onnx.load(bundle / image["file"])).eval().requires_grad_(False)
+        self.tower = convert(in_floats(onnx.load(bundle / image["file"]))).eval().requires_grad_(False)
 
     def logits(self, pixels):
         features = self.tower((pixels - self.mean) / self.std)
@@ -219,6 +235,8 @@ def main():
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True, help="a folder with one folder of photos per class")
     parser.add_argument("--class-names", type=Path, help="lines of a folder's name, a tab and its class")
+    parser.add_argument("--labels", type=Path, help="labels to tell apart, a line each, an identifier and a tab may precede [default: the photos' classes]")
+    parser.add_argument("--pseudo-labels", action="store_true", help="mislead from the model's own answer instead of the truth")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--attack", choices=sorted(ATTACKS), default="pgd")
     parser.add_argument("--eps", type=float, default=4, help="largest change of a value, in levels of 255; 0: none")
@@ -233,7 +251,10 @@ def main():
     torch.manual_seed(0)
     names = read_class_names(args.class_names) if args.class_names else {}
     everything = list_folder(args.photos, names)
-    target = Target(args.bundle, sorted({name for _, name in everything}))
+    labels = sorted({name for _, name in everything})
+    if args.labels:
+        labels = list(dict.fromkeys(line.split("\t")[-1] for line in args.labels.read_text().splitlines() if line and not line.startswith("#")))
+    target = Target(args.bundle, labels)
     items = spread(everything[args.first :: args.every], args.count)
     right_before = right_after = 0
     for start in range(0, len(items), args.batch):
@@ -242,12 +263,13 @@ def main():
         if args.at_model_resolution:
             images = [Image.fromarray(preprocess_u8(i, target.resolution).permute(1, 2, 0).numpy()) for i in images]
         truth = torch.tensor([target.labels.index(name) for _, name in part])
+        before = target.answers(images)
         attacked = images
         if args.eps:
             photos = [to_unit(image) for image in images]
-            found = ATTACKS[args.attack](target, photos, truth, args.eps / 255, args.steps, args.views)
+            found = ATTACKS[args.attack](target, photos, before if args.pseudo_labels else truth, args.eps / 255, args.steps, args.views)
             attacked = [to_image(pixels) for pixels in found]
-        right_before += (target.answers(images) == truth).sum().item()
+        right_before += (before == truth).sum().item()
         right_after += (target.answers(attacked) == truth).sum().item()
         for (path, _), image in zip(part, attacked):
             out = args.out / path.parent.name / f"{path.stem}.png"

@@ -64,10 +64,11 @@ def golden_results(tower, image, resolution, mean, std, table, scale, text):
 
 
 def write_bundle(folder, *, name, description, license, tower, resolution, scale, image, classes=None, labels=None, text=None,
-                 groups=None, mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift"):
-    """Writes all files; `classes` maps names to unit embeddings, `labels` are the default ones, `groups` is
-    their file's text where some are groups, `text` is a TextPart.
-    A bundle needs classes or a text tower."""
+                 groups=None, mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift",
+                 half_classes=False, example_weight=None):
+    """Writes all files; `classes` maps names to unit embeddings, kept in half precision if `half_classes`, `labels` are the
+    default ones, `groups` is their file's text where some are groups, `text` is a TextPart, `example_weight` what a label's
+    photos count beside texts. A bundle needs classes or a text tower."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -76,8 +77,8 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
     chosen = section = None
     if classes:
         names = list(classes)
-        table = torch.stack([classes[name] for name in names]).float()
-        chosen = torch.stack([classes[label] for label in labels]).float()
+        table = torch.stack([classes[name] for name in names]).to(torch.float16 if half_classes else torch.float32)
+        chosen = torch.stack([table[names.index(label)] for label in labels]).float()
         save_file({"embeddings": table.numpy()}, folder / "classes.safetensors", {"names": json.dumps(names)})
         (folder / "labels.txt").write_text(groups or "".join(f"{label}\n" for label in labels))
     goldens, metadata = golden_results(tower, image, resolution, mean, std, chosen, scale, text)
@@ -107,6 +108,7 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
         "prompt": {"context": context},
         "classes": {"file": "classes.safetensors", "default_labels": "labels.txt"} if classes else None,
         "views": {"count": views, "augment": augment},
+        **({"examples": {"weight": example_weight}} if example_weight else {}),
         "head": {
             "default": head,
             "steps": tuning.steps,

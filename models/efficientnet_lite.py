@@ -34,15 +34,31 @@ def rounded(channels, width):
     return nearest + 8 if nearest < 0.9 * wanted else nearest
 
 
+class ZeroPadding(torch.autograd.Function):
+    """Zeros on the left and right, above and below. PyTorch's own export of padding computes its constants in a dozen nodes, which few readers fold."""
+
+    @staticmethod
+    def forward(_context, x, left, right, above, below):
+        return functional.pad(x, (left, right, above, below))
+
+    @staticmethod
+    def symbolic(g, x, left, right, above, below):
+        return g.op("Pad", x, g.op("Constant", value_t=torch.tensor([0, 0, above, left, 0, 0, below, right])))
+
+
 class SamePadding(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding: what is odd of it goes below and to the right."""
 
     def forward(self, x):
-        pads = []
-        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1]):
-            total = max((math.ceil(size / stride) - 1) * stride + kernel - int(size), 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(functional.pad(x, pads))
+        totals = []
+        for size, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride):
+            size = int(size)
+            totals.append(max((math.ceil(size / stride) - 1) * stride + kernel - size, 0))
+        halves = [total // 2 for total in totals]
+        if any(total % 2 for total in totals):
+            (above, left), (below, right) = halves, [total - half for total, half in zip(totals, halves)]
+            x, halves = ZeroPadding.apply(x, left, right, above, below), 0
+        return functional.conv2d(x, self.weight, self.bias, self.stride, halves, groups=self.groups)
 
 
 def norm(channels):

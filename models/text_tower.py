@@ -14,6 +14,12 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 ENDS = ["<|endoftext|>", "<end_of_text>"]
 
 
+def in_floats(weights):
+    """Weights as `rtpt bundle quantize` writes them, an int8 tensor with a scale a row beside it, in floats."""
+    scales = {name: weights.pop(f"{name}.scale") for name in list(weights) if f"{name}.scale" in weights}
+    return {name: value.float() * scales[name][:, None] if name in scales else value for name, value in weights.items()}
+
+
 def as_hugging_face(weights):
     """OpenAI's names as those of `transformers`."""
     if "text_model.embeddings.token_embedding.weight" in weights:
@@ -63,7 +69,7 @@ class TextTower:
             eos_token_id=self.end,
         )
         self.model = CLIPTextModelWithProjection(config).eval().requires_grad_(False)
-        weights = as_hugging_face(load_file(bundle / section["file"]))
+        weights = as_hugging_face(in_floats(load_file(bundle / section["file"])))
         self.model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
         missing = [name for name, _ in self.model.named_parameters() if name not in weights]
         assert not missing, missing

@@ -23,7 +23,7 @@ $python models/everyday/features.py --data "$data" --out "$work" --lite 2
 [ -e "$work/everyday.pt" ] || $python models/everyday/train.py --data "$data" --work "$work" --out "$work/everyday.pt" --start "$work/transfer.pt" --steps 2000 --lr 5e-4
 photo=$data/caltech101/test/emu/image_0009.jpg
 for name in transfer everyday; do
-    $python models/everyday/export_everyday.py --checkpoint "$work/$name.pt" --image "$photo" --out "$work/$name"
+    $python models/everyday/export_everyday.py --checkpoint "$work/$name.pt" --work "$work" --image "$photo" --out "$work/$name"
     # One photo a class, of the training part: what the features are compared on.
     mkdir -p "$work/compared"
     for class in "$data"/caltech101/train/*/; do
