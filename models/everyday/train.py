@@ -52,8 +52,8 @@ ALIASES = {"face": ["human face", "person", "man", "woman", "human", "people", "
            "motorbike": ["motorcycle"], "car": []}  # fmt: skip
 # Weight and scale of the loss in probabilities over the classes.
 RELATIVE, SCALE = 1.0, 25.0
-# Weight of the loss on photos themselves, photos in a batch, and the scale of their logits.
-PHOTO_WEIGHT, PHOTO_BATCH, PHOTO_SCALE = 0.5, 256, 25.0
+# Photos in a batch of those that are learned themselves, and the scale of their logits.
+PHOTO_BATCH, PHOTO_SCALE = 256, 25.0
 HELD_OUT = 1000
 # Parts that a batch is computed in.
 PARTS = 6
@@ -232,6 +232,7 @@ def main():
     parser.add_argument("--batch", type=int, default=768)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
+    parser.add_argument("--photo-weight", type=float, default=0.5, help="weight of the loss on photos themselves, beside that on texts")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -284,8 +285,9 @@ def main():
             found = F.normalize(found.float(), dim=1)
             relative = F.kl_div(F.log_softmax(SCALE * found @ anchors.T, 1), F.log_softmax(SCALE * target @ anchors.T, 1), log_target=True, reduction="none")
         loss = (1 - (found * target).sum(1)).mean() + RELATIVE * relative.float().sum(1).mean()
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            loss = loss + PHOTO_WEIGHT * shown.loss(model)
+        if args.photo_weight:
+            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+                loss = loss + args.photo_weight * shown.loss(model)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
