@@ -23,7 +23,7 @@ build: needs ## Build the program: target/release/rtpt
 	$(CARGO) build --release --locked
 
 demo: build ## Classify the demo photos, clean and attacked, and draw why
-	@RTPT_BUNDLE=models/demo/bundle $(RTPT) demo --explain $(EXPLAIN)
+	@RTPT_BUNDLE=models/everyday/bundle $(RTPT) demo --explain $(EXPLAIN)
 
 eval-demo: build ## Measure the demo bundle: on its photos, and on those in DATA, if they are there (an hour)
 	@models/eval_demo.sh $(RTPT) $(EVALUATION) $(DATA)

@@ -35,8 +35,8 @@ rm -f "$out"/rtpt[-_]* "$out/SHA256SUMS"
 usr=$work/usr
 install -Dm 755 "$program" "$usr/bin/rtpt"
 mkdir -p "$usr/share/rtpt/bundles"
-cp -r models/demo/bundle "$usr/share/rtpt/bundles/demo"
-cp -r models/demo/photos "$usr/share/rtpt/bundles/photos"
+cp -r models/everyday/bundle "$usr/share/rtpt/bundles/everyday"
+cp -r models/everyday/photos "$usr/share/rtpt/bundles/photos"
 # shellcheck disable=SC2086 # a program and its arguments, or nothing
 {
     $runner "$usr/bin/rtpt" manual "$usr/share/man/man1" || fail "$program does not run here (${runner:-natively})"
@@ -48,7 +48,7 @@ cp -r models/demo/photos "$usr/share/rtpt/bundles/photos"
 documents=$usr/share/doc/rtpt
 # With what they link to, in its place.
 for document in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md deny.toml CHANGELOG.md LICENSE-MIT LICENSE-APACHE assets/DejaVuSans-LICENSE.txt docs/*.md benches/results/*.md \
-    models/README.md models/demo/MODEL_CARD.md models/demo/photos/ATTRIBUTION.md src/limits.rs cross/Dockerfile cross/rtpt.service \
+    models/README.md models/everyday/MODEL_CARD.md models/everyday/photos/ATTRIBUTION.md models/demo/MODEL_CARD.md src/limits.rs cross/Dockerfile cross/rtpt.service \
     cross/rtpt.socket cross/rtpt.toml; do
     install -Dm 644 "$document" "$documents/$document"
 done

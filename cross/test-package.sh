@@ -38,7 +38,7 @@ settings="classify --json --cache off --views $views --batch 1"
 # shellcheck disable=SC2086 # a list of words
 {
     inside /usr/bin/rtpt $settings /usr/share/rtpt/bundles/photos >"$place/there.jsonl"
-    "$here" $settings models/demo/photos >"$place/here.jsonl"
+    "$here" $settings models/everyday/photos >"$place/here.jsonl"
 }
 python3 - "$place/there.jsonl" "$place/here.jsonl" <<'PYTHON'
 import json, os, sys

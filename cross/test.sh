@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 target=${1:-none}
 extent=${2:-whole}
-smoke="encoding pixels elsewhere bundles::a_good bundles::the_demo_bundle_reproduces classifying::bits doctor::the_device"
+smoke="encoding pixels elsewhere bundles::a_good bundles::the_demo_bundle_reproduces bundles::the_everyday_bundle classifying::bits doctor::the_device"
 whole="encoding pixels decoding episodes tower tokens prompts labels labelling bundles classifying inputs tracing explaining caching doctor elsewhere"
 # Many photos of 64 views each, or thousands of labels: a quarter of an hour under emulation.
 left_out="the_demo_runs_and_resists a_cutoff_that_cuts_little any_labels_with_any_head ten_thousand_labels prompts_that_make_no_sense"

@@ -3,8 +3,8 @@
 //! The camera is a program that writes MJPEG to its standard output:
 //!
 //! ```sh
-//! cargo run --release --example camera_loop -- models/demo/bundle rpicam-vid -n -t 0 --codec mjpeg -o -
-//! cargo run --release --example camera_loop -- models/demo/bundle ffmpeg -loglevel error -i /dev/video0 -c:v mjpeg -f mjpeg -
+//! cargo run --release --example camera_loop -- models/everyday/bundle rpicam-vid -n -t 0 --codec mjpeg -o -
+//! cargo run --release --example camera_loop -- models/everyday/bundle ffmpeg -loglevel error -i /dev/video0 -c:v mjpeg -f mjpeg -
 //! ```
 
 use std::env;

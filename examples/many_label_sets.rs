@@ -1,7 +1,7 @@
 //! Several questions about each photo, for one pass of the encoder.
 //!
 //! ```sh
-//! cargo run --release --example many_label_sets -- models/demo/bundle models/demo/photos/*.jpg
+//! cargo run --release --example many_label_sets -- models/everyday/bundle models/everyday/photos/*.jpg
 //! ```
 
 use std::env;
@@ -17,8 +17,8 @@ fn main() -> Result<(), Error> {
     let bundle = Bundle::open(folder)?;
     let kinds = Classifier::builder(&bundle).labels(Labels::new(["animal", "instrument", "building"])?).build()?;
     // The others share the loaded encoder and its threads.
-    let animals = kinds.with_labels(&bundle, Labels::new(["llama", "beaver", "rhino", "butterfly"])?)?;
-    let instruments = kinds.with_labels(&bundle, Labels::new(["accordion", "grand piano", "metronome"])?)?;
+    let animals = kinds.with_labels(&bundle, Labels::new(["dog", "elephant", "butterfly", "bird"])?)?;
+    let instruments = kinds.with_labels(&bundle, Labels::new(["guitar", "grand piano", "drum"])?)?;
     for photo in arguments {
         let features = kinds.features(&std::fs::read(&photo)?)?;
         let [kind, animal, instrument] =

@@ -1,7 +1,7 @@
 //! One photo, one answer.
 //!
 //! ```sh
-//! cargo run --release --example one_photo -- models/demo/bundle models/demo/photos/llama-attacked.png
+//! cargo run --release --example one_photo -- models/everyday/bundle models/everyday/photos/dog-attacked.png
 //! ```
 
 use std::env;

@@ -16,9 +16,9 @@
 //! use rtpt_edge::{Bundle, Classifier, Labels};
 //!
 //! fn main() -> Result<(), rtpt_edge::Error> {
-//!     let bundle = Bundle::open("models/demo/bundle")?;
-//!     let classifier = Classifier::builder(&bundle).labels(Labels::new(["llama", "cup", "beaver"])?).views(16).build()?;
-//!     let answer = classifier.classify(&std::fs::read("models/demo/photos/llama.jpg")?)?;
+//!     let bundle = Bundle::open("models/everyday/bundle")?;
+//!     let classifier = Classifier::builder(&bundle).labels(Labels::new(["dog", "cup", "elephant"])?).views(16).build()?;
+//!     let answer = classifier.classify(&std::fs::read("models/everyday/photos/dog.jpg")?)?;
 //!     println!("{} ({:.0} %)", answer.best().label, answer.best().probability * 100.0);
 //!     Ok(())
 //! }

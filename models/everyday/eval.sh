@@ -4,14 +4,14 @@
 #
 #   models/everyday/eval.sh BUNDLE DATA WORK OUT [PART…]
 #
-# PART is `photos`, `shots`, `attacks` or `attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
+# PART is `photos`, `shots`, `nothing`, `attacks`, `eot` or `attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
 # a set are attacked, BUNDLE's own encoder being what the attacker knows.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=$1 data=$(realpath "$2") work=$3 out=$4
 shift 4
-parts=${*:-photos shots attacks attacked}
-rtpt=${RTPT:-target/release/rtpt} python=models/.venv/bin/python attacked=${ATTACKED:-150}
+parts=${*:-photos shots nothing attacks eot attacked}
+rtpt=${RTPT:-target/release/rtpt} python=models/.venv/bin/python attacked=${ATTACKED:-100}
 samples=$data/imagenet-samples
 sets="imagenet caltech101 clothing cifar10"
 mkdir -p "$out" "$work/labels" "$work/names"
@@ -32,7 +32,7 @@ fi
 grep '^n' "$samples/classes.tsv" | cut -f 1,2 > "$work/labels/imagenet"
 cp models/demo/caltech101-folders.tsv "$work/names/caltech101"
 cp models/everyday/clothing-folders.tsv "$work/names/clothing"
-: > "$work/names/cifar10"
+echo '# As they are.' > "$work/names/cifar10"
 cp "$work/labels/imagenet" "$work/names/imagenet"
 for set in caltech101 clothing cifar10; do
     ls "$work/photos/$set" | awk -F '\t' 'FNR == NR { if (!/^#/) name[$1] = $2; next } { label = $1 in name ? name[$1] : $1; gsub("_", " ", label); print label }' \
@@ -44,7 +44,7 @@ grep -v '^#' models/everyday/typed.tsv | cut -f 2 | sort -u > "$work/labels/type
 of() { # the options that a set needs
     echo --labels "$work/labels/$1"
     # The synsets are the labels' identifiers.
-    [ "$1" = imagenet ] || [ ! -s "$work/names/$1" ] || echo --class-names "$work/names/$1"
+    [ "$1" = imagenet ] || echo --class-names "$work/names/$1"
     # A step with 1,000 classes takes seconds; those that no view finds likely change nothing.
     [ "$1" != imagenet ] || echo --set context.class_cutoff=1e-3
 }
@@ -62,29 +62,54 @@ shots() {
         --methods zero-shot,none,view-shift
 }
 
+# Half of Caltech-101's classes as labels, with "none of these": how many photos of the others are known as such, and how many of theirs are lost.
+nothing() {
+    awk 'NR % 2' "$work/labels/caltech101" > "$work/labels/half"
+    for kept in known others; do
+        (echo path,label && find "$work/photos/caltech101" -type f | sort | awk -F / -v kept=$kept -v names="$work/names/caltech101" -v half="$work/labels/half" '
+            BEGIN {
+                while (getline line < names) { split(line, parts, "\t"); name[parts[1]] = parts[2] }
+                while (getline line < half) known[line]
+            }
+            { folder = $(NF - 1); label = folder in name ? name[folder] : folder; gsub("_", " ", label) }
+            (label in known) == (kept == "known") { print $0 "," (label in known ? label : "none of these") }') > "$work/$kept.csv"
+    done
+    echo 'none of these' >> "$work/labels/half"
+    eval known="$work/known.csv" others="$work/others.csv" --labels "$work/labels/half" --report "$out/nothing"
+}
+
+# Attacks with gradients: set, name, folder of photos, and the options.
+made() {
+    local to="$work/attacked/$1"
+    [ -e "$to/$2.made" ] || $python models/attack.py --bundle "$bundle" --labels "$work/labels/$1" --class-names "$work/names/$1" --pseudo-labels \
+        --photos "$3" --out "$to/$2" "${@:4}"
+    touch "$to/$2.made"
+}
+
 attacks() {
     models/setup.sh
     for set in $sets; do
         local to="$work/attacked/$set"
-        local given=(--bundle "$bundle" --labels "$work/labels/$set" --pseudo-labels)
-        [ ! -s "$work/names/$set" ] || given+=(--class-names "$work/names/$set")
-        made() { # $1, from the photos $2
-            [ -e "$to/$1.made" ] || $python models/attack.py "${given[@]}" --photos "$2" --out "$to/$1" "${@:3}"
-            touch "$to/$1.made"
-        }
         # In the model's size, as the papers attack.
-        made clean "$work/photos/$set" --eps 0 --at-model-resolution --count "$attacked"
-        made pgd1 "$to/clean" --attack pgd --eps 1 --steps 7
-        made pgd4 "$to/clean" --attack pgd --eps 4 --steps 20
-        made eot "$to/clean" --attack eot --eps 4 --steps 10 --views 4
-        for name in square corruptions; do
-            # What was interrupted is begun again: `rtpt attack` writes to a new folder.
-            [ -e "$to/$name/attack.json" ] || rm -rf "$to/$name"
-        done
-        local names=()
-        [ $set = imagenet ] || [ ! -s "$work/names/$set" ] || names=(--class-names "$work/names/$set")
-        [ -d "$to/square" ] || "$rtpt" attack square "$to/clean" --bundle "$bundle" --labels "$work/labels/$set" "${names[@]}" --eps 4/255 --queries 500 --out "$to/square"
-        [ -d "$to/corruptions" ] || "$rtpt" attack corruptions "$to/clean" --bundle "$bundle" --labels "$work/labels/$set" "${names[@]}" --severities 3 --out "$to/corruptions"
+        made $set clean "$work/photos/$set" --eps 0 --at-model-resolution --count "$attacked"
+        made $set pgd1 "$to/clean" --attack pgd --eps 1 --steps 7
+        made $set pgd4 "$to/clean" --attack pgd --eps 4 --steps 20
+        # What was interrupted is begun again: `rtpt attack` writes to a new folder.
+        [ -e "$to/square/attack.json" ] || rm -rf "$to/square"
+        [ -e "$to/corruptions/corruptions.json" ] || rm -rf "$to/corruptions"
+        local given=(--bundle "$bundle" --labels "$work/labels/$set")
+        # ImageNet's synsets are the labels' identifiers.
+        [ $set = imagenet ] || given+=(--class-names "$work/names/$set")
+        [ -d "$to/square" ] || "$rtpt" attack square "$to/clean" "${given[@]}" --eps 4/255 --queries 500 --out "$to/square"
+        [ -d "$to/corruptions" ] || "$rtpt" attack corruptions "$to/clean" "${given[@]}" --severities 3 --out "$to/corruptions"
+        (echo path,label && find "$(realpath "$to/corruptions")" -name '*.png' | sort | awk -F / '{ print $0 "," $(NF - 1) }') > "$to/corruptions.csv"
+    done
+}
+
+# Through the views: the slowest.
+eot() {
+    for set in $sets; do
+        made $set eot "$work/attacked/$set/clean" --attack eot --eps 4 --steps 10 --views 4
     done
 }
 
@@ -92,7 +117,8 @@ attacked() {
     for set in $sets; do
         local to="$work/attacked/$set"
         eval $(of $set) --report "$out/$set-attacked" --curve 1,4,8 \
-            clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" eot="$to/eot" corruptions="$to/corruptions"
+            clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" corruptions="$to/corruptions.csv" \
+            $([ ! -e "$to/eot.made" ] || echo "eot=$to/eot")
     done
 }
 

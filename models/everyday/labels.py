@@ -1,6 +1,4 @@
-"""Writes the everyday bundle's default labels: some 300 things that a camera sees, some of them groups.
-
-    models/.venv/bin/python models/everyday/labels.py > models/everyday/labels.txt
+"""The everyday bundle's default labels: some 300 things that a camera sees, some of them groups.
 
 A line `name: member, member` is a group; of the rest each name stands for itself.
 """
@@ -321,6 +319,7 @@ gun: rifle, revolver, assault rifle, gun
 solar panel: solar dish, solar panel
 """
 
+
 def groups():
     """Pairs of a name and its members; one without members is its own."""
     for line in THINGS.strip().splitlines():
@@ -331,8 +330,3 @@ def groups():
 def members():
     return [member for _, names in groups() for member in names]
 
-
-if __name__ == "__main__":
-    for name, names in groups():
-        for member in names:
-            print(f"{name}\t{member}" if names != [name] else name)

@@ -122,7 +122,7 @@ def targets_of(space, texts, photos):
 class Learned:
     """Batches of texts in random templates, with their targets."""
 
-    def __init__(self, texts, targets, with_photos, tokenizer, random, held_out):
+    def __init__(self, texts, targets, with_photos, tokenizer, random, held_out, shares):
         self.texts, self.targets, self.tokenizer, self.random = texts.texts, torch.from_numpy(targets), tokenizer, random
         self.pools = {}
         for kind, name in enumerate(collected.KINDS):
@@ -132,7 +132,7 @@ class Learned:
             self.pools[name] = (places, weights / weights.sum())
         if len(with_photos):
             self.pools["photos"] = (with_photos, np.full(len(with_photos), 1 / len(with_photos)))
-        shares = np.array([SHARES[name] for name in self.pools])
+        shares = np.array([shares[name] for name in self.pools])
         self.shares = shares / shares.sum()
 
     def batch(self, size):
@@ -233,6 +233,7 @@ def main():
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--photo-weight", type=float, default=0.5, help="weight of the loss on photos themselves, beside that on texts")
+    parser.add_argument("--classes-share", type=float, default=SHARES["classes"], help="share of the names of ImageNet's classes, against those of the other texts")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -258,7 +259,7 @@ def main():
     model.end = tokenizer.token_to_id(END)
     if start:
         model.load_state_dict(start["text"])
-    learned = Learned(texts, targets, with_photos, tokenizer, random, held_out)
+    learned = Learned(texts, targets, with_photos, tokenizer, random, held_out, SHARES | {"classes": args.classes_share})
     if start:
         refit(model, learned)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))

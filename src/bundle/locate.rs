@@ -4,14 +4,14 @@ use super::error::{BundleError, Result};
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The demo bundle inside a clone of the repository.
-const IN_CLONE: &str = "models/demo/bundle";
+/// The everyday bundle inside a clone of the repository.
+const IN_CLONE: &str = "models/everyday/bundle";
 /// A bundle installed beside the program's `bin` folder.
-const INSTALLED: &str = "share/rtpt/bundles/demo";
+const INSTALLED: &str = "share/rtpt/bundles/everyday";
 
-/// The folder to open: `given` if there is one, else the demo bundle.
+/// The folder to open: `given` if there is one, else the everyday bundle, which comes with the program.
 ///
-/// The demo bundle is looked for in the folders above the program: a clone's `target/release`, or an installed `bin`.
+/// That is looked for in the folders above the program: a clone's `target/release`, or an installed `bin`.
 /// The current folder is not consulted, so that no bundle is picked up by accident, and no folder of the machine that
 /// built the program is either.
 ///

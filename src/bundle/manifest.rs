@@ -196,7 +196,7 @@ pub(crate) struct PromptSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassesSection {
-    /// Tensor file: `embeddings` `[C, D]` f32, and metadata `names`, a JSON list of C strings.
+    /// Tensor file: `embeddings` `[C, D]` in f32 or f16, and metadata `names`, a JSON list of C strings.
     pub file: String,
     /// Text file: the names classified into by default, one a line.
     pub default_labels: String,

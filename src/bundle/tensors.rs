@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use half::f16;
 use ndarray::{Array2, ArrayD, Ix2, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 
@@ -110,7 +111,7 @@ impl<'a> TensorFile<'a> {
         let Some(text) = self.metadata.get("texts") else { return Ok(None) };
         let texts: Vec<String> = serde_json::from_str(text)
             .map_err(|error| self.wrong("the metadata entry \"texts\"", "a JSON list of texts", error))?;
-        let (shape, bytes) = self.data("text_tokens", Dtype::I64, None)?;
+        let (_, shape, bytes) = self.data("text_tokens", &[Dtype::I64], None)?;
         if shape.len() != 2 || shape[0] != texts.len() || texts.is_empty() {
             let expected = format!("[{}, L]", texts.len());
             return Err(self.wrong("the shape of text_tokens", &expected, format!("{shape:?}")).into());
@@ -145,13 +146,18 @@ impl<'a> TensorFile<'a> {
         Ok(names)
     }
 
+    /// Values in f32 or f16.
     fn floats(&self, tensor: &str, shape: &[usize]) -> Result<ArrayD<f32>> {
-        let data = self.data(tensor, Dtype::F32, Some(shape))?;
-        let values: Vec<f32> = data
-            .1
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes")))
-            .collect();
+        let (dtype, _, data) = self.data(tensor, &[Dtype::F32, Dtype::F16], Some(shape))?;
+        let values: Vec<f32> = if dtype == Dtype::F16 {
+            data.chunks_exact(2)
+                .map(|bytes| f16::from_le_bytes(bytes.try_into().expect("chunks of two bytes")).to_f32())
+                .collect()
+        } else {
+            data.chunks_exact(4)
+                .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes")))
+                .collect()
+        };
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             return Err(self.wrong(&format!("value {index} of {tensor}"), "a finite number", values[index]).into());
         }
@@ -159,25 +165,25 @@ impl<'a> TensorFile<'a> {
     }
 
     fn pixels(&self, tensor: &str) -> Result<Pixels> {
-        let (shape, bytes) = self.data(tensor, Dtype::U8, None)?;
+        let (_, shape, bytes) = self.data(tensor, &[Dtype::U8], None)?;
         match shape[..] {
             [height, width, 3] if height > 0 && width > 0 => Ok(Pixels::new(width, height, bytes.to_vec())),
             _ => Err(self.wrong(&format!("the shape of {tensor}"), "[H, W, 3]", format!("{shape:?}")).into()),
         }
     }
 
-    fn data(&self, tensor: &str, dtype: Dtype, shape: Option<&[usize]>) -> Result<(Vec<usize>, &[u8])> {
+    /// Type, shape and bytes of a tensor, of one of these types and of this shape, if one is given.
+    fn data(&self, tensor: &str, types: &[Dtype], shape: Option<&[usize]>) -> Result<(Dtype, Vec<usize>, &[u8])> {
         let view = self.tensors.tensor(tensor).map_err(|_| self.wrong(tensor, "a tensor of that name", "missing"))?;
-        if view.dtype() != dtype {
-            return Err(self
-                .wrong(&format!("the type of {tensor}"), &format!("{dtype:?}"), format!("{:?}", view.dtype()))
-                .into());
+        if !types.contains(&view.dtype()) {
+            let expected = types.iter().map(|dtype| format!("{dtype:?}")).collect::<Vec<_>>().join(" or ");
+            return Err(self.wrong(&format!("the type of {tensor}"), &expected, format!("{:?}", view.dtype())).into());
         }
         if shape.is_some_and(|shape| shape != view.shape()) {
             let expected = format!("{:?}", shape.unwrap_or_default());
             return Err(self.wrong(&format!("the shape of {tensor}"), &expected, format!("{:?}", view.shape())).into());
         }
-        Ok((view.shape().to_vec(), view.data()))
+        Ok((view.dtype(), view.shape().to_vec(), view.data()))
     }
 
     fn wrong(&self, what: &str, expected: &str, found: impl ToString) -> TensorError {

@@ -96,7 +96,7 @@ struct SignArguments {
 
 #[derive(Args)]
 pub(crate) struct Folder {
-    /// The bundle's folder, as --bundle names it too [default: the demo bundle]
+    /// The bundle's folder, as --bundle names it too [default: the everyday bundle]
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
     #[command(flatten)]

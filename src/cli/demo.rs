@@ -1,4 +1,4 @@
-//! `rtpt demo`: the photos that ship with the demo bundle, clean and attacked, right and wrong marked.
+//! `rtpt demo`: the photos that ship with the everyday bundle, clean and attacked, right and wrong marked.
 
 use std::fs;
 use std::io::{self, Write};

@@ -117,7 +117,7 @@ fn open_bundle(named: Option<&Path>, part: &RecordingPart) -> Result<Bundle> {
     if let Some(path) = named {
         return Ok(Bundle::open(path)?);
     }
-    // Elsewhere the folder may be another one, and the demo bundle wherever this program has it.
+    // Elsewhere the folder may be another one, and the everyday bundle wherever this program has it.
     let recorded = Bundle::open(&part.settings.bundle);
     match recorded {
         Ok(bundle) => Ok(bundle),

@@ -31,7 +31,7 @@ const RECORDING: &str = "Source, recording and state";
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  rtpt serve --source models/demo/photos --listen 127.0.0.1:8080
+  rtpt serve --source models/everyday/photos --listen 127.0.0.1:8080
   rtpt serve --source /dev/video0 --views 16 --record field
   rtpt serve --source 'exec:ffmpeg -loglevel error -i rtsp://camera/1 -c:v mjpeg -f mjpeg -'
   rtpt serve --config /etc/rtpt/rtpt.toml";

@@ -55,7 +55,7 @@ pub(crate) fn whole<T: FromStr + Display>(
 /// Which bundle.
 #[derive(Args)]
 pub(crate) struct BundleArgument {
-    /// Model bundle [default: the demo bundle that comes with rtpt]
+    /// Model bundle [default: the everyday bundle that comes with rtpt]
     #[arg(long, env = "RTPT_BUNDLE", value_name = "DIR")]
     pub bundle: Option<PathBuf>,
     #[command(flatten)]

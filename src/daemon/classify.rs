@@ -26,7 +26,6 @@ pub(crate) async fn classify(State(context): State<Context>, request: Request) -
     require_ready(&context.reporter)?;
     let query = query_of(request.uri())?;
     check_query(&query, context.model.info().map_or(0, |model| model.record.views))?;
-    // The last type is what curl names where it is given none.
     expect_image(request.headers())?;
     let (queue, reserved) = (&context.queue, reserved_from(&request, &context));
     let body = read_body(request, IMAGE_BYTES_MAX, &context.bodies, queue).await?;
@@ -81,6 +80,7 @@ pub(super) fn expect_image(headers: &HeaderMap) -> Result<(), Refused> {
     expect_type(
         headers,
         |kind| {
+            // The last is what curl names where it is given none.
             kind.starts_with("image/")
                 || kind == "application/octet-stream"
                 || kind == "application/x-www-form-urlencoded"

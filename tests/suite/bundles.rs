@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 
+use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use crate::goldens::root;
+use crate::goldens::{Goldens, root};
 use crate::program::{Bench, BrokenBundle};
 
 /// Breaks a copy of the tiny bundle and asserts that classifying with it is refused.
@@ -158,6 +159,33 @@ fn class_embeddings_that_are_wrong() {
     });
 }
 
+#[test]
+fn class_embeddings_may_be_in_half_precision() {
+    let bench = Bench::new();
+    let bundle = bench.bundle();
+    let names = r#"["red","sea horse","yin yang","watch","umbrella"]"#;
+    let table = Goldens::read(&bundle.file("classes.safetensors")).matrix("embeddings");
+    let stored = |dtype: Dtype, bytes: Vec<u8>| {
+        let embeddings = TensorView::new(dtype, vec![5, 8], &bytes).unwrap();
+        let metadata = HashMap::from([("names".to_string(), names.to_string())]);
+        let file = serialize([("embeddings", embeddings)], Some(metadata)).unwrap();
+        bundle.forge("classes.safetensors", |bytes| *bytes = file);
+    };
+    stored(Dtype::F16, table.iter().flat_map(|&value| f16::from_f64(value).to_le_bytes()).collect());
+    let (image, trace) = (bench.image("rgb.png"), ["trace", "--views", "2", "--bundle", bundle.folder()]);
+    let run = bench.rtpt(&[&trace[..], &[&image, "-o", "t"]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let classes = Goldens::read(&bench.path("t")).matrix("classes");
+    let off = |a: f64, b: f64| (a - b).abs() > 1e-3;
+    assert!(!classes.iter().zip(&table).any(|(&a, &b)| off(a, b)), "{classes}");
+    assert!(classes.iter().zip(&table).any(|(a, b)| a != b), "rounded, and of unit length again");
+
+    stored(Dtype::F64, table.iter().flat_map(|value| value.to_le_bytes()).collect());
+    bench
+        .rtpt(&[&trace[..], &[&image, "-o", "t"]].concat())
+        .fails_with(3, &["the type of embeddings is F64, expected F32 or F16"]);
+}
+
 fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     let start = bytes.windows(from.len()).position(|window| window == from).expect("the pattern is there");
     bytes[start..start + from.len()].copy_from_slice(to);
@@ -225,7 +253,20 @@ fn the_demo_bundle_is_found_from_any_folder() {
     let bench = Bench::new();
     let run = bench.rtpt_in_clone(&["bundle", "info"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stdout.starts_with("bundle         demo@"), "{}", run.stdout);
+    assert!(run.stdout.starts_with("bundle         everyday@"), "{}", run.stdout);
+}
+
+/// Megabytes that the bundle which comes with the program may have.
+const EVERYDAY_MB_MAX: u64 = 16;
+
+#[test]
+fn the_everyday_bundle_reproduces_its_goldens_and_is_small() {
+    let bench = Bench::new();
+    let bundle = root().join("models/everyday/bundle");
+    let run = bench.rtpt(&["bundle", "check", bundle.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let size: u64 = fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(size <= EVERYDAY_MB_MAX * 1_000_000, "{size} bytes");
 }
 
 #[test]

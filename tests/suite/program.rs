@@ -69,13 +69,13 @@ impl Bench {
     /// As [`Self::rtpt_without_bundle`], by a program in the `target/release` of a clone: this one's own may be elsewhere.
     pub fn rtpt_in_clone(&self, arguments: &[&str]) -> Run {
         let clone = self.path("clone");
-        let (program, model) = (clone.join("target/release/rtpt"), clone.join("models/demo"));
+        let (program, model) = (clone.join("target/release/rtpt"), clone.join("models/everyday"));
         for path in [&program, &model] {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
         let built = Path::new(env!("CARGO_BIN_EXE_rtpt"));
         fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
-        symlink(root().join("models/demo"), &model).unwrap();
+        symlink(root().join("models/everyday"), &model).unwrap();
         run(self.prepared(program_at(&program), arguments), &[])
     }
 
@@ -136,7 +136,7 @@ pub fn tiny() -> PathBuf {
     root().join("tests/data/tiny")
 }
 
-/// The demo bundle, which has a text tower.
+/// The demo bundle, which is small and has a text tower.
 pub fn demo() -> PathBuf {
     root().join("models/demo/bundle")
 }

@@ -1,0 +1,98 @@
+"""Writes the tables of the everyday model's card, as Markdown, from what eval.sh measured.
+
+    models/.venv/bin/python models/everyday/tables.py OUT
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+SETS = {"imagenet": "ImageNet samples", "caltech101": "Caltech-101", "clothing": "clothing", "cifar10": "CIFAR-10"}
+CONFUSIONS = 12
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def percent(value):
+    return f"{100 * value:.1f}"
+
+
+def summary(out, name):
+    path = out / name / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def method(condition, name):
+    return next((found for found in condition["methods"] if found["name"] == name), None)
+
+
+def names_of(conditions):
+    return list(dict.fromkeys(found["name"] for condition in conditions for found in condition["methods"]))
+
+
+def grid(columns, value):
+    """A row a method, a column a condition."""
+    conditions = list(columns.values())
+    rows = [[f"`{name}`", *(value(found) if (found := method(condition, name)) else "–" for condition in conditions)] for name in names_of(conditions)]
+    return table(["method", *columns], rows)
+
+
+def records(out, report, condition):
+    plan, *records = (json.loads(line) for line in (out / report / f"{condition}.jsonl").read_text().splitlines())
+    return plan, [record for record in records if "results" in record]
+
+
+def mistakes(out, report, condition, name):
+    """Records whose answer by a method is wrong, with the labels of truth and answer."""
+    plan, found = records(out, report, condition)
+    place = [method["name"] for method in summary(out, report)["conditions"][0]["methods"]].index(name)
+    labels = plan["labels"]
+    wrong = ((record, labels[record["truth"]], labels[record["results"][place]["answer"]]) for record in found)
+    return [(record, truth, answer) for record, truth, answer in wrong if truth != answer]
+
+
+def main():
+    out = Path(sys.argv[1])
+    photos = {title: summary(out, name)["conditions"][0] for name, title in SETS.items() if summary(out, name)}
+    print("### Right answers (%), photos\n")
+    print(table(["", *photos], [["photos", *(condition["images"] for condition in photos.values())]]))
+    print(grid(photos, lambda found: percent(found["accuracy"])))
+    print("### Expected calibration error, photos; and calibrated\n")
+    print(grid(photos, lambda found: f"{found['ece']:.3f}" + (f" ({found['ece_calibrated']:.3f})" if found["ece_calibrated"] is not None else "")))
+    print("### Top 5 (%), photos\n")
+    print(grid(photos, lambda found: percent(found["top5"])))
+    print("### Right answers (%) with fewer views\n")
+    for title, condition in photos.items():
+        for name in ("view-shift", "none", "dbd"):
+            found = method(condition, name)
+            if found and found["curve"]:
+                print(f"{title}, {name}: {json.dumps(found['curve'])}")
+    for name, title in SETS.items():
+        report = summary(out, f"{name}-attacked")
+        if report:
+            conditions = {condition["name"]: condition for condition in report["conditions"]}
+            print(f"\n### {title}, attacked (%), {conditions['clean']['images']} photos\n")
+            print(grid(conditions, lambda found: percent(found["accuracy"])))
+            print("tamper AUROC: " + ", ".join(f"{key} {condition['tamper_auroc']}" for key, condition in conditions.items()))
+    if summary(out, "shots"):
+        print("\n### By example (%)\n")
+        print(grid({condition["name"]: condition for condition in summary(out, "shots")["conditions"]}, lambda found: percent(found["accuracy"])))
+    if summary(out, "typed"):
+        [condition] = summary(out, "typed")["conditions"]
+        print("\n### Typed labels\n")
+        print(grid({"right": condition}, lambda found: f"{found['right']} of {condition['images']}"))
+        for record, truth, answer in mistakes(out, "typed", "typed", "view-shift"):
+            print(f"- {record['name']}: {truth}, answered {answer}")
+    for name, title in SETS.items():
+        if summary(out, name):
+            pairs = Counter((truth, answer) for _, truth, answer in mistakes(out, name, "photos", "view-shift"))
+            print(f"\n### {title}: confused\n")
+            print(", ".join(f"{truth} with {answer} ({count})" for (truth, answer), count in pairs.most_common(CONFUSIONS)))
+
+
+if __name__ == "__main__":
+    main()
