@@ -102,7 +102,8 @@ attacks() {
         [ $set = imagenet ] || given+=(--class-names "$work/names/$set")
         [ -d "$to/square" ] || "$rtpt" attack square "$to/clean" "${given[@]}" --eps 4/255 --queries 500 --out "$to/square"
         [ -d "$to/corruptions" ] || "$rtpt" attack corruptions "$to/clean" "${given[@]}" --severities 3 --out "$to/corruptions"
-        (echo path,label && find "$(realpath "$to/corruptions")" -name '*.png' | sort | awk -F / '{ print $0 "," $(NF - 1) }') > "$to/corruptions.csv"
+        # A third of each kind.
+        (echo path,label && find "$(realpath "$to/corruptions")" -name '*.png' | sort | awk -F / 'NR % 3 == 1 { print $0 "," $(NF - 1) }') > "$to/corruptions.csv"
     done
 }
 
