@@ -48,7 +48,7 @@ cp -r models/everyday/photos "$usr/share/rtpt/bundles/photos"
 documents=$usr/share/doc/rtpt
 # With what they link to, in its place.
 for document in README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md deny.toml CHANGELOG.md LICENSE-MIT LICENSE-APACHE assets/DejaVuSans-LICENSE.txt docs/*.md benches/results/*.md \
-    models/README.md models/everyday/MODEL_CARD.md models/everyday/photos/ATTRIBUTION.md models/demo/MODEL_CARD.md src/limits.rs cross/Dockerfile cross/rtpt.service \
+    models/README.md models/everyday/MODEL_CARD.md models/everyday/bundle/labels.txt models/everyday/photos/ATTRIBUTION.md models/demo/MODEL_CARD.md src/limits.rs cross/Dockerfile cross/rtpt.service \
     cross/rtpt.socket cross/rtpt.toml; do
     install -Dm 644 "$document" "$documents/$document"
 done

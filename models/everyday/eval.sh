@@ -48,17 +48,17 @@ of() { # the options that a set needs
     # A step with 1,000 classes takes seconds; those that no view finds likely change nothing.
     [ "$1" != imagenet ] || echo --set context.class_cutoff=1e-3
 }
-eval() { "$rtpt" eval --bundle "$bundle" "$@"; }
+evaluate() { "$rtpt" eval --bundle "$bundle" "$@"; }
 
 photos() {
     for set in $sets; do
-        eval photos="$work/photos/$set" $(of $set) --report "$out/$set" --curve 1,4,8
+        evaluate photos="$work/photos/$set" $(of $set) --report "$out/$set" --curve 1,4,8
     done
-    eval typed="$work/typed.csv" --labels "$work/labels/typed" --report "$out/typed"
+    evaluate typed="$work/typed.csv" --labels "$work/labels/typed" --report "$out/typed"
 }
 
 shots() {
-    eval by-example="$work/photos/caltech101" $(of caltech101) --report "$out/shots" --shots 1,4,16 --examples "$data/caltech101/train" \
+    evaluate by-example="$work/photos/caltech101" $(of caltech101) --report "$out/shots" --shots 1,4,16 --examples "$data/caltech101/train" \
         --methods zero-shot,none,view-shift
 }
 
@@ -75,7 +75,7 @@ nothing() {
             (label in known) == (kept == "known") { print $0 "," (label in known ? label : "none of these") }') > "$work/$kept.csv"
     done
     echo 'none of these' >> "$work/labels/half"
-    eval known="$work/known.csv" others="$work/others.csv" --labels "$work/labels/half" --report "$out/nothing"
+    evaluate known="$work/known.csv" others="$work/others.csv" --labels "$work/labels/half" --report "$out/nothing"
 }
 
 # Attacks with gradients: set, name, folder of photos, and the options.
@@ -117,7 +117,7 @@ eot() {
 attacked() {
     for set in $sets; do
         local to="$work/attacked/$set"
-        eval $(of $set) --report "$out/$set-attacked" --curve 1,4,8 \
+        evaluate $(of $set) --report "$out/$set-attacked" --curve 1,4,8 \
             clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" corruptions="$to/corruptions.csv" \
             $([ ! -e "$to/eot.made" ] || echo "eot=$to/eot")
     done

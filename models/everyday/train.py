@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--photo-weight", type=float, default=0.5, help="weight of the loss on photos themselves, beside that on texts")
-    parser.add_argument("--classes-share", type=float, default=SHARES["classes"], help="share of the names of ImageNet's classes, against those of the other texts")
+    parser.add_argument("--classes-share", type=float, default=SHARES["classes"], help="weight of the names of ImageNet's classes in a batch, beside those of the other texts in SHARES")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 
 use half::f16;
 use safetensors::SafeTensors;
@@ -249,7 +250,7 @@ fn an_encoder_that_overflows_is_reported_by_view() {
 }
 
 #[test]
-fn the_demo_bundle_is_found_from_any_folder() {
+fn the_bundle_that_comes_along_is_found_from_any_folder() {
     let bench = Bench::new();
     let run = bench.rtpt_in_clone(&["bundle", "info"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -261,20 +262,22 @@ const EVERYDAY_MB_MAX: u64 = 16;
 
 #[test]
 fn the_everyday_bundle_reproduces_its_goldens_and_is_small() {
-    let bench = Bench::new();
-    let bundle = root().join("models/everyday/bundle");
-    let run = bench.rtpt(&["bundle", "check", bundle.to_str().unwrap()]);
-    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let bundle = assert_reproduces("models/everyday/bundle");
     let size: u64 = fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(size <= EVERYDAY_MB_MAX * 1_000_000, "{size} bytes");
 }
 
 #[test]
 fn the_demo_bundle_reproduces_its_goldens() {
-    let bench = Bench::new();
-    let bundle = root().join("models/demo/bundle");
-    let run = bench.rtpt(&["bundle", "check", bundle.to_str().unwrap()]);
+    assert_reproduces("models/demo/bundle");
+}
+
+/// A bundle of the repository, which gives its golden results here.
+fn assert_reproduces(bundle: &str) -> PathBuf {
+    let bundle = root().join(bundle);
+    let run = Bench::new().rtpt(&["bundle", "check", bundle.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    bundle
 }
 
 #[test]
