@@ -65,10 +65,10 @@ def golden_results(tower, image, resolution, mean, std, table, scale, text):
 
 def write_bundle(folder, *, name, description, license, tower, resolution, scale, image, classes=None, labels=None, text=None,
                  groups=None, mean=CLIP_MEAN, std=CLIP_STD, context="a photo of a", views=64, augment="augmix", head="view-shift",
-                 half_classes=False, example_weight=None, selection=None):
+                 half_classes=False, example_weight=None, settings=None):
     """Writes all files; `classes` maps names to unit embeddings, kept in half precision if `half_classes`, `labels` are the
     default ones, `groups` is their file's text where some are groups, `text` is a TextPart, `example_weight` what a label's
-    photos count beside texts, `selection` the head's share of views where it is not the published one. A bundle needs classes or a text tower."""
+    photos count beside texts, `settings` those of the head's parameters that are not the published ones. A bundle needs classes or a text tower."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -112,9 +112,10 @@ def write_bundle(folder, *, name, description, license, tower, resolution, scale
         "head": {
             "default": head,
             "steps": tuning.steps,
-            "selection": selection or tuning.selection,
+            "selection": tuning.selection,
             "learning_rate": tuning.learning_rate,
             "weight_decay": tuning.weight_decay,
+            **(settings or {}),
         },
         "goldens": "goldens.safetensors",
         "files": {path.name: record(path) for path in sorted(folder.iterdir())},

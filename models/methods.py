@@ -151,7 +151,8 @@ def zero(features, classes, scale, settings):
 
 
 def dbd(features, classes, scale, settings, step=2.5, bound=0.8):
-    """f_0 moved along the mean difference of the confident other views, further where these agree (arXiv 2606.06186)."""
+    """f_0 moved along the mean difference of the confident other views, further where these agree (arXiv 2606.06186). The bound is that for
+    16 views, as published: n unit vectors of mean cosine c to each other have the cosine √((1 + (n - 1) c) / n) with their mean."""
     logits = scale * features @ classes.T
     weights = torch.zeros(len(features), dtype=features.dtype)
     if len(features) == 1:
@@ -162,6 +163,8 @@ def dbd(features, classes, scale, settings, step=2.5, bound=0.8):
     differences = features[selected] - features[0]
     mean = differences.mean(0)
     agreement = F.cosine_similarity(differences, mean[None], dim=1).mean()
+    count, to_each_other = len(selected), (16 * bound**2 - 1) / 15
+    bound = ((1 + (count - 1) * to_each_other) / count) ** 0.5 if count > 1 else torch.inf
     moved = F.normalize(features[0] + (step if agreement > bound else 1.0) * mean, dim=0)
     weights[selected] = 1 / len(selected)
     return Result(logits, selected, weights, logits, scale * classes @ moved, [], agreement)

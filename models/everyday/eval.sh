@@ -4,13 +4,13 @@
 #
 #   models/everyday/eval.sh BUNDLE DATA WORK OUT [PART…]
 #
-# PART is `photos`, `shots`, `nothing`, `attacks`, `eot` or `attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
+# PART is `photos`, `many`, `shots`, `nothing`, `attacks`, `eot` or `attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
 # a set are attacked, BUNDLE's own encoder being what the attacker knows.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=$1 data=$(realpath "$2") work=$3 out=$4
 shift 4
-parts=${*:-photos shots nothing attacks eot attacked}
+parts=${*:-photos many shots nothing attacks eot attacked}
 rtpt=${RTPT:-target/release/rtpt} python=models/.venv/bin/python attacked=${ATTACKED:-100}
 samples=$data/imagenet-samples
 sets="imagenet caltech101 clothing cifar10"
@@ -41,10 +41,13 @@ done
 (echo path,label && grep -v '^#' models/everyday/typed.tsv | sed "s#^#$samples/#; s#\t#,#") > "$work/typed.csv"
 grep -v '^#' models/everyday/typed.tsv | cut -f 2 | sort -u > "$work/labels/typed"
 
-of() { # the options that a set needs
+labelled() { # the options that a set needs
     echo --labels "$work/labels/$1"
     # The synsets are the labels' identifiers.
     [ "$1" = imagenet ] || echo --class-names "$work/names/$1"
+}
+of() { # the same where `context` is measured as well
+    labelled "$1"
     # A step with 1,000 classes takes seconds; those that no view finds likely change nothing.
     [ "$1" != imagenet ] || echo --set context.class_cutoff=1e-3
 }
@@ -52,14 +55,24 @@ evaluate() { "$rtpt" eval --bundle "$bundle" "$@"; }
 
 photos() {
     for set in $sets; do
-        evaluate photos="$work/photos/$set" $(of $set) --report "$out/$set" --curve 1,4,8
+        evaluate photos="$work/photos/$set" $(of $set) --report "$out/$set"
     done
+    # `context` has no words to tune in a template.
+    evaluate photos="$work/photos/clothing" $(labelled clothing) --template 'a photo of a {}, a type of clothing.' --report "$out/clothing-prompt" \
+        --methods zero-shot,view-shift,dbd
     evaluate typed="$work/typed.csv" --labels "$work/labels/typed" --report "$out/typed"
+}
+
+# With 64 views, and fewer of them.
+many() {
+    for set in $sets; do
+        evaluate photos="$work/photos/$set" $(labelled $set) --report "$out/$set-many" --views 64 --methods zero-shot,none,view-shift,dbd --curve 2,4,8,16,32
+    done
 }
 
 shots() {
     evaluate by-example="$work/photos/caltech101" $(of caltech101) --report "$out/shots" --shots 1,4,16 --examples "$data/caltech101/train" \
-        --methods zero-shot,none,view-shift
+        --methods zero-shot,none,view-shift,dbd
 }
 
 # Half of Caltech-101's classes as labels, with "none of these": how many photos of the others are known as such, and how many of theirs are lost.
@@ -117,7 +130,7 @@ eot() {
 attacked() {
     for set in $sets; do
         local to="$work/attacked/$set"
-        evaluate $(of $set) --report "$out/$set-attacked" --curve 1,4,8 \
+        evaluate $(of $set) --report "$out/$set-attacked" --curve 4,8 \
             clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" corruptions="$to/corruptions.csv" \
             $([ ! -e "$to/eot.made" ] || echo "eot=$to/eot")
     done

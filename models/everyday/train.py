@@ -1,7 +1,7 @@
 """Trains the everyday model's text tower, so that a text about a thing meets the photos of it. A CPU is enough.
 
     models/.venv/bin/python models/everyday/train.py --data DATA --work WORK --out WORK/everyday.pt
-    models/.venv/bin/python models/everyday/train.py --data DATA --work WORK --out WORK/transfer.pt --photos cifar10
+    models/.venv/bin/python models/everyday/train.py --data DATA --work WORK --out WORK/texts.pt --photos cifar10 --photo-weight 0
 
 WORK has what `features.py` wrote. `--photos` names the sets whose training photos are used: of them come the covariance of the space and means of photos, which
 are mixed into the targets of their classes' names. The model card's zero-shot transfer is that of a model without the photos of the set in question.

@@ -30,6 +30,9 @@ pub(super) const BOUND: Parameter = Parameter {
     whole: false,
 };
 
+/// Number of views that the published bound is for: a quarter of the 63 beside the clean one.
+const BOUND_VIEWS: f64 = 16.0;
+
 /// Name of the mean cosine s among a decision's terms.
 const AGREEMENT: &str = "direction_agreement";
 
@@ -48,7 +51,7 @@ pub fn prepare<T: Real>(_: Material<T>, settings: &MethodSettings) -> Box<dyn De
 
 impl<T: Real> Decide<T> for Dbd {
     /// With `d_i = f_i - f_0`, the mean `d̄` over the selected views and `s = mean cos(d_i, d̄)`, the answer's feature
-    /// is the unit vector along `f_0 + λ d̄`, where λ is 1 unless s is above the bound.
+    /// is the unit vector along `f_0 + λ d̄`, where λ is 1 unless s is above [`bound_of`] their number.
     fn decide(&self, features: ArrayView2<T>, classes: ArrayView2<T>, scale: T) -> Decision<T> {
         let logits = scaled_products(scale, features, classes);
         let mut weights = Array1::zeros(features.nrows());
@@ -65,7 +68,7 @@ impl<T: Real> Decide<T> for Dbd {
         let share = T::one() / real(selected.len() as f64);
         let mean = differences.sum_axis(Axis(0)) * share;
         let agreement = mean_cosine(&differences, &mean);
-        let lambda = if agreement > real(self.bound) { real(self.lambda) } else { T::one() };
+        let lambda = if agreement > real(bound_of(self.bound, selected.len())) { real(self.lambda) } else { T::one() };
         let moved = &features.row(0) + &(mean * lambda);
         let norm = length(moved.view());
         // A shift that takes all of the feature away leaves no direction: then the clean view stays as it is.
@@ -89,6 +92,21 @@ impl Dbd {
         let count = ((others.nrows() as f64 * self.selection).round() as usize).max(1);
         confident_views(others, 1.0).into_iter().take(count).map(|place| place + 1).collect()
     }
+}
+
+/// The bound for `count` vectors, where `bound` is that for 16: the fewer there are, the more they agree with their own mean, whatever
+/// they are. For a mean cosine c of each to each other one, unit vectors have the cosine `√((1 + (n - 1) c) / n)` with their mean; c is
+/// that of 16 with `bound`. One vector alone is never above it. A negative `bound` is below any agreement.
+fn bound_of(bound: f64, count: usize) -> f64 {
+    if bound < 0.0 {
+        return bound;
+    }
+    if count == 1 {
+        return f64::INFINITY;
+    }
+    let to_each_other = (BOUND_VIEWS * bound * bound - 1.0) / (BOUND_VIEWS - 1.0);
+    let count = count as f64;
+    ((1.0 + (count - 1.0) * to_each_other) / count).max(0.0).sqrt()
 }
 
 /// Mean cosine of the rows with `mean`; a vector without direction agrees with nothing.
@@ -128,6 +146,22 @@ mod tests {
         assert!((angle(&agreed) - (2.0_f64).atan2(0.0)).abs() < 1e-12, "1 - 2.5 · 0.4 = 0");
         assert!((angle(&doubted) - 0.8_f64.atan2(0.6)).abs() < 1e-12, "λ is 1 where s is not above the bound");
         assert_eq!(agreed.weights, array![0.0, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn few_views_have_to_agree_more() {
+        assert!((bound_of(0.8, 16) - 0.8).abs() < 1e-12, "as published");
+        let bounds = [2, 3, 8, 16, 64].map(|count| bound_of(0.8, count));
+        assert!(bounds.is_sorted_by(|few, many| few > many), "{bounds:?}");
+        // A mean cosine of 0.616 to each other.
+        assert!((bounds[0] - 0.808_f64.sqrt()).abs() < 1e-12, "{bounds:?}");
+        // One difference is its own mean, and agrees with nothing else.
+        let one = array![[1.0, 0.0], [0.6, 0.8]];
+        let prediction = decide(&one, 0.8).prediction;
+        assert!((prediction[1].atan2(prediction[0]) - 0.8_f64.atan2(0.6)).abs() < 1e-12);
+        // 1 - 2.5 · 0.4 = 0: a negative bound always takes the long step.
+        assert!(decide(&one, -1.0).prediction[0].abs() < 1e-12);
+        assert_eq!(bound_of(0.1, 64), 0.0);
     }
 
     #[test]

@@ -290,7 +290,7 @@ fn the_demo_runs_and_resists() {
     let counts: Vec<usize> = totals.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let [clean_zero_shot, all, _, _, attacked_zero_shot, _, attacked_rtpt, _] = counts[..] else { panic!("{totals}") };
     assert_eq!(clean_zero_shot, all, "the photos were chosen so");
-    assert!(attacked_zero_shot * 4 <= all && attacked_rtpt * 2 > all, "{totals}");
+    assert!(attacked_zero_shot * 4 <= all && attacked_rtpt * 4 >= 3 * all, "{totals}");
     assert!(picture.is_file());
 }
 

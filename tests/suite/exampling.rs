@@ -90,6 +90,8 @@ fn a_class_by_example_is_the_mean_of_its_photos() {
             assert_eq!(run.records()[0]["label"], name, "{}", run.stderr);
         }
     }
+    let classes = trace(&bench, "rgb.png", &[]).matrix("classes");
+    assert_near(&classes.row(1).to_owned(), &feature(&bench, "grey.png"));
 }
 
 #[test]
@@ -367,14 +369,25 @@ fn an_evaluation_draws_its_examples() {
         summary["conditions"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["test-1-shot", "test-4-shot"]);
     assert!(run.stdout.contains("test-4-shot: 12 images"), "{}", run.stdout);
-    for part in ["test-1-shot", "test-4-shot"] {
-        let lines = fs::read_to_string(bench.path(&format!("out/{part}.jsonl"))).unwrap();
+    let all_are_right = |report: &str| {
+        let lines = fs::read_to_string(bench.path(report)).unwrap();
         let right = lines.lines().skip(1).filter(|line| {
             let record: Value = serde_json::from_str(line).unwrap();
             record["truth"] == record["results"][0]["answer"]
         });
         assert_eq!(right.count(), 12, "{lines}");
+    };
+    all_are_right("out/test-1-shot.jsonl");
+    all_are_right("out/test-4-shot.jsonl");
+    // Examples that the labels have themselves do not count beside those that are drawn: these are each other's.
+    for (name, class) in [("a", "b"), ("b", "a")] {
+        let photos: Vec<String> = (0..6).map(|number| format!("test/{class}/{number}.png")).collect();
+        let photos: Vec<&str> = photos.iter().map(String::as_str).collect();
+        let run = bench.rtpt(&[&["labels", "add", name][..], &photos, &["--file", "swapped.txt"]].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
     }
+    assert_eq!(eval("swapped", &["--labels", "swapped.txt", "--shots", "4"]).code, 0);
+    all_are_right("swapped/test-4-shot.jsonl");
     // Another draw is another plan; the same one goes on with what is there.
     assert!(eval("out", &["--labels", &labels, "--shots", "1,4"]).stderr.contains("measured before"));
     eval("out", &["--shots", "1,4", "--draw", "1"]).fails_with(2, &["test-1-shot"]);
