@@ -4,7 +4,7 @@
 RUST_MIN := 1.91
 CARGO ?= cargo
 RTPT := $(or $(CARGO_TARGET_DIR),target)/release/rtpt
-# Photos the demo model was held out from, laid out as models/README.md says; without them eval-demo measures fewer.
+# Photos that were held out from the demo model, laid out as models/README.md says; without them eval-demo measures fewer.
 DATA ?= ../shared/data
 EVALUATION := $(or $(CARGO_TARGET_DIR),target)/eval-demo
 EXPLAIN := $(or $(CARGO_TARGET_DIR),target)/demo-explain.png

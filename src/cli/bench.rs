@@ -92,7 +92,7 @@ fn measure(arguments: &Arguments) -> crate::error::Result<Report> {
         bundle: classifier.extractor().bundle_id().into(),
         method: classifier.method().method().name(),
         views: views.count,
-        classes: classifier.labels().list.texts().len(),
+        classes: classifier.labels().names().len(),
         threads: classifier.extractor().pool().current_num_threads(),
         batch: classifier.extractor().batch(),
         runs: timings.len(),

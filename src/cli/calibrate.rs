@@ -108,8 +108,22 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut calibration = Calibration::new(&bundle, &settings.extractor.views);
     let threshold = fit_threshold(&measured.tampers, arguments.fpr);
     calibration.tamper = Some(TamperThreshold { threshold, false_positive_rate: arguments.fpr, images: count });
-    if !measured.answers.is_empty() {
-        calibration.temperature = Some(temperature(&measured.answers, target, &settings, &classifier));
+    if measured.answers.is_empty() {
+        // What could not be fitted now may have been fitted before: it is not lost.
+        let before = Calibration::of(&bundle).filter(|before| before.views.is_like(&calibration.views));
+        calibration.temperature = before.and_then(|before| before.temperature);
+    } else {
+        let fitted = temperature(&measured.answers, target, &settings, &classifier);
+        if fitted.ece_after < fitted.ece_before {
+            calibration.temperature = Some(fitted);
+        } else {
+            log::warn!(
+                "no temperature is kept: on images that it was not fitted to, {:.3} brings the calibration error (ECE) from {:.3} to {:.3}",
+                fitted.temperature,
+                fitted.ece_before,
+                fitted.ece_after
+            );
+        }
     }
     print(&calibration)?;
     let mut out = io::stdout().lock();

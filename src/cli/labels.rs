@@ -1,5 +1,6 @@
 //! `rtpt labels`: the labels of a running daemon, and labels by example, the daemon's or a file's.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -120,7 +121,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
             }
         }
     } else {
-        writeln!(out, "{} are in force", counted(record.labels.len(), "label"))?;
+        // Identifiers that stand several times are groups, each of them a label.
+        let labels = record.ids.as_ref().map_or(record.labels.len(), |ids| ids.iter().collect::<HashSet<_>>().len());
+        writeln!(out, "{} are in force", counted(labels, "label"))?;
     }
     Ok(Completion::All)
 }
@@ -225,7 +228,7 @@ fn forget(name: &str, place: &Place) -> Outcome {
 fn forget_in_file(name: &str, file: &Path) -> Result<()> {
     let mut examples = Examples::beside(file)?;
     if !examples.forget(name.trim()) {
-        let problem = "is not in that file: the label is a text".into();
+        let problem = format!("is not beside {}: no photos of such a label are there to be forgotten", file.display());
         return Err(ExamplesError::Unusable { label: name.into(), problem }.into());
     }
     Ok(examples.write_beside(file)?)

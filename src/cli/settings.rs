@@ -279,6 +279,13 @@ impl SettingsArguments {
                 "with one view there is nothing to ensemble, so an attack is not resisted; use --views 2 or more"
             );
         }
+        let (views, method) = (settings.extractor.views.count, settings.method.method());
+        if (2..method.views_advised()).contains(&views) {
+            let enough = method.views_advised();
+            log::warn!(
+                "with {views} views {method} is less often right than others; use --views {enough} or more, or --method view-shift"
+            );
+        }
         Classifier::new(bundle, labels, settings, cache_folder().as_deref())
     }
 
@@ -348,14 +355,18 @@ impl MethodArguments {
         let count = |value: Option<usize>| value.map(|value| value as f64);
         // Each flag is a parameter by name: the method refuses one that it does not have.
         let flags = [
-            ("steps", count(self.tta_steps)),
-            ("learning_rate", self.lr),
-            ("selection", self.selection),
-            ("rank", count(self.rank)),
-            ("class_cutoff", self.class_cutoff),
+            ("--tta-steps", "steps", count(self.tta_steps)),
+            ("--lr", "learning_rate", self.lr),
+            ("--selection", "selection", self.selection),
+            ("--rank", "rank", count(self.rank)),
+            ("--class-cutoff", "class_cutoff", self.class_cutoff),
         ];
-        for (name, value) in flags.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            settings.set(name, value)?;
+        for (flag, name, value) in flags.into_iter().filter_map(|(flag, name, value)| Some((flag, name, value?))) {
+            // What was typed is not always the parameter's name.
+            settings.set(name, value).map_err(|error| match settings.get(name) {
+                None => SettingError { found: format!("{flag}: {}", error.found), ..error },
+                Some(_) => error,
+            })?;
         }
         for text in &self.parameters {
             let refused = || SettingError {

@@ -46,6 +46,8 @@ struct Row {
     parameters: &'static [Parameter],
     /// The views that it looks at.
     views: ViewUse,
+    /// Number of views below which other methods are more often right.
+    views_advised: usize,
     /// Requirements on the bundle.
     needs: Needs,
     /// Function that makes it ready for one label set.
@@ -85,6 +87,7 @@ static TABLE: &[Row] = &[
         summary: "The clean view alone, as plain CLIP",
         parameters: &[],
         views: ViewUse::CleanView,
+        views_advised: 1,
         needs: Needs::Nothing,
         prepare: zero_shot::prepare,
     },
@@ -93,6 +96,7 @@ static TABLE: &[Row] = &[
         summary: "Nothing is tuned: views are averaged by how well they agree",
         parameters: &[],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: none::prepare,
     },
@@ -101,6 +105,7 @@ static TABLE: &[Row] = &[
         summary: "Tunes a shift of every class embedding",
         parameters: &[STEPS, LEARNING_RATE, SELECTION, CLASS_CUTOFF, WEIGHT_DECAY],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: class_shift::prepare,
     },
@@ -110,6 +115,7 @@ static TABLE: &[Row] = &[
         // Fewer parameters a class than class-shift: each moves further.
         parameters: &[STEPS, LEARNING_RATE.or(2e-2), SELECTION, RANK, CLASS_CUTOFF, WEIGHT_DECAY],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: class_lowrank::prepare,
     },
@@ -118,6 +124,7 @@ static TABLE: &[Row] = &[
         summary: "Tunes a shift of all views within the directions they differ in (T-VSS)",
         parameters: &[STEPS, LEARNING_RATE.or(1e-1), SELECTION.or(1.0), WEIGHT_DECAY],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: view_shift::prepare,
     },
@@ -126,6 +133,7 @@ static TABLE: &[Row] = &[
         summary: "Tunes the words before the label through the text tower: R-TPT as published",
         parameters: &[STEPS, LEARNING_RATE, SELECTION, CLASS_CUTOFF, WEIGHT_DECAY],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::TextTower,
         prepare: context::prepare,
     },
@@ -134,6 +142,7 @@ static TABLE: &[Row] = &[
         summary: "Nothing is tuned: the answer is that of the views' mode (MTA)",
         parameters: &[],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: mta::prepare,
     },
@@ -142,6 +151,7 @@ static TABLE: &[Row] = &[
         summary: "Nothing is tuned: the most confident views vote (ZERO)",
         parameters: &[SELECTION.or(0.3)],
         views: ViewUse::AllViews,
+        views_advised: 2,
         needs: Needs::Nothing,
         prepare: zero::prepare,
     },
@@ -150,6 +160,7 @@ static TABLE: &[Row] = &[
         summary: "Nothing is tuned: the clean view is moved along the mean difference of the confident views (DBD)",
         parameters: &[SELECTION.or(0.25), dbd::LAMBDA, dbd::BOUND],
         views: ViewUse::AllViews,
+        views_advised: 8,
         needs: Needs::Nothing,
         prepare: dbd::prepare,
     },
@@ -198,6 +209,11 @@ impl Method {
     /// The views that it looks at.
     pub(crate) fn views(self) -> ViewUse {
         self.0.views
+    }
+
+    /// Number of views below which other methods are more often right.
+    pub(crate) fn views_advised(self) -> usize {
+        self.0.views_advised
     }
 
     /// Requirements of the method besides features and class embeddings.

@@ -183,10 +183,16 @@ impl MethodSettings {
     pub fn set(&mut self, name: &str, value: f64) -> Result<(), SettingError> {
         let Some(place) = self.place(name) else {
             let names: Vec<&str> = self.method.parameters().iter().map(|parameter| parameter.name).collect();
-            let (found, expected) = match &names[..] {
+            let (found, mut expected) = match &names[..] {
                 [] => (format!("{} has no parameters", self.method), String::new()),
                 names => (format!("{} has no parameter {name}", self.method), format!("it has {}", names.join(", "))),
             };
+            let others = Method::all().filter(|method| method.parameters().iter().any(|one| one.name == name));
+            let others: Vec<&str> = others.map(Method::name).collect();
+            if !others.is_empty() {
+                expected += if expected.is_empty() { "" } else { "; " };
+                expected += &format!("{name} is a parameter of {}", others.join(", "));
+            }
             return Err(SettingError { what: UNKNOWN, expected, found });
         };
         self.method.parameters()[place].check(value)?;
@@ -402,8 +408,12 @@ mod tests {
     #[test]
     fn what_a_method_does_not_have_is_refused() {
         for (json, part) in [
-            (r#"{"method":"zero","lambda":2}"#, "zero has no parameter lambda; it has selection"),
+            (
+                r#"{"method":"zero","lambda":2}"#,
+                "zero has no parameter lambda; it has selection; lambda is a parameter of dbd",
+            ),
             (r#"{"method":"mta","wrong":2}"#, "mta has no parameters"),
+            (r#"{"method":"mta","lambda":2}"#, "mta has no parameters; lambda is a parameter of dbd"),
             (r#"{"method":"new"}"#, "view-shift"),
             (r#"{"steps":1}"#, "method"),
             (r#"{"method":"class-shift","steps":"one"}"#, "expected a number"),

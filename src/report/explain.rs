@@ -137,13 +137,13 @@ fn draw_chart(canvas: &mut Canvas, answer: &Answer) {
 fn draw_legend(canvas: &mut Canvas, answer: &Answer) {
     let y = HEADER + PANEL + 10;
     let line = format!(
-        "Each view with the class it would answer by itself, its probability, and its reliability weight (bar: relative to the largest, {}).",
+        "Each view with the class it would answer by itself, its probability, and its weight (bar: relative to the largest, {}).",
         percent(answer.decision.weights.fold(0.0, |largest, &weight| largest.max(weight)))
     );
     canvas.text(&line, MARGIN, y, 17, INK);
     let (selected, views) = (answer.decision.selected.len(), answer.decision.weights.len());
     if marks_selected(answer) {
-        let line = format!("■ selected: the {selected} most confident of {views} views");
+        let line = format!("■ selected: {selected} of {views} views, by their entropy");
         canvas.text(&line, MARGIN, y + 24, 17, SELECTED);
     }
 }

@@ -104,13 +104,31 @@ fn a_temperature_changes_probabilities_and_no_answer() {
 #[test]
 fn without_labels_fewer_views_are_fitted_to_all() {
     let it = Calibrated::new();
-    let run = it.rtpt("calibrate", &["--unlabelled", "--views", "6", &it.images]);
+    let run = it.rtpt("calibrate", &["--unlabelled", "--views", "6", "--method", "view-shift", &it.images]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(!run.stderr.contains("XDG_CACHE_HOME"), "the reference has the same cache folder: {}", run.stderr);
     assert_eq!(it.stored()["temperature"]["target"], "full-views");
     assert_eq!((&it.stored()["views"], &it.stored()["temperature"]["images"]), (&6.into(), &30.into()));
     let run = it.rtpt("calibrate", &["--unlabelled", &it.images]);
     run.fails_with(0, &["no temperature is fitted"]);
+    assert_eq!(it.stored()["temperature"], Value::Null, "that of six views is for six views");
+}
+
+#[test]
+fn a_temperature_is_kept_where_it_helps_and_not_lost_where_none_can_be_fitted() {
+    let it = Calibrated::new();
+    assert_eq!(it.rtpt("calibrate", &[&it.images]).code, 0);
+    let temperature = it.stored()["temperature"].clone();
+    assert!(temperature["ece_after"].as_f64() < temperature["ece_before"].as_f64(), "{temperature}");
+    let run = it.rtpt("calibrate", &["--unlabelled", "--fpr", "0.1", &it.images]);
+    run.fails_with(0, &["no temperature is fitted"]);
+    assert_eq!(
+        (&it.stored()["temperature"], &it.stored()["tamper"]["false_positive_rate"]),
+        (&temperature, &0.1.into())
+    );
+    // With six views class-shift's answers are further from those of all after it than before.
+    let run = it.rtpt("calibrate", &["--unlabelled", "--views", "6", &it.images]);
+    run.fails_with(0, &["no temperature is kept", "the calibration error (ECE) from"]);
     assert_eq!(it.stored()["temperature"], Value::Null);
 }
 

@@ -71,6 +71,15 @@ fn the_agreement_of_dbd_is_a_term_of_the_tamper_record_and_its_parameters_are_se
     bench
         .rtpt(&["classify", "--method", "dbd", "--set", "rank=1", &image])
         .fails_with(2, &["selection, lambda, bound"]);
+    // The flag that was typed, and where it belongs.
+    bench.rtpt(&["classify", "--method", "dbd", "--lr", "0.1", &image]).fails_with(
+        2,
+        &["--lr: dbd has no parameter learning_rate", "learning_rate is a parameter of class-shift, class-lowrank"],
+    );
+    let few = ["classify", "--method", "dbd", "--views", "7", &image];
+    bench.rtpt(&few).fails_with(0, &["with 7 views dbd is less often right", "--views 8"]);
+    let enough = bench.rtpt(&["classify", "--method", "dbd", "--views", "8", &image]);
+    assert!(enough.code == 0 && !enough.stderr.contains("less often"), "{}", enough.stderr);
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn what_cannot_be_added_is_refused_and_nothing_is_lost() {
 
     bench.rtpt(&["labels", "add", "../mug", &photo, "--file", file]).fails_with(2, &["is a path"]);
     bench.rtpt(&["labels", "add", "", &photo, "--file", file]).fails_with(2, &["the length of a label is 0"]);
-    bench.rtpt(&["labels", "forget", "cup", "--file", file]).fails_with(2, &["\"cup\"", "is a text"]);
+    bench.rtpt(&["labels", "forget", "cup", "--file", file]).fails_with(2, &["\"cup\"", "no photos of such a label"]);
     let numbered = bench.write("numbered.txt", b"n1\tred\nn2\twatch\n");
     bench.rtpt(&["labels", "add", "mug", &photo, "--file", &numbered]).fails_with(2, &["have identifiers"]);
     // One that is there keeps its identifier.
