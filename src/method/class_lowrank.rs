@@ -6,7 +6,8 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::class_tuning::{ClassTuning, Head};
-use super::settings::{MethodSettings, RANK};
+use super::parameters::RANK;
+use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
 use crate::directions::Directions;
 use crate::products::{Real, add_product, scaled_products};

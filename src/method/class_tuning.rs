@@ -3,7 +3,8 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::decision::{Decision, Tuned};
-use super::settings::{CLASS_CUTOFF, MethodSettings, SELECTION, STEPS};
+use super::parameters::{CLASS_CUTOFF, SELECTION, STEPS};
+use super::settings::MethodSettings;
 use crate::products::{Real, scaled_products};
 use crate::reliability::{ReliabilitySettings, reliability_weights};
 use crate::rows::{softmax, weighted_sum};

@@ -3,7 +3,8 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-use super::settings::{MethodSettings, Parameter, Range, SELECTION};
+use super::parameters::{Parameter, Range, SELECTION};
+use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
 use crate::directions::residuals;
 use crate::products::{Real, scaled_products};

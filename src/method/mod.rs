@@ -11,6 +11,7 @@ pub mod dbd;
 mod decision;
 pub mod mta;
 pub mod none;
+mod parameters;
 mod settings;
 pub mod view_shift;
 pub mod zero;
@@ -28,13 +29,14 @@ pub use class_shift::ClassShift;
 pub use class_tuning::Head;
 pub use context::{Context, ContextModel};
 pub use decision::{Decide, Decision, Tuned};
+pub(crate) use parameters::{CLASS_CUTOFF, LEARNING_RATE, Parameter, RANK, SELECTION, STEPS};
 pub use settings::MethodSettings;
-pub(crate) use settings::{CLASS_CUTOFF, LEARNING_RATE, Parameter, RANK, SELECTION, STEPS, serialize_as};
+pub(crate) use settings::serialize_as;
 pub use view_shift::{ViewShift, view_basis};
 
 use crate::products::Real;
 use crate::setting::SettingError;
-use settings::WEIGHT_DECAY;
+use parameters::WEIGHT_DECAY;
 
 /// One method.
 struct Row {

@@ -6,7 +6,8 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::decision::Tuned;
-use super::settings::{MethodSettings, SELECTION, STEPS};
+use super::parameters::{SELECTION, STEPS};
+use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
 use crate::directions::{Directions, residuals};
 use crate::products::{Real, add_product, scaled_products};

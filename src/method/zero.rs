@@ -3,7 +3,8 @@
 
 use ndarray::{Array1, ArrayView2};
 
-use super::settings::{MethodSettings, SELECTION};
+use super::parameters::SELECTION;
+use super::settings::MethodSettings;
 use super::{Decide, Decision, Material};
 use crate::products::{Real, scaled_products};
 use crate::rows::argmax;
