@@ -1,13 +1,14 @@
 //! A bundle whose towers have their weights stored in fewer bits, made from another, and how far its features are from that one's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use ndarray::{Array2, Array4, ArrayView4, Axis};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use crate::bundle::{Bundle, BundleError, BundleWriter, Manifest};
-use crate::check::{Deviation, check_goldens, require_goldens};
+use crate::bundle::{Bundle, BundleError, BundleWriter, GOLDEN_NAMES_IN_F32, Manifest};
+use crate::check::{Deviation, check_goldens, golden_features, require_goldens};
 use crate::encoder::{Encoder, EncoderModel, EncoderShape, INT8_OPERATORS_MIN, Layer, Layers, StoredIn, stored_in};
 use crate::error::{Category, Class, ProgramLayer, Result};
 use crate::files::FileError;
@@ -372,35 +373,28 @@ fn goldens(trial: &Trial, model: &EncoderModel, tower: Option<&TextModel>) -> Re
     let path = from.folder.join(name);
     let bytes = fs::read(&path).map_err(|source| FileError::Unreadable { path, source })?;
     let view = clean_view_array(&from.goldens.image, &from.manifest.preprocessing()).insert_axis(Axis(0));
-    let features = Encoder::load(model, trial.shape, 1)?.encode(view.view())?;
-    let logits = trial
-        .classes
-        .as_ref()
-        .map(|classes| scaled_products(from.manifest.logit_scale, features.view(), classes.view()));
+    let classes = trial.classes.as_ref().map(|classes| classes.view());
+    let mut new = golden_features(model, trial.shape, view.view(), from.manifest.logit_scale, classes)?;
     let floats = |values: &Array2<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let texts = match (tower, &from.goldens.texts) {
         (Some(tower), Some(golden)) => Some(embed(tower, &golden.texts, &Prompt::Templates(vec!["{}".into()]))?),
         _ => None,
     };
-    let new: Vec<(&str, &Array2<f32>, Vec<u8>)> =
-        [("features", Some(&features)), ("logits", logits.as_ref()), ("text_features", texts.as_ref())]
-            .into_iter()
-            .filter_map(|(name, values)| values.map(|values| (name, values, floats(values))))
-            .collect();
+    new.extend(texts.map(|texts| ("text_features", texts)));
+    let new: BTreeMap<&str, (Vec<usize>, Vec<u8>)> =
+        new.iter().map(|(name, values)| (*name, (values.shape().to_vec(), floats(values)))).collect();
     let malformed = |error: safetensors::SafeTensorError| BundleError::FileUnreadable {
         path: from.folder.join(name),
         source: std::io::Error::other(error),
     };
     let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
-    let tensors = file.tensors().into_iter().map(|(name, view)| {
-        let view = match new.iter().find(|(new, ..)| *new == name) {
-            Some((_, values, bytes)) => {
-                TensorView::new(Dtype::F32, values.shape().to_vec(), bytes).expect("the bytes fill the shape")
-            }
-            None => view,
-        };
-        (name, view)
-    });
+    let mut tensors: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
+    // Also those that the weights had in f32 and do not have any more.
+    tensors.retain(|name, _| !GOLDEN_NAMES_IN_F32.contains(&name.as_str()));
+    for (name, (shape, bytes)) in &new {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("the bytes fill the shape");
+        tensors.insert((*name).into(), view);
+    }
     Ok(serialize(tensors, header.metadata().clone()).map_err(malformed)?)
 }

@@ -25,7 +25,9 @@ pub(crate) use manifest::{
     ClassesSection, FORMAT, ImageSection, Interpolation, Manifest, PromptSection, TextOnnxSection, TextSection,
     WholeSection,
 };
-pub(crate) use tensors::{ClassTable, GoldenTexts, Goldens, TensorFile};
+pub(crate) use tensors::{ClassTable, GoldenFeatures, GoldenTexts, Goldens, TensorFile};
+#[cfg(feature = "cli")]
+pub(crate) use tensors::{GOLDEN_NAMES, GOLDEN_NAMES_IN_F32};
 pub(crate) use text_tower::TextFiles;
 #[cfg(feature = "cli")]
 pub(crate) use writer::BundleWriter;

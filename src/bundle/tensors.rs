@@ -28,6 +28,11 @@ pub(crate) struct ClassTable {
     pub embeddings: Array2<f32>,
 }
 
+/// Names of the golden features and logits.
+pub(crate) const GOLDEN_NAMES: [&str; 2] = ["features", "logits"];
+/// Names of those of an encoder with weights in int8 where its products are computed in f32.
+pub(crate) const GOLDEN_NAMES_IN_F32: [&str; 2] = ["features_f32", "logits_f32"];
+
 /// The expected results of one image.
 #[derive(Clone, Debug)]
 pub(crate) struct Goldens {
@@ -35,12 +40,21 @@ pub(crate) struct Goldens {
     pub image: Pixels,
     /// Clean view `[3, R, R]`.
     pub view: ArrayD<f32>,
+    /// Results of the image encoder.
+    pub encoded: GoldenFeatures,
+    /// The same of an encoder with weights in int8 where its products are computed in f32, as the engine does; others have none.
+    pub encoded_in_f32: Option<GoldenFeatures>,
+    /// Results of the text tower for some texts, if there is one.
+    pub texts: Option<GoldenTexts>,
+}
+
+/// The expected results of an image encoder.
+#[derive(Clone, Debug)]
+pub(crate) struct GoldenFeatures {
     /// Features `[1, D]`, a unit row.
     pub features: ArrayD<f32>,
     /// Logits `[1, C]` for the default labels, if there are any.
     pub logits: Option<ArrayD<f32>>,
-    /// Results of the text tower for some texts, if there is one.
-    pub texts: Option<GoldenTexts>,
 }
 
 /// The expected results of some texts.
@@ -97,11 +111,18 @@ impl<'a> TensorFile<'a> {
 
     /// The golden image `[H, W, 3]` (u8) and texts, and their expected results.
     pub(crate) fn goldens(&self, resolution: usize, embedding: usize, labels: Option<usize>) -> Result<Goldens> {
+        let encoded = |[features, logits]: [&str; 2]| -> Result<GoldenFeatures> {
+            Ok(GoldenFeatures {
+                features: self.floats(features, &[1, embedding])?,
+                logits: labels.map(|labels| self.floats(logits, &[1, labels])).transpose()?,
+            })
+        };
+        let is_in_f32_too = self.tensors.names().contains(&GOLDEN_NAMES_IN_F32[0]);
         Ok(Goldens {
             image: self.pixels("image")?,
             view: self.floats("view", &[3, resolution, resolution])?,
-            features: self.floats("features", &[1, embedding])?,
-            logits: labels.map(|labels| self.floats("logits", &[1, labels])).transpose()?,
+            encoded: encoded(GOLDEN_NAMES)?,
+            encoded_in_f32: is_in_f32_too.then(|| encoded(GOLDEN_NAMES_IN_F32)).transpose()?,
             texts: self.golden_texts(embedding)?,
         })
     }

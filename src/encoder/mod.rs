@@ -90,11 +90,18 @@ pub(crate) enum Operators {
 
 impl Operators {
     /// The fastest on this processor: without vectors of ours the engine's own kernels are.
-    fn best() -> Self {
-        match FloatKernel::best() {
-            FloatKernel::Portable => Self::Engine,
-            float => Self::Own(Kernels { float, int8: IntKernel::available()[0] }),
-        }
+    pub(crate) fn best() -> Self {
+        if FloatKernel::best() == FloatKernel::Portable { Self::Engine } else { Self::own() }
+    }
+
+    /// Ours, with the fastest kernels that there are for this processor.
+    pub(crate) fn own() -> Self {
+        Self::Own(Kernels { float: FloatKernel::best(), int8: IntKernel::available()[0] })
+    }
+
+    /// True if weights in int8 are multiplied in int8; the engine brings them to f32, which gives other features.
+    pub(crate) fn multiplies_in_int8(self) -> bool {
+        matches!(self, Self::Own(_))
     }
 }
 

@@ -5,9 +5,9 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::GOLDENS;
 use crate::bundle::BundleWriter;
-use crate::encoder::{Encoder, EncoderModel, EncoderShape};
+use crate::check::golden_features;
+use crate::encoder::{EncoderModel, EncoderShape};
 use crate::error::Result;
-use crate::products::scaled_products;
 use crate::text::{Prompt, TextModel, embed};
 use crate::views::{Pixels, Preprocessing, clean_view_array};
 
@@ -35,18 +35,15 @@ pub(crate) fn write(image: Option<&Pixels>, stages: &Stages, writer: &mut Bundle
     let drawn = image.cloned().unwrap_or_else(drawn_image);
     let view = clean_view_array(&drawn, &stages.preprocessing);
     let views = view.clone().insert_axis(Axis(0));
-    // With the batch that the check of the bundle uses.
-    let features = Encoder::load(stages.encoder, stages.shape, 1)?.encode(views.view())?;
     let floats =
         |values: &mut dyn Iterator<Item = &f32>| values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let mut tensors = vec![
         ("image", Dtype::U8, vec![drawn.height(), drawn.width(), 3], drawn.bytes().to_vec()),
         ("view", Dtype::F32, view.shape().to_vec(), floats(&mut view.iter())),
-        ("features", Dtype::F32, features.shape().to_vec(), floats(&mut features.iter())),
     ];
-    if let Some(classes) = stages.classes {
-        let logits = scaled_products(stages.logit_scale, features.view(), classes.view());
-        tensors.push(("logits", Dtype::F32, logits.shape().to_vec(), floats(&mut logits.iter())));
+    let classes = stages.classes.map(|classes| classes.view());
+    for (name, values) in golden_features(stages.encoder, stages.shape, views.view(), stages.logit_scale, classes)? {
+        tensors.push((name, Dtype::F32, values.shape().to_vec(), floats(&mut values.iter())));
     }
     let mut metadata = None;
     if let Some(model) = stages.text {

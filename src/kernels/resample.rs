@@ -11,6 +11,7 @@ const ROUND: i32 = 1 << (FRACTION_BITS - 1);
 /// Bits of the lower part of a weight where it is multiplied in two parts of 16 bits.
 const LOW_BITS: u32 = 12;
 /// Bytes that may be read at once where a pair of pixels is read, beyond those of the pair.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const READ_BEYOND: usize = 2;
 
 /// First input of each output of a line, and the weights of the inputs from there on.
@@ -66,6 +67,7 @@ impl Taps {
 /// The horizontal pass: lines of three channels, `stride` bytes apart in `source`, into as many lines of `taps.len()` pixels in `out`.
 pub(crate) fn narrow(kernel: PixelKernel, source: &[u8], stride: usize, taps: &Taps, out: &mut [u8]) {
     let width = taps.len() * 3;
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     let reach = taps.reach * 3 + READ_BEYOND;
     let mut lines = out.chunks_exact_mut(width).enumerate();
     while let Some((line, target)) = lines.next() {

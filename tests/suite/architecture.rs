@@ -205,7 +205,7 @@ const USES: &[(&str, &str)] = &[
     ("source", "error files limits listing views"),
     ("predictor", "bundle calibration error examples label_set method text views"),
     ("quantise", "bundle check encoder error files label_set products rows text views"),
-    ("import", "bundle check encoder error files labels limits method products rows text views"),
+    ("import", "bundle check encoder error files labels limits method rows text views"),
     ("answer", "calibration extractor label_set labels method predictor rows tamper timings"),
     (
         "eval",
