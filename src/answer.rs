@@ -11,9 +11,11 @@ use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::{Decision, Method, MethodSettings};
 use crate::predictor::Predictor;
+use crate::rounds::Effort;
 use crate::rows::{argmax, softmax, top};
 use crate::tamper::{TamperScore, tamper_score};
 use crate::timings::Timings;
+use crate::views::ViewSettings;
 
 /// The answer about one image.
 pub struct Answer {
@@ -27,6 +29,8 @@ pub struct Answer {
     pub(crate) decision: Decision<f32>,
     /// The tamper score; `None` with a single view.
     pub(crate) tamper: Option<TamperScore>,
+    /// What rounds of views came to, if it was seen in rounds.
+    pub(crate) effort: Option<Effort>,
     /// What is added to logits before the sigmoid, of a model that was trained with one.
     pub(crate) bias: Option<f32>,
     /// The calibration that holds for these settings.
@@ -72,8 +76,12 @@ pub struct Tamper {
 
 impl Answer {
     /// The predictor's answer to an image's features. The caller adds the time that it took as `tune`.
-    pub(crate) fn new(predictor: &Predictor, features: Features) -> Self {
-        let decision = predictor.decide(features.matrix.view());
+    pub(crate) fn new(
+        predictor: &Predictor,
+        features: Features,
+        decision: Decision<f32>,
+        effort: Option<Effort>,
+    ) -> Self {
         let tamper = match decision.logits.nrows() {
             // Methods that look at the clean view alone have no other views' logits.
             1 => None,
@@ -83,7 +91,13 @@ impl Answer {
             labels: Arc::clone(predictor.labels()),
             settings: *predictor.settings(),
             bias: predictor.bias(),
-            calibration: predictor.calibration(&features.views),
+            calibration: match effort {
+                None => predictor.calibration(&features.views),
+                Some(effort) => {
+                    predictor.calibration_in_rounds(&ViewSettings { count: effort.views_max, ..features.views })
+                }
+            },
+            effort,
             timings: features.timings,
             features,
             decision,
@@ -144,6 +158,15 @@ impl Answer {
     /// Number of views V that the image was seen in.
     pub fn views(&self) -> usize {
         self.features.views.count
+    }
+
+    /// True if the image seems to have been tampered with: the gate's cosine is below its bound, or without a gate the tamper score is
+    /// above the calibrated threshold. `None` where neither was calibrated.
+    pub fn is_suspicious(&self) -> Option<bool> {
+        match self.effort {
+            Some(Effort { gate, .. }) => Some(gate.cosine < gate.bound),
+            None => self.tamper().and_then(|tamper| tamper.suspicious),
+        }
     }
 
     /// The features it was made of.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, BundleError};
 use crate::cache::FeatureCache;
+use crate::calibration::Calibration;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
 use crate::extractor::worker_pool;
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::{Method, MethodSettings};
+use crate::rounds::RoundSettings;
 use crate::text::Prompt;
 use crate::views::{Augment, DamagedImages};
 
@@ -78,6 +80,15 @@ impl ClassifierBuilder<'_> {
     /// Number of views of an image, the clean one included (1 to 1024): more are slower and steadier.
     pub fn views(mut self, count: usize) -> Self {
         self.settings.extractor.views.count = count;
+        self.settings.rounds = None;
+        self
+    }
+
+    /// Number of views of an image at most (1 to 1024), where it is seen in as few as settle its answer: first the clean view and its low-passed
+    /// copy, then rounds of 8, 16, 32 and 64. When rounds end is the bundle's calibration's. [`Self::views`] after it turns it off.
+    pub fn views_max(mut self, count: usize) -> Self {
+        self.settings.extractor.views.count = count;
+        self.settings.rounds = Some(RoundSettings::UNCALIBRATED);
         self
     }
 
@@ -127,9 +138,11 @@ impl ClassifierBuilder<'_> {
     /// A setting is out of range, the encoder cannot be loaded, the bundle has no labels and none were given, a label
     /// does not fit, or the method needs a text tower or a prompt that is not there.
     pub fn build(self) -> Result<Classifier> {
-        let Self { bundle, settings, labels, prompt, cache, cache_folder } = self;
-        // Checked again by the extractor, but embedding labels first may take minutes.
-        settings.extractor.check()?;
+        let Self { bundle, mut settings, labels, prompt, cache, cache_folder } = self;
+        // Checked again by the classifier, but embedding labels first may take minutes.
+        settings.check()?;
+        // Here and not before: they depend on the views' augmentation.
+        settings.rounds = settings.rounds.map(|_| Calibration::round_settings(bundle, &settings.extractor.views));
         let labels = labels.or_else(|| bundle.labels().cloned());
         let labels = labels.ok_or_else(|| BundleError::NoLabels { bundle: bundle.name().into() })?;
         let prompt = prompt.unwrap_or_else(|| bundle.prompt());

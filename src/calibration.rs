@@ -14,8 +14,9 @@ use crate::files::{read_up_to, write_file};
 use crate::label_set::LabelSet;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::method::MethodSettings;
+use crate::rounds::{GateRule, RoundSettings, StopRule};
 use crate::rows::softmax;
-use crate::views::ViewSettings;
+use crate::views::{Augment, ViewSettings};
 
 /// The file's name in the bundle's folder.
 pub(crate) const FILE_NAME: &str = "calibration.json";
@@ -35,6 +36,40 @@ pub(crate) struct Calibration {
     /// The threshold.
     pub tamper: Option<TamperThreshold>,
     /// The temperature.
+    pub temperature: Option<Temperature>,
+    /// Rules of the rounds of views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundsCalibration>,
+}
+
+/// Rules by which an image is seen in as few views as settle its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoundsCalibration {
+    /// Augmentation of the views.
+    pub augment: Augment,
+    /// The gate.
+    pub gate: GateRule,
+    /// The end of the rounds.
+    pub stop: StopRule,
+    /// Number of views at most that it was fitted with.
+    pub views_max: usize,
+    /// Share (0–1) of clean images whose cosine was allowed to be below the gate's bound.
+    pub false_positive_rate: f64,
+    /// Target that answers were compared with.
+    pub target: Target,
+    /// Clean images it was fitted to.
+    pub images: usize,
+    /// Mean number of encoder runs an image, the low-passed view included.
+    pub mean_encodes: f64,
+    /// Share (0–1) of images whose answer was the target, with the rounds.
+    pub right: f64,
+    /// The same with all views.
+    pub right_with_all: f64,
+    /// The same with the clean view alone.
+    pub right_with_one: f64,
+    /// Temperature of answers in rounds, if one helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<Temperature>,
 }
 
@@ -98,6 +133,7 @@ impl Calibration {
             views: *views,
             tamper: None,
             temperature: None,
+            rounds: None,
         }
     }
 
@@ -142,6 +178,19 @@ impl Calibration {
         Ok(write_file(&Self::path(bundle), text.as_bytes())?)
     }
 
+    /// The rules of the rounds, for views of the same kind; they are taken for any labels and methods.
+    fn rounds_for(&self, views: &ViewSettings) -> Option<(GateRule, StopRule)> {
+        let fitted = self.rounds.as_ref().filter(|fitted| fitted.augment == views.augment);
+        fitted.map(|fitted| (fitted.gate, fitted.stop))
+    }
+
+    /// The rounds of a bundle, with the rules that were fitted for views of this kind, if any were.
+    pub(crate) fn round_settings(bundle: &BundleContents, views: &ViewSettings) -> RoundSettings {
+        let fitted = Self::of(bundle).and_then(|calibration| calibration.rounds_for(views));
+        let (gate, stop) = fitted.unwrap_or((GateRule::UNCALIBRATED, StopRule::UNCALIBRATED));
+        RoundSettings { gate, stop, ..RoundSettings::UNCALIBRATED }
+    }
+
     /// The part that holds: the threshold for the same views, the temperature for the same views, method and labels.
     pub(crate) fn applied_to(
         &self,
@@ -153,10 +202,27 @@ impl Calibration {
             log::debug!("the calibration is for {} {:?} views and not used", self.views.count, self.views.augment);
             return AppliedCalibration::default();
         }
-        // A temperature stretches the logits of one method among certain labels. The tamper score needs neither.
-        let fits = |fitted: &&Temperature| fitted.method == *method && fitted.labels == labels_digest(labels);
-        let temperature = self.temperature.as_ref().filter(fits).map(|fitted| fitted.temperature as f32);
+        let temperature = self.temperature.as_ref().and_then(|fitted| fitted.of(method, labels));
         AppliedCalibration { threshold: self.tamper.map(|tamper| tamper.threshold), temperature }
+    }
+
+    /// The part that holds for answers in rounds up to as many views as they were fitted with; the gate's bound is their threshold.
+    pub(crate) fn applied_in_rounds(
+        &self,
+        views: &ViewSettings,
+        method: &MethodSettings,
+        labels: &LabelSet,
+    ) -> AppliedCalibration {
+        let like = |fitted: &&RoundsCalibration| (fitted.views_max, fitted.augment) == (views.count, views.augment);
+        let fitted = self.rounds.as_ref().filter(like).and_then(|fitted| fitted.temperature.as_ref());
+        AppliedCalibration { threshold: None, temperature: fitted.and_then(|fitted| fitted.of(method, labels)) }
+    }
+}
+
+impl Temperature {
+    /// It, if it is this method's among these labels: it stretches the logits of one method among certain labels.
+    fn of(&self, method: &MethodSettings, labels: &LabelSet) -> Option<f32> {
+        (self.method == *method && self.labels == labels_digest(labels)).then_some(self.temperature as f32)
     }
 }
 

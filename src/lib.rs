@@ -70,6 +70,8 @@ mod label_set;
 
 mod cache;
 
+mod rounds;
+
 mod calibration;
 
 mod extractor;

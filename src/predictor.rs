@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
 
 use crate::bundle::BundleContents;
 use crate::calibration::{AppliedCalibration, Calibration};
@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::examples::ExamplesError;
 use crate::label_set::LabelSet;
 use crate::method::{ContextModel, Decide, Decision, Material, MethodSettings, Needs, ViewUse};
+use crate::products::scaled_products;
+use crate::rounds::{Course, Effort, Gate, GateRule, RoundSettings, SeenInRounds, Settling, StoppedBy};
+use crate::rows::{argmax, dot};
 use crate::text::context_prompts;
 use crate::views::ViewSettings;
 
@@ -58,6 +61,53 @@ impl Predictor {
         Decision { logits: list.of_labels(decision.logits), prediction, ..decision }
     }
 
+    /// The decision about an image that is seen in as many views as settle it, up to `views_max`. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// The image cannot be decoded or encoded.
+    pub(crate) fn decide_in_rounds(
+        &self,
+        rounds: &RoundSettings,
+        views_max: usize,
+        image: &mut impl SeenInRounds,
+    ) -> Result<(Decision<f32>, Effort)> {
+        let gate = self.gate(rounds.gate, image.see_pair()?);
+        if rounds.gate.answers(gate) && rounds.views_min == 1 {
+            let effort = Effort { gate, views_used: 1, views_max, stopped_by: StoppedBy::Gate };
+            return Ok((self.decide(image.see(1)?), effort));
+        }
+        let sizes = rounds.sizes(views_max);
+        let mut course = Course::new(rounds.gate, rounds.stop, gate);
+        let mut place = 0;
+        loop {
+            let views_used = sizes[place];
+            let features = image.see(views_used)?;
+            let decision = self.decide(features);
+            let is_settled = course.ends_with(argmax(decision.prediction.view()), Settling::of(features, &decision));
+            place += 1;
+            let stopped_by = match sizes.get(place) {
+                _ if is_settled => StoppedBy::Settled,
+                None => StoppedBy::ViewsMax,
+                Some(next) if !rounds.has_time_for(next - views_used, image) => StoppedBy::Budget,
+                Some(_) => continue,
+            };
+            return Ok((decision, Effort { gate, views_used, views_max, stopped_by }));
+        }
+    }
+
+    /// The gate's result for the features `[D]` of the clean view and of the low-passed one.
+    pub(crate) fn gate(&self, rule: GateRule, [clean, low_pass]: [ArrayView1<f32>; 2]) -> Gate {
+        let logits = [clean, low_pass].map(|feature| self.untuned_logits(feature.insert_axis(Axis(0))));
+        rule.judge(dot(clean, low_pass), logits.each_ref().map(|logits| logits.view()))
+    }
+
+    /// Untuned logits `[C]` of one feature `[1, D]`, of the labels.
+    fn untuned_logits(&self, feature: ArrayView2<f32>) -> Array1<f32> {
+        let feature = self.labels.widened(feature);
+        let logits = scaled_products(self.scale, feature.view(), self.labels.embeddings.view());
+        self.labels.list.of_labels(logits).remove_axis(Axis(0))
+    }
+
     /// The views that have to be encoded of those asked for: only the clean one, if the method looks at no other.
     pub(crate) fn views(&self, asked: ViewSettings) -> ViewSettings {
         match self.settings.method().views() {
@@ -80,6 +130,12 @@ impl Predictor {
     pub(crate) fn calibration(&self, views: &ViewSettings) -> AppliedCalibration {
         let calibration = self.calibration.as_ref();
         calibration.map_or_else(Default::default, |one| one.applied_to(views, &self.settings, &self.labels))
+    }
+
+    /// The part of the bundle's calibration that holds for answers in rounds, in these views at most.
+    pub(crate) fn calibration_in_rounds(&self, views: &ViewSettings) -> AppliedCalibration {
+        let calibration = self.calibration.as_ref();
+        calibration.map_or_else(Default::default, |one| one.applied_in_rounds(views, &self.settings, &self.labels))
     }
 
     /// What is added to logits before the sigmoid, of a model that was trained with one.

@@ -4,13 +4,13 @@
 #
 #   models/everyday/eval.sh BUNDLE DATA WORK OUT [PART…]
 #
-# PART is `photos`, `many`, `shots`, `nothing`, `attacks`, `eot` or `attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
+# PART is `photos`, `many`, `rounds`, `shots`, `nothing`, `attacks`, `eot`, `attacked` or `rounds-attacked`; without, all. The photos, changed ones too, come to WORK, the reports to OUT. ATTACKED is how many photos of
 # a set are attacked, BUNDLE's own encoder being what the attacker knows.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bundle=$1 data=$(realpath "$2") work=$3 out=$4
 shift 4
-parts=${*:-photos many shots nothing attacks eot attacked}
+parts=${*:-photos many rounds shots nothing attacks eot attacked rounds-attacked}
 rtpt=${RTPT:-target/release/rtpt} python=models/.venv/bin/python attacked=${ATTACKED:-100}
 samples=$data/imagenet-samples
 sets="imagenet caltech101 clothing cifar10"
@@ -67,6 +67,13 @@ photos() {
 many() {
     for set in $sets; do
         evaluate photos="$work/photos/$set" $(labelled $set) --report "$out/$set-many" --views 64 --methods zero-shot,none,view-shift,dbd --curve 2,4,8,16,32
+    done
+}
+
+# All of 64 views, and only as many as a photo needs.
+rounds() {
+    for set in $sets; do
+        evaluate photos="$work/photos/$set" $(labelled $set) --report "$out/$set-rounds" --views-max 64 --methods zero-shot,view-shift,dbd
     done
 }
 
@@ -133,6 +140,14 @@ attacked() {
         evaluate $(of $set) --report "$out/$set-attacked" --curve 4,8 \
             clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" corruptions="$to/corruptions.csv" \
             $([ ! -e "$to/eot.made" ] || echo "eot=$to/eot")
+    done
+}
+
+rounds-attacked() {
+    for set in $sets; do
+        local to="$work/attacked/$set"
+        evaluate $(labelled $set) --report "$out/$set-rounds-attacked" --views-max 64 --methods zero-shot,view-shift,dbd \
+            clean="$to/clean" pgd-1="$to/pgd1" pgd-4="$to/pgd4" square="$to/square" $([ ! -e "$to/eot.made" ] || echo "eot=$to/eot")
     done
 }
 

@@ -40,6 +40,8 @@ for name in everyday texts; do
 done
 $python models/everyday/calibration.py --data "$data" > "$work/calibration.csv"
 "$rtpt" calibrate --bundle "$work/everyday-int8" "$work/calibration.csv"
+# The gate, and when rounds of views end: a point is what half as many encoder runs are worth.
+"$rtpt" calibrate --bundle "$work/everyday-int8" --views-max 64 --loss 0.01 "$work/calibration.csv"
 rm -rf models/everyday/bundle
 cp -r "$work/everyday-int8" models/everyday/bundle
 $python models/demo_photos.py --data "$data" --bundle models/everyday/bundle --classes models/everyday/photos.tsv --out models/everyday/photos

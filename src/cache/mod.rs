@@ -24,7 +24,7 @@ use memory::MemoryCache;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey([u8; 32]);
 
-/// Inputs that the features depend on besides the image.
+/// Inputs that the features depend on besides the image and the number of views: the first of many views are the same as those of few.
 #[derive(Clone, Debug)]
 pub struct CacheScope(blake3::Hasher);
 
@@ -32,7 +32,7 @@ impl CacheScope {
     /// Scope of an encoder's digest, the views, the encoder's batch, and the device's key.
     pub fn new(encoder: &blake3::Hash, views: &ViewSettings, batch: usize, device: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"rtpt-edge features 1");
+        hasher.update(b"rtpt-edge features 2");
         hasher.update(encoder.as_bytes());
         // Written out: keys on disk must not change with the order of the variants.
         let augment = match views.augment {
@@ -40,17 +40,25 @@ impl CacheScope {
             Augment::Augmix => 1,
         };
         // The length before the text keeps two parts from running into each other.
-        for number in [views.count as u64, augment, views.seed, batch as u64, device.len() as u64] {
+        for number in [augment, views.seed, batch as u64, device.len() as u64] {
             hasher.update(&number.to_le_bytes());
         }
         hasher.update(device.as_bytes());
         Self(hasher)
     }
 
-    /// The key of an image file with the BLAKE3 digest `image`.
+    /// The key of the views of an image file with the BLAKE3 digest `image`.
     pub fn key(&self, image: &blake3::Hash) -> CacheKey {
         let mut hasher = self.0.clone();
         hasher.update(image.as_bytes());
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of the low-passed clean view of an image file.
+    pub(crate) fn low_pass_key(&self, image: &blake3::Hash) -> CacheKey {
+        let mut hasher = self.0.clone();
+        hasher.update(image.as_bytes());
+        hasher.update(b"low-pass");
         CacheKey(*hasher.finalize().as_bytes())
     }
 }

@@ -182,7 +182,8 @@ impl Common {
     fn target(&self, bundle: &Bundle, list: crate::labels::Labels) -> Result<Classifier> {
         let settings = self.extractor.settings(bundle);
         let labels = self.labels.embed(bundle, Some(list), settings.threads)?;
-        let settings = ClassifierSettings { extractor: settings, method: bundle.manifest.settings_of(self.target) };
+        let settings =
+            ClassifierSettings { extractor: settings, method: bundle.manifest.settings_of(self.target), rounds: None };
         Classifier::new(bundle, labels, settings, cache_folder().as_deref())
     }
 }

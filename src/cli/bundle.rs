@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::bundle::{Bundle, locate_bundle};
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, RoundsCalibration};
 use crate::check::{Deviation, check_goldens, require_goldens};
 use crate::encoder::Layers;
 use crate::setting::SettingError;
@@ -263,7 +263,16 @@ pub(crate) fn print_info(out: &mut impl Write, bundle: &Bundle) -> io::Result<()
         let temperature =
             calibration.temperature.as_ref().map(|fitted| format!("temperature {:.3}", fitted.temperature));
         let fitted: Vec<String> = threshold.into_iter().chain(temperature).collect();
-        line("calibration", format!("for {}: {}", counted(calibration.views.count, "view"), fitted.join(", ")))?;
+        if !fitted.is_empty() {
+            line("calibration", format!("for {}: {}", counted(calibration.views.count, "view"), fitted.join(", ")))?;
+        }
+        if let Some(RoundsCalibration { gate, views_max, mean_encodes, .. }) = &calibration.rounds {
+            let most = counted(*views_max, "view");
+            line(
+                "",
+                format!("rounds of up to {most}: gate {:.3}, {mean_encodes:.1} encoder runs on average", gate.bound),
+            )?;
+        }
     }
     line("method", manifest.method.method().to_string())?;
     for (name, value) in manifest.method.iter() {

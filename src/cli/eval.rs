@@ -19,14 +19,15 @@ use crate::limits::{SHARDS_MAX, SHOTS_MAX};
 use crate::method::{Method, MethodSettings, Needs};
 use crate::predictor::Predictor;
 use crate::report::{evaluation_html, features_bytes};
+use crate::rounds::RoundSettings;
 use crate::setting::SettingError;
 use crate::wording::counted;
 use clap::{Args, Subcommand};
 
 use super::datasets::DataSetArguments;
 use super::settings::{
-    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, cache_folder, headings, method_parser, number,
-    whole,
+    BundleArgument, CacheArguments, ExtractorArguments, LabelArguments, RoundsArguments, cache_folder, headings,
+    method_parser, number, whole,
 };
 use super::{Completion, Outcome, progress_bar};
 
@@ -82,6 +83,8 @@ pub(crate) struct Measure {
     labels: LabelArguments,
     #[command(flatten)]
     extractor: ExtractorArguments,
+    #[command(flatten)]
+    rounds: RoundsArguments,
     #[command(flatten)]
     cache: CacheArguments,
     /// Methods to measure [default: all that the bundle can do]
@@ -166,8 +169,10 @@ fn measure(arguments: &Measure) -> Outcome {
     };
     let examples = photos.map(|set| Ok::<_, Error>((set.truths(&list, &renamed)?, set))).transpose()?;
     let truths = sets.iter().map(|(_, set)| set.truths(&list, &renamed)).collect::<Result<Vec<_>>>()?;
-    let settings = arguments.extractor.settings(&bundle);
+    let mut settings = arguments.extractor.settings(&bundle);
+    let rounds = arguments.rounds.rounds(&bundle, &mut settings.views);
     settings.check()?;
+    rounds.map_or(Ok(()), |rounds| rounds.check(settings.views.count))?;
     let curve = checked_curve(&arguments.curve, settings.views.count)?;
     let extractor = Extractor::new(&bundle, settings, cache_folder().as_deref())?;
     let extractor = extractor.with_cache(arguments.cache.open(true));
@@ -179,7 +184,7 @@ fn measure(arguments: &Measure) -> Outcome {
     let mut results = Vec::new();
     for (suffix, list) in lists {
         let evaluation =
-            evaluation(arguments, &bundle, extractor.with_cache(extractor.cache()), (list, curve.clone()))?;
+            evaluation(arguments, &bundle, extractor.with_cache(extractor.cache()), (list, curve.clone(), rounds))?;
         for ((name, set), truths) in sets.iter().zip(&truths) {
             let condition = Condition { name: format!("{name}{suffix}"), set, truths };
             results.push(measure_one(&evaluation, (results.len(), &condition), part, folder)?);
@@ -227,7 +232,7 @@ fn evaluation(
     arguments: &Measure,
     bundle: &Bundle,
     extractor: Extractor,
-    (list, curve): (Labels, Vec<usize>),
+    (list, curve, rounds): (Labels, Vec<usize>, Option<RoundSettings>),
 ) -> Result<Evaluation> {
     let settings = *extractor.settings();
     let labels = Arc::new(arguments.labels.embed(bundle, Some(list), settings.threads)?);
@@ -245,7 +250,7 @@ fn evaluation(
         let temperature = predictor.calibration(&settings.views).temperature?;
         Some((predictor.settings().method().name().to_string(), f64::from(temperature)))
     });
-    Evaluation::new(extractor, Measurement { predictors, curve, temperature })
+    Evaluation::new(extractor, Measurement { predictors, curve, rounds, temperature })
 }
 
 /// The methods asked for; or all that the bundle and the labels allow.
@@ -322,7 +327,7 @@ fn measure_one(
 fn save_features(evaluation: &Evaluation, condition: &Condition, folder: &Path) -> Result<()> {
     let mut all = Vec::with_capacity(condition.set.items.len());
     for item in &condition.set.items {
-        all.push(evaluation.features(item)?.matrix);
+        all.push(evaluation.features(item, true)?);
     }
     let (classes, scale) = evaluation.classes();
     Ok(write_file(

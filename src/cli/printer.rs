@@ -59,7 +59,7 @@ impl Printer {
             )?;
             self.headed = true;
         }
-        let tampered = record.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true));
+        let tampered = record.is_suspicious();
         let notes = [
             (record.best.label != record.zero_shot.label, "answers differ"),
             (tampered, "tampered?"),

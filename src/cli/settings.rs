@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, locate_bundle};
 use crate::cache::FeatureCache;
+use crate::calibration::Calibration;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::Result;
 use crate::extractor::{ExtractorSettings, worker_pool};
@@ -16,11 +17,12 @@ use crate::labels::{Labels, read_labels};
 use crate::limits::{
     BATCH_MAX, CACHE_DISK_BYTES, CACHE_MEMORY_BYTES, EMBEDDING_MAX, THREADS_MAX, TUNING_STEPS_MAX, VIEWS_MAX,
 };
-use crate::method::{Method, MethodSettings};
+use crate::method::{Method, MethodSettings, ViewUse};
+use crate::rounds::RoundSettings;
 use crate::setting::SettingError;
 use crate::signing::{Opened, TrustedKeys, open_bundle};
 use crate::text::Prompt;
-use crate::views::{Augment, DamagedImages};
+use crate::views::{Augment, DamagedImages, ViewSettings};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
@@ -28,6 +30,7 @@ use clap::{Args, ValueEnum};
 pub(crate) mod headings {
     pub(crate) const PROMPTS: &str = "Words around the labels";
     pub(crate) const VIEWS: &str = "Views and encoder";
+    pub(crate) const ROUNDS: &str = "Only as many views as an image needs";
     pub(crate) const CACHE: &str = "Cache";
     pub(crate) const TRUST: &str = "Signed bundles";
     pub(crate) const TUNING: &str = "Tuning (for experiments)";
@@ -127,6 +130,38 @@ pub(crate) struct ExtractorArguments {
     /// What to do with damaged images
     #[arg(long, value_enum, value_name = "WHAT", default_value = "refuse", help_heading = headings::VIEWS)]
     damaged: DamagedChoice,
+}
+
+/// Whether an image is seen in as few views as settle its answer. Either flag turns it on.
+#[derive(Args)]
+pub(crate) struct RoundsArguments {
+    /// See every image in as few views as settle its answer, up to N: first the clean view and its low-passed copy (the gate), then rounds
+    /// of 8, 16, 32 and 64 [default: 64 with other flags of rounds; without any, all views at once]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, VIEWS_MAX), conflicts_with = "views", help_heading = headings::ROUNDS)]
+    views_max: Option<usize>,
+    /// Number of views that every image is seen in, whatever the gate says [default: 1]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1, VIEWS_MAX), conflicts_with = "views", help_heading = headings::ROUNDS)]
+    views_min: Option<usize>,
+}
+
+/// Number of views at most, where rounds are asked for and nothing is said.
+const ROUNDS_VIEWS_MAX: usize = 64;
+
+impl RoundsArguments {
+    /// Settings of the rounds, if they were asked for; then `views` are as many as there may be.
+    pub(crate) fn rounds(&self, bundle: &Bundle, views: &mut ViewSettings) -> Option<RoundSettings> {
+        self.is_asked_for().then(|| self.rounds_in_force(bundle, views))
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.views_max.is_some() || self.views_min.is_some()
+    }
+
+    fn rounds_in_force(&self, bundle: &Bundle, views: &mut ViewSettings) -> RoundSettings {
+        let rounds = Calibration::round_settings(bundle, views);
+        views.count = self.views_max.unwrap_or(ROUNDS_VIEWS_MAX);
+        RoundSettings { views_min: self.views_min.unwrap_or(1), ..rounds }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -243,6 +278,11 @@ pub(crate) struct SettingsArguments {
     #[command(flatten)]
     pub extractor: ExtractorArguments,
     #[command(flatten)]
+    rounds: RoundsArguments,
+    /// Time for an image (ms): no further round begins that would take longer
+    #[arg(long, value_name = "MS", value_parser = number::<f64>("a number of milliseconds"), conflicts_with = "views", help_heading = headings::ROUNDS)]
+    budget_ms: Option<f64>,
+    #[command(flatten)]
     method: MethodArguments,
 }
 
@@ -264,7 +304,7 @@ impl SettingsArguments {
     /// Prepares to classify with an open bundle.
     pub(crate) fn classifier_of(&self, bundle: &Bundle) -> Result<Classifier> {
         // A number out of range is refused before labels are read and embedded, which may take minutes.
-        self.settings(bundle)?.extractor.check()?;
+        self.settings(bundle)?.check()?;
         let list = self.labels.list(bundle)?;
         self.classifier_among(bundle, list)
     }
@@ -272,9 +312,9 @@ impl SettingsArguments {
     /// As [`Self::classifier_of`], with labels that are chosen already.
     pub(crate) fn classifier_among(&self, bundle: &Bundle, list: Option<Labels>) -> Result<Classifier> {
         let settings = self.settings(bundle)?;
-        settings.extractor.check()?;
+        settings.check()?;
         let labels = self.labels.embed(bundle, list, settings.extractor.threads)?;
-        if settings.extractor.views.count == 1 {
+        if settings.extractor.views.count == 1 && settings.method.method().views() == ViewUse::AllViews {
             log::warn!(
                 "with one view there is nothing to ensemble, so an attack is not resisted; use --views 2 or more"
             );
@@ -295,7 +335,13 @@ impl SettingsArguments {
     /// The method has no such parameter, or a value is out of range.
     pub(crate) fn settings(&self, bundle: &Bundle) -> Result<ClassifierSettings> {
         let method = self.method.settings(bundle)?;
-        Ok(ClassifierSettings { extractor: self.extractor.settings(bundle), method })
+        let mut extractor = self.extractor.settings(bundle);
+        let is_in_rounds = self.rounds.is_asked_for() || self.budget_ms.is_some();
+        let rounds = is_in_rounds.then(|| RoundSettings {
+            budget_ms: self.budget_ms,
+            ..self.rounds.rounds_in_force(bundle, &mut extractor.views)
+        });
+        Ok(ClassifierSettings { extractor, method, rounds })
     }
 }
 

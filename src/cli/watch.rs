@@ -95,11 +95,7 @@ impl Printer {
                 answer(&image.zero_shot.label, image.zero_shot.probability, LABEL_WIDTH),
                 image.timings_ms.total,
                 record.dropped,
-                if image.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)) {
-                    "  tampered?"
-                } else {
-                    ""
-                },
+                if image.is_suspicious() { "  tampered?" } else { "" },
             )?;
         }
         out.flush()?;

@@ -22,6 +22,7 @@ use super::queue::Queue;
 use crate::answer::Answer;
 use crate::cache::FeatureCache;
 use crate::cancellation::CancellationToken;
+use crate::classifier::ViewPlan;
 use crate::device::temperature;
 use crate::encoder::EncoderError;
 use crate::error::{Category, Error, Result};
@@ -160,9 +161,13 @@ impl Engine {
         let Request { body, views, method, top, token, reply } = request;
         // One expression, so that every way to fail reaches the client that waits.
         let result = model.with_method(method).and_then(|classifier| {
-            let mut settings = classifier.extractor().settings().views;
-            settings.count = views.unwrap_or(settings.count);
-            let answer = classifier.classify_in(&body.bytes, settings, CacheUse::LookUp, &token)?;
+            let mut plan = classifier.plan();
+            if let Some(count) = views {
+                // Who names a number has exactly that.
+                plan =
+                    ViewPlan { views: ViewSettings { count, ..classifier.extractor().settings().views }, rounds: None };
+            }
+            let answer = classifier.classify_in(&body.bytes, plan, CacheUse::LookUp, &token)?;
             self.health.note_answer(&answer);
             let features = &answer.features;
             self.metrics.classified(&answer.timings, features.views.count, self.cache.is_some(), features.cached);
@@ -244,6 +249,7 @@ impl Engine {
             digest: image.digest.clone(),
             answer: image.top[0].clone(),
             zero_shot: image.zero_shot.clone(),
+            views_used: image.views_used,
             tamper: answer.tamper.map(|tamper| tamper.score),
             bits: blake3::Hash::from(answer.digest()).to_hex().to_string(),
         });

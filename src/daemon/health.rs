@@ -83,7 +83,7 @@ impl Health {
 
     /// Notes an image that was answered.
     pub(crate) fn note_answer(&self, answer: &Answer) {
-        let tamper = answer.tamper().and_then(|tamper| tamper.suspicious);
+        let tamper = answer.is_suspicious();
         let now = &mut self.tallies().now;
         now.images += 1;
         now.judged += u64::from(tamper.is_some());

@@ -35,7 +35,7 @@ impl Model {
     ) -> Result<Self> {
         let golden = png_bytes(&bundle.goldens.image);
         // Past the cache, or a second start would warm nothing.
-        classifier.classify_in(&golden, classifier.views(), CacheUse::Bypass, token)?;
+        classifier.classify_in(&golden, classifier.plan(), CacheUse::Bypass, token)?;
         let (recorded, info) = describe(&bundle, &classifier);
         Ok(Self { bundle, classifier, others: Vec::new(), recorded, info })
     }

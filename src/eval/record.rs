@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::method::MethodSettings;
+use crate::rounds::{RoundSettings, StoppedBy};
 use crate::views::ViewSettings;
 
 /// Version of the lines.
@@ -37,6 +38,9 @@ pub(crate) struct Plan {
     pub views: ViewSettings,
     /// The encoder's batch.
     pub batch: usize,
+    /// The rounds in which the methods are measured as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundSettings>,
     /// The methods and their settings.
     pub methods: Vec<MethodSettings>,
     /// Smaller numbers of views at which the methods are measured as well.
@@ -81,6 +85,25 @@ pub(crate) struct Measured {
     pub results: Vec<MethodResult>,
     /// The answers at each of the plan's smaller numbers of views, a method each.
     pub curve: Vec<Vec<usize>>,
+    /// Results in rounds, of every method that looks at more than the clean view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<RoundsResult>,
+}
+
+/// Result of one method on one image that is seen in as few views as settle the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoundsResult {
+    /// Place of the method in the plan.
+    pub method: usize,
+    /// Number of views that the image was seen in.
+    pub views_used: usize,
+    /// Reason for the end.
+    pub stopped_by: StoppedBy,
+    /// Cosine of the clean view's feature and that of the low-passed one.
+    pub cosine: f32,
+    /// The answer; the time is that of all rounds.
+    pub result: MethodResult,
 }
 
 /// Result of one method on one image.

@@ -3,19 +3,22 @@
 use std::thread;
 use std::time::Instant;
 
-use ndarray::{ArrayView1, ArrayView2, s};
+use ndarray::{Array1, ArrayView1, ArrayView2, s};
 use rayon::ThreadPool;
 
 use super::dataset::Item;
-use super::record::{Failure, Measured, MethodResult, Plan, Record, SCHEMA};
+use super::record::{Failure, Measured, MethodResult, Plan, Record, RoundsResult, SCHEMA};
 use crate::calibration::labels_digest;
+use crate::cancellation::CancellationToken;
 use crate::error::Result;
-use crate::extractor::{Extractor, Features, worker_pool};
+use crate::extractor::{CacheUse, Encoded, Extractor, Features, worker_pool};
 use crate::files::{FileError, read_up_to};
 use crate::limits::IMAGE_BYTES_MAX;
+use crate::method::ViewUse;
 use crate::metrics::PROBABILITY_MIN;
 use crate::predictor::Predictor;
 use crate::products::scaled_products;
+use crate::rounds::{Effort, RoundSettings, SeenInRounds};
 use crate::rows::{argmax, entropy, softmax};
 use crate::tamper::tamper_score;
 use crate::timings::milliseconds_since;
@@ -26,6 +29,7 @@ pub(crate) struct Evaluation {
     /// Predictors of the methods, for the same labels.
     predictors: Vec<Predictor>,
     curve: Vec<usize>,
+    rounds: Option<RoundSettings>,
     temperature: Option<(String, f64)>,
     /// Pools of one worker: an image's methods run on one thread, as many images at a time as there are threads.
     workers: Vec<ThreadPool>,
@@ -37,6 +41,8 @@ pub(crate) struct Measurement {
     pub predictors: Vec<Predictor>,
     /// Smaller numbers of views at which the methods are measured as well; each less than the extractor's.
     pub curve: Vec<usize>,
+    /// Rounds in which the methods are measured as well.
+    pub rounds: Option<RoundSettings>,
     /// Name of a method, and the temperature by which its probabilities are calibrated.
     pub temperature: Option<(String, f64)>,
 }
@@ -52,8 +58,8 @@ impl Evaluation {
     pub(crate) fn new(extractor: Extractor, measurement: Measurement) -> Result<Self> {
         let threads = extractor.pool().current_num_threads();
         let workers = (0..threads).map(|_| worker_pool(Some(1))).collect::<Result<_>>()?;
-        let Measurement { predictors, curve, temperature } = measurement;
-        Ok(Self { extractor, predictors, curve, temperature, workers })
+        let Measurement { predictors, curve, rounds, temperature } = measurement;
+        Ok(Self { extractor, predictors, curve, rounds, temperature, workers })
     }
 
     /// Plan: all that the results of a data set will depend on.
@@ -78,6 +84,7 @@ impl Evaluation {
             prompt: labels.prompt.templates(),
             views: self.extractor.settings().views,
             batch: self.extractor.batch(),
+            rounds: self.rounds,
             methods: self.predictors.iter().map(|predictor| *predictor.settings()).collect(),
             curve: self.curve.clone(),
             temperature: self.temperature.clone(),
@@ -89,7 +96,8 @@ impl Evaluation {
     ///
     /// The features are made one image after the other, on all threads; then each image's methods run on one.
     pub(crate) fn measure(&self, tasks: &[Task]) -> Vec<Record> {
-        let features: Vec<Result<Features>> = tasks.iter().map(|(_, item, _)| self.features(item)).collect();
+        let features: Vec<Result<Features>> =
+            tasks.iter().map(|(_, item, _)| self.features(item, self.rounds.is_some())).collect();
         let this = self;
         let mut records = Vec::with_capacity(tasks.len());
         for (tasks, features) in tasks.chunks(this.workers.len()).zip(features.chunks(this.workers.len())) {
@@ -109,14 +117,21 @@ impl Evaluation {
         self.workers.len()
     }
 
-    /// The features of an image.
+    /// The features of an image, with that of its low-passed clean view if it is asked for.
     ///
     /// # Errors
     /// It cannot be read, decoded or encoded.
-    pub(crate) fn features(&self, item: &Item) -> Result<Features> {
+    pub(crate) fn features(&self, item: &Item, with_low_pass: bool) -> Result<Features> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
             .map_err(|source| FileError::Unreadable { path: item.path.clone(), source })?;
-        self.extractor.features(&bytes)
+        let token = CancellationToken::default();
+        let views = self.extractor.settings().views;
+        let mut encoding = self.extractor.encoding(&bytes, views, CacheUse::LookUp, &token)?;
+        if with_low_pass {
+            encoding.see_pair()?;
+        }
+        encoding.see(views.count)?;
+        Ok(encoding.into_features())
     }
 
     /// The class embeddings `[C, D]` and the logit scale.
@@ -130,6 +145,7 @@ impl Evaluation {
         // The first rows are the fewer views: each view is drawn from its own random stream.
         let curve = self.curve.iter().map(|&views| self.answers(matrix.slice(s![..views, ..]))).collect();
         let (classes, scale) = self.classes();
+        let rounds = self.rounds.iter().flat_map(|rounds| self.in_rounds(rounds, features, truth)).collect();
         // Computed here: a method that looks at the clean view alone has no logits of the others.
         let logits = scaled_products(scale, self.predictors[0].labels().widened(matrix).view(), classes);
         // To microseconds: further digits are noise, and make every line longer.
@@ -145,13 +161,39 @@ impl Evaluation {
             ms: [features.timings.decode, features.timings.views, features.timings.encode].map(rounded),
             results,
             curve,
+            rounds,
         }
+    }
+
+    fn in_rounds(&self, rounds: &RoundSettings, features: &Features, truth: usize) -> Vec<RoundsResult> {
+        let all = self.predictors.iter().enumerate();
+        let seen = all.filter(|(_, predictor)| predictor.settings().method().views() == ViewUse::AllViews);
+        let one = |(method, predictor): (usize, &Predictor)| {
+            let began = Instant::now();
+            let decided = predictor.decide_in_rounds(rounds, features.views.count, &mut Encoded(features));
+            let (decision, effort) = decided.expect("nothing is left to be read or encoded");
+            let result = self.result_of(predictor, &decision.prediction, milliseconds_since(began), truth);
+            let Effort { gate, views_used, stopped_by, .. } = effort;
+            // A temperature is that of one number of views.
+            let result = MethodResult { calibrated: None, ..result };
+            RoundsResult { method, views_used, stopped_by, cosine: gate.cosine, result }
+        };
+        seen.map(one).collect()
     }
 
     fn result(&self, predictor: &Predictor, features: ArrayView2<f32>, truth: usize) -> MethodResult {
         let began = Instant::now();
         let prediction = predictor.decide(features).prediction;
-        let milliseconds = milliseconds_since(began);
+        self.result_of(predictor, &prediction, milliseconds_since(began), truth)
+    }
+
+    fn result_of(
+        &self,
+        predictor: &Predictor,
+        prediction: &Array1<f32>,
+        milliseconds: f64,
+        truth: usize,
+    ) -> MethodResult {
         let probabilities = softmax(prediction.view());
         let answer = argmax(prediction.view());
         let calibrated = self.temperature.as_ref().filter(|(method, _)| method == predictor.settings().method().name());

@@ -6,6 +6,7 @@ use super::journal::Results;
 use super::record::{Measured, MethodResult, Record};
 use crate::method::ViewUse;
 use crate::metrics::{auroc, calibration_error, mcnemar, quantile, wilson};
+use crate::rounds::StoppedBy;
 use crate::wording::counted;
 
 /// Version of the summary's JSON.
@@ -66,8 +67,13 @@ pub(crate) struct MethodSummary {
     pub ece_calibrated: Option<f64>,
     /// Mean negative logarithm of the true class's probability (nats).
     pub nll: f64,
-    /// Views that the method looks at (count).
+    /// Views that the method looks at (count); in rounds the most.
     pub views: usize,
+    /// Mean number of encoder runs an image, the low-passed view included.
+    pub encodes: f64,
+    /// Share of images (0–1) that the gate answered, in rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_gate: Option<f64>,
     /// Milliseconds from features to answer, on one thread: median and 95th percentile.
     pub ms: (f64, f64),
     /// Paired comparison with zero-shot, where that was measured.
@@ -147,8 +153,18 @@ impl Summary {
 }
 
 /// The columns of the table.
-pub(crate) const HEADINGS: [&str; 9] =
-    ["method", "right", "95 % interval", "top 5", "vs zero-shot", "entropy", "ECE", "NLL", "ms (median, 95 %)"];
+pub(crate) const HEADINGS: [&str; 10] = [
+    "method",
+    "encodes",
+    "right",
+    "95 % interval",
+    "top 5",
+    "vs zero-shot",
+    "entropy",
+    "ECE",
+    "NLL",
+    "ms (median, 95 %)",
+];
 
 impl ConditionSummary {
     /// Notes that the heading gives beside name and number.
@@ -162,7 +178,7 @@ impl ConditionSummary {
 
 impl MethodSummary {
     /// The row of a table.
-    pub(crate) fn cells(&self) -> [String; 9] {
+    pub(crate) fn cells(&self) -> [String; 10] {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
         let gap = self.against_zero_shot.map_or(String::new(), |gap| {
             let p = if gap.p < 0.001 { "p < 0.001".into() } else { format!("p = {:.3}", gap.p) };
@@ -174,6 +190,8 @@ impl MethodSummary {
         };
         [
             self.name.clone(),
+            // Of fixed views a whole number.
+            format!("{:.1}", self.encodes).trim_end_matches(".0").to_string(),
             format!("{} %", percent(self.accuracy)),
             format!("{}–{}", percent(self.interval.0), percent(self.interval.1)),
             format!("{} %", percent(self.top5)),
@@ -204,12 +222,45 @@ fn condition(place: usize, results: &Results, reference: &[f32]) -> ConditionSum
         encode_ms: (!encoded.is_empty()).then(|| quantile(&encoded, 0.5)),
         // The first condition is the reference; compared with itself it says nothing.
         tamper_auroc: if place == 0 { None } else { auroc(reference, &tampers(results)) },
-        methods: (0..methods.len()).map(|method| summary_of(method, zero_shot, results, &measured)).collect(),
+        methods: ways_of(results).iter().map(|way| summary_of(way, zero_shot, results, &measured)).collect(),
     }
 }
 
-fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
-    let of: Vec<&MethodResult> = measured.iter().map(|one| &one.results[method]).collect();
+/// A method, with all views or in rounds.
+struct Way {
+    method: usize,
+    /// Place among the results in rounds.
+    rounds: Option<usize>,
+}
+
+/// The ways that were measured: all methods with all views, then those that look at them in rounds.
+fn ways_of(results: &Results) -> Vec<Way> {
+    let methods = &results.plan.methods;
+    let mut ways: Vec<Way> = (0..methods.len()).map(|method| Way { method, rounds: None }).collect();
+    if results.plan.rounds.is_some() {
+        let seen = methods.iter().enumerate().filter(|(_, one)| one.method().views() == ViewUse::AllViews);
+        ways.extend(seen.enumerate().map(|(place, (method, _))| Way { method, rounds: Some(place) }));
+    }
+    ways
+}
+
+impl Way {
+    fn result<'a>(&self, measured: &'a Measured) -> &'a MethodResult {
+        match self.rounds {
+            None => &measured.results[self.method],
+            Some(place) => &measured.rounds[place].result,
+        }
+    }
+
+    fn encodes(&self, measured: &Measured, views: usize) -> usize {
+        // The low-passed view is one more.
+        self.rounds.map_or(views, |place| measured.rounds[place].views_used + 1)
+    }
+}
+
+fn summary_of(way: &Way, zero_shot: Option<usize>, results: &Results, measured: &[&Measured]) -> MethodSummary {
+    let method = way.method;
+    let of: Vec<&MethodResult> = measured.iter().map(|one| way.result(one)).collect();
     let count = of.len();
     // Without any image there are no hits either: 0 instead of NaN, which JSON does not have.
     let share = |hits: usize| hits as f64 / count.max(1) as f64;
@@ -222,20 +273,16 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
         of.iter().map(|result| Some((result.calibrated?, result.rank == 0))).collect();
     let times: Vec<f64> = of.iter().map(|result| result.ms).collect();
     let settings = &results.plan.methods[method];
-    let at_views = |place: usize| measured.iter().filter(|one| one.curve[place][method] == one.truth).count();
-    let against_zero_shot = zero_shot.filter(|&other| other != method).map(|other| {
-        let differ = |ours: bool| {
-            let one_sided = |one: &&&Measured| {
-                let (this, that) = (one.results[method].rank == 0, one.results[other].rank == 0);
-                this != that && this == ours
-            };
-            measured.iter().filter(one_sided).count()
-        };
-        let (better, worse) = (differ(true), differ(false));
-        // Images on which both are right or both wrong cancel out.
-        let difference = (better as f64 - worse as f64) / count.max(1) as f64;
-        Gap { better, worse, difference, p: mcnemar(better, worse) }
+    let views = match settings.method().views() {
+        ViewUse::CleanView => 1,
+        ViewUse::AllViews => results.plan.views.count,
+    };
+    let by_gate = way.rounds.map(|place| {
+        let answered = measured.iter().filter(|one| one.rounds[place].stopped_by == StoppedBy::Gate);
+        share(answered.count())
     });
+    let at_views = |place: usize| measured.iter().filter(|one| one.curve[place][method] == one.truth).count();
+    let name = settings.method().name();
     MethodSummary {
         right,
         accuracy: share(right),
@@ -245,15 +292,33 @@ fn summary_of(method: usize, zero_shot: Option<usize>, results: &Results, measur
         ece: calibration_error(&confidences),
         ece_calibrated: calibrated.filter(|answers| !answers.is_empty()).map(|answers| calibration_error(&answers)),
         nll: mean(|result| -f64::from(result.log_truth)),
-        views: match settings.method().views() {
-            ViewUse::CleanView => 1,
-            ViewUse::AllViews => results.plan.views.count,
-        },
+        views,
+        encodes: share(measured.iter().map(|one| way.encodes(one, views)).sum()),
+        by_gate,
         ms: (quantile(&times, 0.5), quantile(&times, 0.95)),
-        against_zero_shot,
-        curve: (0..results.plan.curve.len()).map(|place| share(at_views(place))).collect(),
-        name: settings.method().name().into(),
+        against_zero_shot: gap_to(zero_shot, way, measured),
+        curve: match way.rounds {
+            None => (0..results.plan.curve.len()).map(|place| share(at_views(place))).collect(),
+            Some(_) => Vec::new(),
+        },
+        name: if way.rounds.is_some() { format!("{name}, in rounds") } else { name.into() },
     }
+}
+
+/// The paired comparison with zero-shot, where that was measured and is not the way itself.
+fn gap_to(zero_shot: Option<usize>, way: &Way, measured: &[&Measured]) -> Option<Gap> {
+    let other = zero_shot.filter(|&other| other != way.method)?;
+    let differ = |ours: bool| {
+        let one_sided = |one: &&&Measured| {
+            let (this, that) = (way.result(one).rank == 0, one.results[other].rank == 0);
+            this != that && this == ours
+        };
+        measured.iter().filter(one_sided).count()
+    };
+    let (better, worse) = (differ(true), differ(false));
+    // Images on which both are right or both wrong cancel out.
+    let difference = (better as f64 - worse as f64) / measured.len().max(1) as f64;
+    Some(Gap { better, worse, difference, p: mcnemar(better, worse) })
 }
 
 /// The images that were measured.

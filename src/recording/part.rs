@@ -11,12 +11,15 @@ use crate::device::device_key;
 use crate::examples::Examples;
 use crate::label_set::LabelSet;
 use crate::method::MethodSettings;
+use crate::rounds::RoundSettings;
 use crate::text::Prompt;
 use crate::views::ViewSettings;
 
 /// Version of the format.
-pub(crate) const FORMAT: u32 = 2;
-/// The version before, without a chain: changes of it cannot be seen.
+pub(crate) const FORMAT: u32 = 3;
+/// The version before, whose frames were all seen in the same number of views; it is still written where they are.
+pub(crate) const FORMAT_ALL_VIEWS: u32 = 2;
+/// The version before that, without a chain: changes of it cannot be seen.
 pub(crate) const FORMAT_UNCHAINED: u32 = 1;
 /// The images of a part.
 pub(crate) const FRAMES: &str = "frames.bin";
@@ -68,6 +71,9 @@ pub struct RecordedSettings {
     /// The views; their seed is mixed with each image's digest.
     #[serde(flatten)]
     pub views: ViewSettings,
+    /// The rounds in which images are seen in these views, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rounds: Option<RoundSettings>,
     /// The method and its parameters.
     #[serde(flatten)]
     pub method: MethodSettings,
@@ -82,8 +88,9 @@ impl RecordedSettings {
             Prompt::Templates(templates) => (None, templates.clone()),
         };
         let (labels, ids) = list.rows();
+        let plan = classifier.plan();
         Self {
-            format: FORMAT,
+            format: if plan.rounds.is_some() { FORMAT } else { FORMAT_ALL_VIEWS },
             version: env!("CARGO_PKG_VERSION").into(),
             device: device_key(),
             // A replay may be started in another folder.
@@ -95,7 +102,8 @@ impl RecordedSettings {
             context,
             templates,
             batch: classifier.extractor().batch(),
-            views: classifier.views(),
+            views: plan.views,
+            rounds: plan.rounds,
             method: *classifier.method(),
         }
     }
@@ -135,6 +143,8 @@ pub(crate) struct RecordedDecision {
     pub answer: Prediction,
     /// Zero-shot's answer.
     pub zero_shot: Prediction,
+    /// Number of views that it was seen in, where it was in rounds.
+    pub views_used: Option<usize>,
     /// The tamper score (0–1), with more than one view.
     pub tamper: Option<f32>,
     /// BLAKE3 over the bits of prediction, weights and the clean view's logits, 64 hex digits.
@@ -147,8 +157,8 @@ impl RecordedDecision {
     /// Field by field, because a flattened structure would take fields that the format does not know, and the order of
     /// the fields is the format's.
     pub(crate) fn placed(self, offset: u64, length: u64) -> RecordedFrame {
-        let Self { sequence, unix_ms, name, digest, answer, zero_shot, tamper, bits } = self;
-        RecordedFrame { sequence, unix_ms, name, offset, length, digest, answer, zero_shot, tamper, bits }
+        let Self { sequence, unix_ms, name, digest, answer, zero_shot, views_used, tamper, bits } = self;
+        RecordedFrame { sequence, unix_ms, name, offset, length, digest, answer, zero_shot, views_used, tamper, bits }
     }
 }
 
@@ -173,6 +183,9 @@ pub struct RecordedFrame {
     pub answer: Prediction,
     /// Zero-shot's answer.
     pub zero_shot: Prediction,
+    /// Number of views that it was seen in, where it was in rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub views_used: Option<usize>,
     /// The tamper score (0–1), with more than one view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tamper: Option<f32>,

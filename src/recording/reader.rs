@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::RecordingError;
 use super::chain::{Continued, Head, Link, START, link, unseal};
 use super::part::{
-    DECISIONS, FORMAT, FORMAT_UNCHAINED, FRAMES, HEADS, Opening, RecordedFrame, RecordedSettings, part_number,
+    DECISIONS, FORMAT, FORMAT_ALL_VIEWS, FORMAT_UNCHAINED, FRAMES, HEADS, Opening, RecordedFrame, RecordedSettings,
+    part_number,
 };
 use crate::error::{Error, Result};
 use crate::files::{FileError, open_regular, read_range};
@@ -144,7 +145,7 @@ fn begin_part(folder: &Path) -> Result<std::result::Result<BegunPart, String>> {
     let sealed = unseal(&first);
     let json = sealed.as_ref().map_or(first.as_slice(), |(json, _)| json);
     let Opening { settings, continues } = match serde_json::from_slice::<Opening<RecordedSettings>>(json) {
-        Ok(opening) if opening.settings.format == FORMAT && sealed.is_some() => opening,
+        Ok(opening) if [FORMAT, FORMAT_ALL_VIEWS].contains(&opening.settings.format) && sealed.is_some() => opening,
         Ok(opening) if opening.settings.format == FORMAT_UNCHAINED => opening,
         // A later format may have other fields. Its number is looked for alone, so that it is refused by name and
         // not passed over as damaged.
@@ -158,7 +159,7 @@ fn begin_part(folder: &Path) -> Result<std::result::Result<BegunPart, String>> {
             return Ok(Err(format!("its settings cannot be read ({why})")));
         }
     };
-    let mut chain = (settings.format == FORMAT).then(|| ReadChain::begin(folder, continues));
+    let mut chain = (settings.format != FORMAT_UNCHAINED).then(|| ReadChain::begin(folder, continues));
     if let (Some(chain), Some((json, stated))) = (&mut chain, &sealed) {
         chain.add(Some((json, *stated)));
     }

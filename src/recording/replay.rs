@@ -6,13 +6,15 @@ use super::RecordingError;
 use super::part::{RecordedFrame, RecordedSettings};
 use super::reader::RecordingPart;
 use crate::bundle::Bundle;
+use crate::cancellation::CancellationToken;
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::device::device_key;
 use crate::error::Result;
-use crate::extractor::{ExtractorSettings, worker_pool};
+use crate::extractor::{CacheUse, ExtractorSettings, worker_pool};
 use crate::label_set::LabelSet;
 use crate::labels::Labels;
 use crate::method::Method;
+use crate::rounds::RoundSettings;
 use crate::views::DamagedImages;
 
 /// Changes for a replay; without any it reproduces the decisions.
@@ -40,6 +42,8 @@ pub(crate) struct Replayed {
 /// Decides the frames of a part again.
 pub(crate) struct Replayer {
     classifier: Classifier,
+    /// True if nothing was changed.
+    is_as_it_was: bool,
     /// True if the part was recorded on another kind of device, where the last bits may differ.
     pub other_device: bool,
 }
@@ -83,8 +87,12 @@ pub(crate) fn replayer(
         damaged: DamagedImages::Answer,
     };
     let labels = worker_pool(threads)?.install(|| LabelSet::new(bundle, list, settings.prompt(), cache_folder))?;
-    let classifier = Classifier::new(bundle, labels, ClassifierSettings { extractor, method }, cache_folder)?;
-    Ok(Replayer { classifier, other_device: device_key() != settings.device })
+    // Where time ended the rounds, the number of views says where.
+    let rounds = settings.rounds.map(|rounds| RoundSettings { budget_ms: None, ..rounds });
+    let settings_then = ClassifierSettings { extractor, method, rounds };
+    let classifier = Classifier::new(bundle, labels, settings_then, cache_folder)?;
+    let is_as_it_was = *what_if == WhatIf::default();
+    Ok(Replayer { classifier, is_as_it_was, other_device: device_key() != settings.device })
 }
 
 impl Replayer {
@@ -93,7 +101,12 @@ impl Replayer {
     /// # Errors
     /// The image of the frame cannot be read, decoded or encoded.
     pub(crate) fn replay(&self, part: &RecordingPart, frame: &RecordedFrame) -> Result<Replayed> {
-        let answer = self.classifier.classify(&part.image(frame)?)?;
+        let mut plan = self.classifier.plan();
+        if let Some(views_used) = frame.views_used.filter(|_| plan.rounds.is_some() && self.is_as_it_was) {
+            plan.views.count = views_used.clamp(1, plan.views.count);
+        }
+        let image = part.image(frame)?;
+        let answer = self.classifier.classify_in(&image, plan, CacheUse::LookUp, &CancellationToken::default())?;
         let best = answer.best();
         Ok(Replayed {
             same_bits: blake3::Hash::from(answer.digest()).to_hex().as_str() == frame.bits,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::{Answer, Prediction, Tamper};
 use crate::error::Error;
 use crate::method::Method;
+use crate::rounds::{Gate, StoppedBy};
 use crate::timings::Timings;
 
 /// Version of the records' schema.
@@ -34,8 +35,17 @@ pub(crate) struct ImageRecord {
     pub method: Method,
     /// The method once more, under the name that earlier versions gave it.
     pub head: Method,
-    /// Number of views.
+    /// Number of views; in rounds the most that there could have been.
     pub views: usize,
+    /// Number of views that the image was seen in, where it was in rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub views_used: Option<usize>,
+    /// Reason for the end of the rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<StoppedBy>,
+    /// Result of the gate before the rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// The user's seed.
     pub seed: u64,
     /// True if the features were in the cache.
@@ -79,13 +89,26 @@ impl ImageRecord {
             zero_shot: answer.zero_shot(),
             method: answer.method(),
             head: answer.method(),
-            views: answer.features.views.count,
+            views: answer.effort.map_or(answer.features.views.count, |effort| effort.views_max),
+            views_used: answer.effort.map(|effort| effort.views_used),
+            stopped_by: answer.effort.map(|effort| effort.stopped_by),
+            gate: answer.effort.map(|effort| effort.gate),
             seed: answer.features.views.seed,
             cached: answer.features.cached,
             damage: answer.damage().map(String::from),
             tamper: answer.tamper(),
             temperature: answer.temperature(),
             timings_ms: answer.timings,
+        }
+    }
+}
+
+impl ImageRecord {
+    /// True if the image seems to have been tampered with: see [`Answer::is_suspicious`].
+    pub(crate) fn is_suspicious(&self) -> bool {
+        match &self.gate {
+            Some(gate) => gate.cosine < gate.bound,
+            None => self.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)),
         }
     }
 }

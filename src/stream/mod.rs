@@ -62,6 +62,6 @@ pub(crate) fn decide(frame: Frame, classifier: &Classifier, token: &Cancellation
     let cut_short = || ImageError::Corrupt { source: "the camera's buffer is shorter than its rows".into() };
     let file = picture.content.into_file().ok_or_else(cut_short)?;
     let cache = if live { CacheUse::Bypass } else { CacheUse::LookUp };
-    let answer = classifier.classify_in(&file, classifier.views(), cache, token)?;
+    let answer = classifier.classify_in(&file, classifier.plan(), cache, token)?;
     Ok(Decision { sequence, unix_ms, name: picture.name, file, answer })
 }

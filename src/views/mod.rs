@@ -11,6 +11,7 @@ mod error;
 mod geometry;
 mod jpeg;
 mod jpeg_scans;
+mod low_pass;
 mod pixels;
 mod png;
 mod resize;
@@ -33,6 +34,7 @@ pub(crate) use decode::{Decoded, decode_as};
 pub use encode::{encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use geometry::{affine, rotate};
+use low_pass::low_pass;
 pub use pixels::{Pixels, Region};
 use resize::resize_rows;
 pub use resize::{Arithmetic, Filter, Resampling, resize, resize_window};
@@ -163,6 +165,13 @@ pub(crate) fn clean_view(image: &Pixels, preprocessing: &Preprocessing, mut view
     resize_rows(image, image.whole(), size, window, preprocessing.resampling, |y, row| {
         planes.write(&tables, y, row, false)
     });
+}
+
+/// The clean view without its fine detail. Fills `view` `[3, R, R]`.
+pub(crate) fn low_pass_view(image: &Pixels, preprocessing: &Preprocessing, mut view: ArrayViewMut3<f32>) {
+    clean_view(image, preprocessing, view.view_mut());
+    // Normalisation is affine in each channel: it may come before or after.
+    Planes::of(&mut view).0.into_iter().for_each(|plane| low_pass(plane, preprocessing.resolution));
 }
 
 fn augmented_view(

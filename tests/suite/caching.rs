@@ -38,7 +38,7 @@ fn a_hit_has_the_bits_of_a_miss_for_any_labels_and_head() {
         assert_eq!(cached(&run), 7, "{more:?}: {}", run.stderr);
         assert_eq!(answers(&run), answers(&off(more)), "{more:?}");
     }
-    for more in [["--views", "9"], ["--seed", "1"], ["--augment", "crop"], ["--batch", "3"]] {
+    for more in [["--seed", "1"], ["--augment", "crop"], ["--batch", "3"]] {
         assert_eq!(cached(&on(&more)), 0, "{more:?} makes other features");
     }
     let one = format!("{photos}/red/rgb.png");
@@ -50,6 +50,22 @@ fn a_hit_has_the_bits_of_a_miss_for_any_labels_and_head() {
     assert_eq!(bench.rtpt(&["eval", &photos, "--report", report.to_str().unwrap()]).code, 0);
     let results = fs::read_to_string(report.join("photos.jsonl")).unwrap();
     assert_eq!(results.matches("\"cached\":true").count(), 7, "an evaluation asks the same cache");
+}
+
+#[test]
+fn fewer_views_are_the_first_of_those_that_are_kept_and_more_are_added() {
+    let bench = Bench::new();
+    let photos = photos(&bench);
+    // Batches that the numbers of views are no multiples of: what is added is cut as if all came at once.
+    for batch in ["1", "3"] {
+        for (views, hits) in [("4", 0), ("9", 0), ("4", 7), ("9", 7), ("20", 0), ("16", 7)] {
+            let arguments = ["classify", "--json", "--batch", batch, "--views", views, &photos];
+            let run = bench.rtpt(&arguments);
+            assert_eq!((run.code, cached(&run)), (0, hits), "{views} views in batches of {batch}: {}", run.stderr);
+            let anew = bench.rtpt(&[&arguments[..], &["--cache", "off"]].concat());
+            assert_eq!(answers(&run), answers(&anew), "{views} views in batches of {batch}");
+        }
+    }
 }
 
 #[test]

@@ -22,25 +22,25 @@ fn many(bench: &Bench) -> String {
     bench.path("many").to_str().unwrap().into()
 }
 
-struct Calibrated {
-    bench: Bench,
-    bundle: String,
-    images: String,
+pub struct Calibrated {
+    pub bench: Bench,
+    pub bundle: String,
+    pub images: String,
 }
 
 impl Calibrated {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let bench = Bench::new();
         let bundle = bench.bundle().folder().to_string();
         let images = many(&bench);
         Self { bench, bundle, images }
     }
 
-    fn rtpt(&self, command: &str, arguments: &[&str]) -> Run {
+    pub fn rtpt(&self, command: &str, arguments: &[&str]) -> Run {
         self.bench.rtpt(&[&[command, "--bundle", &self.bundle], arguments].concat())
     }
 
-    fn stored(&self) -> Value {
+    pub fn stored(&self) -> Value {
         let text = fs::read_to_string(format!("{}/calibration.json", self.bundle)).unwrap();
         serde_json::from_str(&text).unwrap()
     }

@@ -66,6 +66,7 @@ pages! {
     limits: "docs/limits.md",
     methods: "docs/methods.md",
     raspberry_pi: "docs/raspberry-pi.md",
+    rounds: "docs/rounds.md",
     troubleshooting: "docs/troubleshooting.md",
     updates: "docs/updates.md",
     your_own_model: "docs/your-own-model.md",

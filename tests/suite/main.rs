@@ -41,6 +41,7 @@ mod pixels;
 mod prompts;
 mod quantizing;
 mod recordings;
+mod rounds;
 mod serving;
 mod signing;
 mod slots;

@@ -16,6 +16,10 @@ const ENTER: &str = "\u{e007}";
 
 /// A daemon with a camera that can be unplugged, the page's address, and a browser; nothing without one.
 fn stage(bench: &Bench, views: &str) -> Option<(Daemon, String, Browser)> {
+    stage_in(bench, ["--views", views])
+}
+
+fn stage_in(bench: &Bench, views: [&str; 2]) -> Option<(Daemon, String, Browser)> {
     if !is_here("chromedriver") || !is_here("chromium") {
         return None;
     }
@@ -26,7 +30,7 @@ fn stage(bench: &Bench, views: &str) -> Option<(Daemon, String, Browser)> {
     fs::copy(bench.path("camera/chair.jpg"), bench.path("camera/<b>bold<b>.jpg")).unwrap();
     let port = free_port();
     let source = format!("{}?every=0.3", bench.path("camera").display());
-    let flags = ["--source", &source, "--listen", &format!("127.0.0.1:{port}"), "--views", views];
+    let flags = [&["--source", &source, "--listen", &format!("127.0.0.1:{port}")], &views[..]].concat();
     let daemon = Daemon::launch(bench, &flags, |command| command.env("RTPT_BUNDLE", demo()));
     daemon.wait_until_ready();
     let browser = Browser::start(&bench.path("profile"));
@@ -78,6 +82,21 @@ fn the_page_shows_what_the_camera_sees_on_a_phone_and_on_a_desk() {
         keep(&browser, &format!("page-{width}.png"));
         no_complaints(&browser);
     }
+}
+
+#[test]
+fn a_frame_in_rounds_says_how_many_views_it_needed_and_what_the_gate_found() {
+    let bench = Bench::new();
+    let Some((_daemon, address, browser)) = stage_in(&bench, ["--views-max", "16"]) else { return };
+    browser.open(&address, 1280, 900);
+    browser.wait_for("document.getElementById('frame-note').textContent.includes(' of at most 16')");
+    for (is_suspicious, name) in [(true, "attacked"), (false, "chair")] {
+        browser.wait_for(&format!(
+            "state.decision.image.path.includes('{name}') && document.getElementById('tamper').classList.contains('suspicious') === {is_suspicious}"
+        ));
+        assert!(browser.text("tamper").contains("copy without detail"), "{}", browser.text("tamper"));
+    }
+    no_complaints(&browser);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::bundle::Bundle;
 use crate::cancellation::CancellationToken;
-use crate::classifier::{Classifier, ClassifierSettings};
+use crate::classifier::{Classifier, ClassifierSettings, ViewPlan};
 use crate::error::Result;
 use crate::extractor::CacheUse;
 use crate::label_set::LabelSet;
@@ -76,9 +76,9 @@ fn timed(classifier: &Classifier, file: &[u8], views: ViewSettings) -> Result<Ve
     let mut began = Instant::now();
     for run in 0..=RUNS {
         for (count, runs) in TIMED.into_iter().zip(&mut runs) {
-            let views = ViewSettings { count, ..views };
+            let plan = ViewPlan { views: ViewSettings { count, ..views }, rounds: None };
             // Past the cache, from which the second run would come without any work.
-            let answer = classifier.classify_in(file, views, CacheUse::Bypass, &CancellationToken::default())?;
+            let answer = classifier.classify_in(file, plan, CacheUse::Bypass, &CancellationToken::default())?;
             if run > 0 {
                 runs.push((answer.timings().total, answer.timings().encode));
             }

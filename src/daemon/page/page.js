@@ -47,7 +47,7 @@ function showDecision(decision) {
   text('label', image.label);
   text('probability', percent(image.probability));
   text('method', image.method);
-  showTamper(image.tamper);
+  showTamper(image);
   const zero = image.zero_shot;
   const rows = image.top.slice(0, TOP).map((answer, index) => [answer.label, answer.probability, decision.zero_shot[index]]);
   if (!image.top.some(answer => answer.label === zero.label)) rows.push([zero.label, null, zero.probability]);
@@ -63,21 +63,29 @@ function showDecision(decision) {
     row.append(head, cell);
     return row;
   }));
-  text('frame-note', image.path + ' · ' + new Date(decision.unix_ms).toLocaleTimeString() + ' · ' + ms(image.timings_ms.total) + ' · ' + counted(image.views, 'view') + ', method ' + image.method);
+  text('frame-note', image.path + ' · ' + new Date(decision.unix_ms).toLocaleTimeString() + ' · ' + ms(image.timings_ms.total) + ' · ' + seenIn(image) + ', method ' + image.method);
   text('dropped', String(decision.dropped));
   showFrame(decision);
   if (state.pictures) refreshPictures();
   else showViews(decision);
 }
 
-function showTamper(tamper) {
+function seenIn({ views, views_used: used }) {
+  return used === undefined ? counted(views, 'view') : counted(used, 'view') + ' of at most ' + views;
+}
+
+// In rounds the gate says whether a frame is suspicious, without them the tamper score.
+function showTamper({ tamper, gate }) {
   const node = $('tamper');
-  node.hidden = !tamper;
-  if (!tamper) return;
-  const suspicious = tamper.suspicious === true;
+  node.hidden = !tamper && !gate;
+  if (node.hidden) return;
+  const suspicious = gate ? gate.cosine < gate.bound : tamper.suspicious === true;
   node.classList.toggle('suspicious', suspicious);
-  const limit = tamper.threshold === undefined ? '' : ' (suspicious above ' + tamper.threshold.toFixed(2) + ')';
-  node.textContent = (suspicious ? 'This frame may have been tampered with. ' : '') + 'Tamper score ' + tamper.score.toFixed(2) + limit;
+  const limit = tamper && tamper.threshold !== undefined ? ' (suspicious above ' + tamper.threshold.toFixed(2) + ')' : '';
+  const measured = gate
+    ? 'Likeness to its copy without detail ' + gate.cosine.toFixed(2) + ' (suspicious below ' + gate.bound.toFixed(2) + ')'
+    : 'Tamper score ' + tamper.score.toFixed(2) + limit;
+  node.textContent = (suspicious ? 'This frame may have been tampered with. ' : '') + measured;
 }
 
 // One frame at a time: on a slow link the next is asked for when the last has come.

@@ -1,12 +1,14 @@
 //! Image bytes to features: views and encoder, or the cache.
 
+mod encoding;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array2, Array4, ArrayViewMut4, Axis};
+use ndarray::{Array1, Array2, Array4, ArrayViewMut4, Axis};
 use rayon::ThreadPool;
 
 use crate::bundle::Bundle;
@@ -17,11 +19,12 @@ use crate::encoder::{Encoder, EncoderShape, PreparedStore};
 use crate::error::Result;
 use crate::labels::Labels;
 use crate::limits::{BATCH_MAX, THREADS_MAX};
+use crate::rounds::SeenInRounds;
 use crate::setting::SettingError;
 use crate::timings::{Timings, milliseconds_since};
-use crate::views::{
-    DamagedImages, Decoded, Pixels, Preprocessing, ViewSettings, decode_as, make_views, make_views_from,
-};
+use crate::views::{DamagedImages, Pixels, Preprocessing, ViewSettings, make_views};
+
+pub(crate) use encoding::{Encoded, Encoding};
 
 /// Settings of the extraction of features that a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,6 +94,8 @@ pub struct Features {
     pub(crate) views: ViewSettings,
     /// F `[V, D]`, unit rows.
     pub(crate) matrix: Arc<Array2<f32>>,
+    /// The feature `[D]` of the low-passed clean view, where it was asked for.
+    pub(crate) low_pass: Option<Arc<Array1<f32>>>,
     /// True if the features came from the cache.
     pub(crate) cached: bool,
     /// Damage of the image file, if it has any.
@@ -199,40 +204,24 @@ impl Extractor {
         cache: CacheUse,
         token: &CancellationToken,
     ) -> Result<Features> {
-        let cache = self.cache.as_ref().filter(|_| cache == CacheUse::LookUp);
-        let began = Instant::now();
-        // A request that was given up while it waited in the queue costs nothing more.
-        token.checkpoint()?;
-        // Of the file and not of its pixels, so that a hit needs no decoding.
-        let digest = blake3::hash(bytes);
-        let scope = CacheScope::new(&self.encoder_digest, views, self.encoder.batch(), &self.device);
-        let key = scope.key(&digest);
-        if let Some(matrix) = cache.and_then(|cache| cache.get(&key)) {
-            let decode = milliseconds_since(began);
-            let timings = Timings { decode, total: decode, ..Timings::default() };
-            let (bundle, encoder) = (Arc::clone(&self.bundle_id), self.encoder_digest);
-            return Ok(Features {
-                digest,
-                views: *views,
-                matrix,
-                cached: true,
-                damage: None,
-                bundle,
-                encoder,
-                timings,
-            });
-        }
-        let Decoded { pixels, damage } = decode_as(bytes, self.settings.damaged)?;
-        let decode = milliseconds_since(began);
-        let mut features = self.features_of_pixels(&pixels, digest, views, token)?;
-        features.damage = damage;
-        features.timings.decode = decode;
-        features.timings.total = milliseconds_since(began);
-        // A cache has no place for the damage: whoever found the features there would take the image for whole.
-        if let Some(cache) = cache.filter(|_| damage.is_none()) {
-            cache.put(&key, &features.matrix);
-        }
-        Ok(features)
+        let mut encoding = self.encoding(bytes, *views, cache, token)?;
+        encoding.see(views.count)?;
+        Ok(encoding.into_features())
+    }
+
+    /// The beginning of an image file's features, of which nothing is encoded yet; `views` are those that it may be seen in.
+    ///
+    /// # Errors
+    /// `token` was cancelled.
+    pub(crate) fn encoding<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        views: ViewSettings,
+        cache: CacheUse,
+        token: &'a CancellationToken,
+    ) -> Result<Encoding<'a>> {
+        let cache = self.cache.as_deref().filter(|_| cache == CacheUse::LookUp);
+        Encoding::of_file(self, bytes, views, cache, token)
     }
 
     /// The features of decoded pixels; `digest` stands for the content and decides the views. The cache is left alone.
@@ -246,27 +235,39 @@ impl Extractor {
         views: &ViewSettings,
         token: &CancellationToken,
     ) -> Result<Features> {
+        let mut encoding = Encoding::of_pixels(self, image, digest, *views, token)?;
+        encoding.see(views.count)?;
+        Ok(encoding.into_features())
+    }
+
+    /// Features of `count` views that `make(first, views)` makes where they are encoded, and the time (ms) that making took of the whole.
+    pub(crate) fn encode(
+        &self,
+        count: usize,
+        token: &CancellationToken,
+        make: impl Fn(usize, ArrayViewMut4<f32>) + Sync,
+    ) -> Result<(Array2<f32>, Timings)> {
         let began = Instant::now();
-        token.checkpoint()?;
-        // Views are made where they are encoded. What that takes of the whole is counted on each thread.
+        // What views take of the whole is counted on each thread.
         let making = AtomicU64::new(0);
         let make = |first: usize, mut batch: ArrayViewMut4<f32>| {
             let began = Instant::now();
             // One at a time: a thread that waits for others meanwhile takes up other views, whose time would be counted here.
             for (place, view) in batch.axis_chunks_iter_mut(Axis(0), 1).enumerate() {
-                make_views_from(first + place, image, digest.as_bytes(), &self.preprocessing, views, view);
+                make(first + place, view);
             }
             making.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         };
-        let encoded = self.pool.install(|| self.encoder.encode_made(views.count, token, make));
-        // Shared, because the cache and the answer both keep it.
-        let matrix = Arc::new(encoded?);
+        let matrix = self.pool.install(|| self.encoder.encode_made(count, token, make))?;
         let total = milliseconds_since(began);
-        let threads = self.pool.current_num_threads().min(views.count.div_ceil(self.encoder.batch()));
+        let threads = self.pool.current_num_threads().min(count.div_ceil(self.encoder.batch()));
         let making = (making.into_inner() as f64 / 1e6 / threads as f64).min(total);
-        let timings = Timings { views: making, encode: total - making, total, ..Timings::default() };
-        let (bundle, encoder) = (Arc::clone(&self.bundle_id), self.encoder_digest);
-        Ok(Features { digest, views: *views, matrix, cached: false, damage: None, bundle, encoder, timings })
+        Ok((matrix, Timings { views: making, encode: total - making, total, ..Timings::default() }))
+    }
+
+    /// What the features of an image in `views` depend on, besides the image.
+    pub(crate) fn cache_scope(&self, views: &ViewSettings) -> CacheScope {
+        CacheScope::new(&self.encoder_digest, views, self.encoder.batch(), &self.device)
     }
 
     /// The views `[V, 3, R, R]` of an image whose file has this digest, as the encoder sees them.
@@ -291,6 +292,21 @@ impl Extractor {
     /// The bundle's name and digest, as in results.
     pub(crate) fn bundle_id(&self) -> &str {
         &self.bundle_id
+    }
+
+    /// The same, shared.
+    pub(crate) fn shared_bundle_id(&self) -> Arc<str> {
+        Arc::clone(&self.bundle_id)
+    }
+
+    /// What decides an image's features: [`crate::bundle::BundleContents::encoder_digest`].
+    pub(crate) fn encoder_digest(&self) -> &blake3::Hash {
+        &self.encoder_digest
+    }
+
+    /// Width D of the features.
+    pub(crate) fn embedding(&self) -> usize {
+        self.encoder.shape().embedding
     }
 
     /// The worker threads.
