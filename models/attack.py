@@ -1,15 +1,26 @@
-"""White-box attacks against zero-shot classification and against the views: copies of photos that mislead.
+"""White-box attacks against zero-shot classification, against the views, and against what looks at them: copies of photos that mislead.
 
     models/.venv/bin/python models/attack.py --bundle models/demo/bundle --photos DATA/caltech101/test \
         --class-names models/demo/caltech101-folders.tsv --out OUT --attack pgd --eps 4 --steps 100 --at-model-resolution
 
-PHOTOS has one folder a class. All attacks are untargeted, within an L-infinity ball of `--eps` levels of 255:
+PHOTOS has one folder a class. All attacks stay within an L-infinity ball of `--eps` levels of 255. Against the clean view:
 
 - `pgd`: projected gradient descent on the clean view's cross-entropy (Madry et al. 2018);
-- `apgd`: Auto-PGD with cross-entropy, then with the ratio of logit differences where that did not succeed (Croce and
-  Hein 2020, the two untargeted parts of AutoAttack);
+- `targeted`: the same towards a class drawn at random among the others (a random target as of Kurakin et al. 2017);
+- `cw`: PGD on the margin between the largest other logit and the true one, up to `--kappa` (Carlini and Wagner 2017, f6, whose L2 penalty
+  is the ball here, as is customary);
+- `apgd-ce`: Auto-PGD with cross-entropy (Croce and Hein 2020);
+- `apgd`: Auto-PGD with cross-entropy, then with the ratio of logit differences where that did not succeed (Croce and Hein 2020, equation 6);
+- `apgd-t`: Auto-PGD with the targeted ratio (Croce and Hein 2020, equation 7) towards the nine most probable other classes in turn.
+
+Against the views and the methods:
+
 - `eot`: PGD on the expectation over random crops and mirrorings, redrawn in each step (Athalye et al. 2018): the attacker
-  knows how views are drawn, though not which ones will be.
+  knows how views are drawn, though not which ones will be;
+- `eot-dbd`: the same through the method `dbd` (arXiv 2606.06186) with the bundle's parameters: PGD on its answer's cross-entropy (an adaptive
+  attack, as Tramèr et al. 2020 ask for);
+- `gate`: PGD for an attacker who knows the gate (CSR, ICML 2026: the cosine of the clean view with the low-passed one is `--gate-bound` or
+  more, and both have the same answer): it makes both views and random ones wrong alike, and keeps the cosine.
 
 By default the photo itself is attacked at its own resolution, through a differentiable version of the preprocessing
 (antialiased bicubic resize, central crop, normalisation); with `--at-model-resolution` the preprocessed R×R image is, as
@@ -22,197 +33,29 @@ no truth, as in R-TPT's test-time setting.
 """
 
 import argparse
-import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-import torch.nn.functional as F
-from onnx2torch import convert
 from PIL import Image
-from safetensors import safe_open
 
+from attack_target import Target
+from attacks import apgd, apgd_ce, apgd_t, cw, eot, eot_dbd, gate, pgd, targeted
 from data_sets import list_folder, read_class_names
-from demo_model import clip_crop, clip_size, open_rgb, preprocess_u8
-from text_tower import TextTower
+from demo_model import open_rgb, preprocess_u8
 
-
-def in_floats(model):
-    """The ONNX model with its int8 weights, one scale a row, as floats: what DequantizeLinear makes of them."""
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
-        rows, scales = (onnx.numpy_helper.to_array(constants[name]).astype(np.float32) for name in node.input[:2])
-        weights = rows * scales.reshape(-1, *[1] * (rows.ndim - 1))
-        graph.initializer.append(onnx.numpy_helper.from_array(weights, node.output[0]))
-        graph.node.remove(node)
-    return model
-
-
-class Target:
-    """A bundle as the attacker sees it: `[N, 3, R, R]` pixels in 0–1 to logits `[N, C]`, with a gradient.
-
-    The labels are the bundle's if those have all of `names`, else `names`, embedded by its text tower.
-    """
-
-    def __init__(self, bundle, names=()):
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        image = manifest["image"]
-        if image.get("projection") or image.get("output"):
-            raise SystemExit(f"{bundle}: export the model with `models/export.py`; an imported projection is not handled here")
-        with safe_open(bundle / manifest["classes"]["file"], "pt") as file:
-            known = json.loads(file.metadata()["names"])
-            table = F.normalize(file.get_tensor("embeddings").float(), dim=1)
-        lines = (bundle / manifest["classes"]["default_labels"]).read_text().splitlines()
-        # What stands before a tab on several lines is a group; of the bundles that this is for, none has identifiers.
-        pairs = [(line.split("\t")[0], line.split("\t")[-1]) for line in lines]
-        self.labels = list(dict.fromkeys(label for label, _ in pairs))
-        if all(name in self.labels for name in names):
-            self.table = table[[known.index(member) for _, member in pairs]]
-            self.of = torch.tensor([self.labels.index(label) for label, _ in pairs])
-        else:
-            self.labels = list(names)
-            self.table = TextTower(bundle, manifest).classes([f"{manifest['prompt']['context']} {{}}."], self.labels)
-            self.of = torch.arange(len(names))
-        self.resolution, self.scale = image["resolution"], manifest["logit_scale"]
-        self.mean, self.std = (torch.tensor(image[key]).view(3, 1, 1) for key in ("mean", "std"))
-        self.tower = convert(in_floats(onnx.load(bundle / image["file"]))).eval().requires_grad_(False)
-
-    def logits(self, pixels):
-        features = self.tower((pixels - self.mean) / self.std)
-        logits = self.scale * F.normalize(features, dim=1) @ self.table.T
-        # A group's probability is the sum of its members'.
-        largest = logits.amax(1, keepdim=True).detach()
-        sums = torch.zeros(len(logits), len(self.labels)).index_add(1, self.of, (logits - largest).exp())
-        return sums.clamp(min=1e-30).log() + largest
-
-    def clean_view(self, photo):
-        """`[3, H, W]` in 0–1 to the clean view `[3, R, R]`, with a gradient."""
-        width, height = clip_size(photo.shape[2], photo.shape[1], self.resolution)
-        if (height, width) != tuple(photo.shape[1:]):
-            photo = F.interpolate(photo[None], (height, width), mode="bicubic", antialias=True)[0]
-        left, top = clip_crop(width, height, self.resolution)
-        return photo[:, top : top + self.resolution, left : left + self.resolution]
-
-    def clean_logits(self, photos):
-        return self.logits(torch.stack([self.clean_view(photo) for photo in photos]))
-
-    def answers(self, images):
-        views = torch.stack([preprocess_u8(image, self.resolution) for image in images]).float() / 255
-        with torch.no_grad():
-            return self.logits(views).argmax(1)
-
-
-def random_view(photo, resolution):
-    """A random crop, mirrored half of the time: torchvision's RandomResizedCrop (scale 0.08–1, ratio 3/4–4/3)."""
-    height, width = photo.shape[1:]
-    for _ in range(10):
-        area = height * width * torch.empty(1).uniform_(0.08, 1).item()
-        ratio = torch.empty(1).uniform_(np.log(3 / 4), np.log(4 / 3)).exp().item()
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < w <= width and 0 < h <= height:
-            top = torch.randint(0, height - h + 1, (1,)).item()
-            left = torch.randint(0, width - w + 1, (1,)).item()
-            photo = photo[:, top : top + h, left : left + w]
-            break
-    view = F.interpolate(photo[None], (resolution, resolution), mode="bilinear", antialias=True)[0]
-    return view.flip(2) if torch.rand(1).item() < 0.5 else view
-
-
-def project(moved, clean, eps):
-    return torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
-
-
-def gradients_of(loss_of, photos):
-    photos = [photo.detach().requires_grad_() for photo in photos]
-    return torch.autograd.grad(loss_of(photos), photos)
-
-
-def descend(loss_of, photos, eps, steps):
-    """PGD that raises `loss_of`, from a random start, with steps of a quarter of ε."""
-    attacked = [(photo + torch.empty_like(photo).uniform_(-eps, eps)).clamp(0, 1) for photo in photos]
-    for _ in range(steps):
-        moved = zip(attacked, gradients_of(loss_of, attacked), photos)
-        attacked = [project(photo + eps / 4 * gradient.sign(), clean, eps) for photo, gradient, clean in moved]
-    return attacked
-
-
-def pgd(target, photos, truth, eps, steps, _views):
-    return descend(lambda x: F.cross_entropy(target.clean_logits(x), truth, reduction="sum"), photos, eps, steps)
-
-
-def eot(target, photos, truth, eps, steps, views):
-    def loss_of(photos):
-        drawn = [random_view(photo, target.resolution) for photo in photos for _ in range(views)]
-        drawn += [target.clean_view(photo) for photo in photos]
-        repeated = torch.cat([truth.repeat_interleave(views), truth])
-        return F.cross_entropy(target.logits(torch.stack(drawn)), repeated, reduction="sum")
-
-    return descend(loss_of, photos, eps, steps)
-
-
-def logit_difference_ratio(logits, truth):
-    """Each image's DLR loss `-(z_y - max z_other) / (z_1 - z_3)`, `[N]` (Croce and Hein 2020, equation 6)."""
-    ordered = logits.sort(1).values
-    right = logits.gather(1, truth[:, None])[:, 0]
-    others = logits.scatter(1, truth[:, None], -torch.inf).amax(1)
-    return -(right - others) / (ordered[:, -1] - ordered[:, -3] + 1e-12)
-
-
-def apgd_once(target, photos, truth, eps, steps, loss_each):
-    """Auto-PGD: momentum 0.75, and steps halved at checkpoints where the loss hardly rose or the best did not move."""
-    count = len(photos)
-    checkpoints, share, last = [0], 0.22, 0.0
-    while checkpoints[-1] < steps:
-        checkpoints.append(int(np.ceil(steps * share)))
-        share, last = share + max(share - last - 0.03, 0.06), share
-    current = [(photo + torch.empty_like(photo).uniform_(-eps, eps)).clamp(0, 1) for photo in photos]
-    before = current
-    best, best_loss = list(current), torch.full((count,), -torch.inf)
-    step_size, rises = torch.full((count,), 2 * eps), torch.zeros(count)
-    old_loss, seen_size, seen_best = torch.full((count,), -torch.inf), step_size.clone(), best_loss.clone()
-    since = 0
-    for step in range(steps + 1):
-        leaves = [photo.detach().requires_grad_() for photo in current]
-        losses = loss_each(target.clean_logits(leaves), truth)
-        gradients = torch.autograd.grad(losses.sum(), leaves)
-        losses = losses.detach()
-        rises += losses > old_loss
-        old_loss = losses
-        for i in torch.nonzero(losses > best_loss).flatten().tolist():
-            best[i], best_loss[i] = current[i], losses[i]
-        if step in checkpoints[1:]:
-            stuck = (rises < 0.75 * (step - since)) | ((step_size == seen_size) & (best_loss == seen_best))
-            seen_size, seen_best = step_size.clone(), best_loss.clone()
-            step_size = torch.where(stuck, step_size / 2, step_size)
-            current = [best[i] if stuck[i] else current[i] for i in range(count)]
-            rises, since = torch.zeros(count), step
-        if step == steps:
-            break
-        moved = []
-        for i, (now, old, gradient, clean) in enumerate(zip(current, before, gradients, photos)):
-            along = project(now + step_size[i] * gradient.sign(), clean, eps)
-            keep = 0.75 if step else 1.0
-            moved.append(project(now + keep * (along - now) + (1 - keep) * (now - old), clean, eps))
-        before, current = current, moved
-    return best
-
-
-def apgd(target, photos, truth, eps, steps, _views):
-    losses = [lambda logits, truth: F.cross_entropy(logits, truth, reduction="none"), logit_difference_ratio]
-    attacked = list(photos)
-    for loss_each in losses:
-        with torch.no_grad():
-            right = (target.clean_logits(attacked).argmax(1) == truth).nonzero().flatten().tolist()
-        if right:
-            found = apgd_once(target, [photos[i] for i in right], truth[right], eps, steps, loss_each)
-            for i, photo in zip(right, found):
-                attacked[i] = photo
-    return attacked
-
-
-ATTACKS = {"pgd": pgd, "apgd": apgd, "eot": eot}
+ATTACKS = {
+    "pgd": pgd,
+    "targeted": targeted,
+    "cw": cw,
+    "apgd": apgd,
+    "apgd-ce": apgd_ce,
+    "apgd-t": apgd_t,
+    "eot": eot,
+    "eot-dbd": eot_dbd,
+    "gate": gate,
+}
 
 
 def to_image(pixels):
@@ -230,7 +73,7 @@ def spread(items, count):
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True, help="a folder with one folder of photos per class")
@@ -241,13 +84,29 @@ def main():
     parser.add_argument("--attack", choices=sorted(ATTACKS), default="pgd")
     parser.add_argument("--eps", type=float, default=4, help="largest change of a value, in levels of 255; 0: none")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--views", type=int, default=8, help="random views a step of eot")
+    parser.add_argument("--views", type=int, default=8, help="random views a step of eot, eot-dbd and gate")
+    parser.add_argument("--kappa", type=float, default=50, help="margin of cw beyond which nothing is gained, in logits")
+    parser.add_argument("--gate-bound", type=float, default=0.85, help="least cosine that passes the gate")
     parser.add_argument("--at-model-resolution", action="store_true")
     parser.add_argument("--every", type=int, default=1, help="take every N-th photo")
     parser.add_argument("--first", type=int, default=0, help="begin with this one, counted from 0")
     parser.add_argument("--count", type=int, help="take this many, evenly spaced")
     parser.add_argument("--batch", type=int, default=32)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def attacked_images(target, images, truth, args):
+    """The images in bytes, attacked so that their answers are not `truth`; as they were where ε is 0."""
+    if not args.eps:
+        return images
+    more = {"cw": {"kappa": args.kappa}, "gate": {"bound": args.gate_bound}}.get(args.attack, {})
+    photos = [to_unit(image) for image in images]
+    found = ATTACKS[args.attack](target, photos, truth, args.eps / 255, args.steps, args.views, **more)
+    return [to_image(pixels) for pixels in found]
+
+
+def main():
+    args = arguments()
     torch.manual_seed(0)
     names = read_class_names(args.class_names) if args.class_names else {}
     everything = list_folder(args.photos, names)
@@ -256,7 +115,7 @@ def main():
         labels = list(dict.fromkeys(line.split("\t")[-1] for line in args.labels.read_text().splitlines() if line and not line.startswith("#")))
     target = Target(args.bundle, labels)
     items = spread(everything[args.first :: args.every], args.count)
-    right_before = right_after = 0
+    sums = Counter()
     for start in range(0, len(items), args.batch):
         part = items[start : start + args.batch]
         images = [open_rgb(path) for path, _ in part]
@@ -264,20 +123,23 @@ def main():
             images = [Image.fromarray(preprocess_u8(i, target.resolution).permute(1, 2, 0).numpy()) for i in images]
         truth = torch.tensor([target.labels.index(name) for _, name in part])
         before = target.answers(images)
-        attacked = images
-        if args.eps:
-            photos = [to_unit(image) for image in images]
-            found = ATTACKS[args.attack](target, photos, before if args.pseudo_labels else truth, args.eps / 255, args.steps, args.views)
-            attacked = [to_image(pixels) for pixels in found]
-        right_before += (before == truth).sum().item()
-        right_after += (target.answers(attacked) == truth).sum().item()
+        misled_from = before if args.pseudo_labels else truth
+        attacked = attacked_images(target, images, misled_from, args)
+        after = target.answers(attacked)
+        cosines, agree = target.gate(attacked)
+        passes = agree & (cosines >= args.gate_bound)
+        sums["before"] += (before == truth).sum().item()
+        sums["after"] += (after == truth).sum().item()
+        sums["passes"] += passes.sum().item()
+        sums["misled"] += (passes & (after != misled_from)).sum().item()
         for (path, _), image in zip(part, attacked):
             out = args.out / path.parent.name / f"{path.stem}.png"
             out.parent.mkdir(parents=True, exist_ok=True)
             image.save(out, optimize=True)
         done = start + len(part)
-        print(f"{done}/{len(items)}: zero-shot right {right_before / done:.1%} clean, {right_after / done:.1%} attacked",
+        print(f"{done}/{len(items)}: zero-shot right {sums['before'] / done:.1%} clean, {sums['after'] / done:.1%} attacked",
               flush=True)
+    print(f"gate at {args.gate_bound:g}: {sums['passes']} of {len(items)} photos pass, {sums['misled']} of them misled")
 
 
 if __name__ == "__main__":
