@@ -30,7 +30,8 @@ fn stage_in(bench: &Bench, views: [&str; 2]) -> Option<(Daemon, String, Browser)
     fs::copy(bench.path("camera/chair.jpg"), bench.path("camera/<b>bold<b>.jpg")).unwrap();
     let port = free_port();
     let source = format!("{}?every=0.3", bench.path("camera").display());
-    let flags = [&["--source", &source, "--listen", &format!("127.0.0.1:{port}")], &views[..]].concat();
+    let address = format!("127.0.0.1:{port}");
+    let flags = [&["--source", &source, "--listen", &address], &views[..]].concat();
     let daemon = Daemon::launch(bench, &flags, |command| command.env("RTPT_BUNDLE", demo()));
     daemon.wait_until_ready();
     let browser = Browser::start(&bench.path("profile"));
