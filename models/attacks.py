@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import methods
 from attack_target import VIEWS_AT_ONCE, low_pass
 
-# What the cosine has above the gate's bound where it costs nothing: rounding to bytes takes a little of it.
+# What the cosine has above the gate's bound where it costs nothing: rounding to bytes and the program's int8 kernels take a little of it.
 GATE_MARGIN = 0.01
 # Weight of what the cosine lacks, in logits that it would be worth: more than the cross-entropies can gain by it.
 GATE_WEIGHT = 3.0
@@ -118,7 +118,7 @@ def dbd_logits(target, features):
 def eot_dbd(target, photos, truth, eps, steps, views):
     """EOT through dbd: PGD on the cross-entropy of its answer from the clean view and `views` random ones.
 
-    Which views are selected and how long the step is are discrete: for a step's gradient they are constants.
+    Which views are selected and how long dbd's step is are discrete: for the gradient of a step here they are constants.
     """
 
     def losses_of(photos):
@@ -180,7 +180,10 @@ def logit_difference_ratio(logits, truth):
 
 
 def targeted_ratio(logits, truth, wanted):
-    """Each image's targeted DLR loss `-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2)`, `[N]` (Croce and Hein 2020, equation 7); of three labels z_3 is z_4, too."""
+    """Each image's targeted DLR loss `-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2)`, `[N]` (Croce and Hein 2020, equation 7).
+
+    Of three labels z_3 is z_4, too.
+    """
     ordered = logits.sort(1, descending=True).values
     right, other = (logits.gather(1, classes[:, None])[:, 0] for classes in (truth, wanted))
     fourth = ordered[:, min(3, logits.shape[1] - 1)]
