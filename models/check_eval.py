@@ -9,6 +9,7 @@ rounding; how many do is printed, and an accuracy that is off by more than 0.2 p
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,24 +38,31 @@ def check(report, name, bundle):
         features, truths, classes = (file.get_tensor(part) for part in ("features", "truths", "classes"))
         scale = float(file.metadata()["logit_scale"])
     records = {record["index"]: record for record in records}
-    context = context_of(bundle, plan) if any(one["name"] == "context" for one in plan["methods"]) else None
+    context = context_of(bundle, plan) if any(one["method"] == "context" for one in plan["methods"]) else None
     off = []
     for place, method in enumerate(plan["methods"]):
-        settings = methods.Settings.of(method["name"])
-        for key in ("steps", "learning_rate", "selection", "rank"):
-            setattr(settings, key, method[key])
+        # Each has its own parameters; those of dbd are not among the settings that the others share.
+        given = dict(method)
+        name_of_method = given.pop("method")
+        of_dbd = {"step": given.pop("lambda"), "bound": given.pop("bound")} if name_of_method == "dbd" else {}
+        given.pop("class_cutoff", None)
+        settings = replace(methods.Settings.of(name_of_method), **given)
         right = different = ours = 0
         for index, rows in enumerate(features):
-            start = context() if method["name"] == "context" else None
-            answer = methods.run(method["name"], rows, classes, scale, settings, start).prediction.argmax().item()
-            result = records[index]["results"][place]
+            start = context() if name_of_method == "context" else None
+            if of_dbd:
+                result = methods.dbd(rows, classes, scale, settings, **of_dbd)
+            else:
+                result = methods.run(name_of_method, rows, classes, scale, settings, start)
+            answer = result.prediction.argmax().item()
+            recorded = records[index]["results"][place]
             right += answer == truths[index].item()
-            ours += result["rank"] == 0
-            different += answer != result["answer"]
+            ours += recorded["rank"] == 0
+            different += answer != recorded["answer"]
         count = len(features)
-        print(f"{name:10} {method['name']:14} PyTorch {right / count:6.1%}  rtpt {ours / count:6.1%}  other answers {different}")
+        print(f"{name:10} {name_of_method:14} PyTorch {right / count:6.1%}  rtpt {ours / count:6.1%}  other answers {different}")
         if abs(right - ours) > TOLERANCE * count:
-            off.append(method["name"])
+            off.append(name_of_method)
     return off
 
 

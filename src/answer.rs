@@ -164,7 +164,7 @@ impl Answer {
     /// above the calibrated threshold. `None` where neither was calibrated.
     pub fn is_suspicious(&self) -> Option<bool> {
         match self.effort {
-            Some(Effort { gate, .. }) => Some(gate.cosine < gate.bound),
+            Some(Effort { gate, .. }) => Some(gate.is_suspicious()),
             None => self.tamper().and_then(|tamper| tamper.suspicious),
         }
     }

@@ -13,7 +13,7 @@ use crate::extractor::{CacheUse, Extractor, ExtractorSettings, Features};
 use crate::label_set::LabelSet;
 use crate::method::{Decision, MethodSettings, ViewUse};
 use crate::predictor::Predictor;
-use crate::rounds::{RoundSettings, SeenInRounds};
+use crate::rounds::RoundSettings;
 use crate::timings::{Timings, milliseconds_since};
 use crate::views::{Pixels, ViewSettings};
 
@@ -134,19 +134,6 @@ impl Classifier {
     /// As [`Self::classify`].
     pub fn features(&self, bytes: &[u8]) -> Result<Features> {
         self.extractor.features_in(bytes, &self.views(), CacheUse::LookUp, &CancellationToken::default())
-    }
-
-    /// The features of an image file in all views, with that of the low-passed one.
-    ///
-    /// # Errors
-    /// As [`Self::classify`].
-    pub(crate) fn features_and_low_pass(&self, bytes: &[u8]) -> Result<Features> {
-        let token = CancellationToken::default();
-        let views = self.views();
-        let mut encoding = self.extractor.encoding(bytes, views, CacheUse::LookUp, &token)?;
-        encoding.see_pair()?;
-        encoding.see(views.count)?;
-        Ok(encoding.into_features())
     }
 
     /// The answer from features.

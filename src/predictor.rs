@@ -77,7 +77,7 @@ impl Predictor {
             return Ok((self.decide(image.see(1)?), effort));
         }
         let sizes = rounds.sizes(views_max);
-        let mut course = Course::new(rounds.gate, rounds.stop, gate);
+        let mut course = Course::new(rounds.stop, gate);
         let mut place = 0;
         loop {
             let views_used = sizes[place];

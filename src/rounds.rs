@@ -47,20 +47,28 @@ impl GateRule {
 
     /// The result for a cosine and the logits `[C]` of the clean view and of the low-passed one.
     pub(crate) fn judge(self, cosine: f32, [clean, low_pass]: [ArrayView1<f32>; 2]) -> Gate {
-        let (bound, leader) = (self.bound, argmax(clean));
+        let leader = argmax(clean);
         let agrees = leader == argmax(low_pass);
         let margin = margin(softmax(clean).view(), leader).min(margin(softmax(low_pass).view(), leader));
-        Gate { cosine, bound, agrees, margin, passed: agrees && cosine >= bound }
+        self.rejudge(Gate { cosine, bound: self.bound, agrees, margin, passed: false })
     }
 
-    /// True if the clean view is unlike its low-passed copy, as where an attack is in the fine detail.
-    pub(crate) fn suspects(self, gate: Gate) -> bool {
-        gate.cosine < self.bound
+    /// The result as it would be by this rule.
+    pub(crate) fn rejudge(self, found: Gate) -> Gate {
+        let bound = self.bound;
+        Gate { bound, passed: found.agrees && found.cosine >= bound, ..found }
     }
 
     /// True if an image with this result is answered from its clean view.
     pub(crate) fn answers(self, gate: Gate) -> bool {
-        gate.agrees && !self.suspects(gate) && self.answers_from.is_some_and(|least| gate.margin >= least)
+        gate.passed && self.answers_from.is_some_and(|least| gate.margin >= least)
+    }
+}
+
+impl Gate {
+    /// True if the clean view is unlike its low-passed copy, as where an attack is in the fine detail.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.cosine < self.bound
     }
 }
 
@@ -79,8 +87,8 @@ pub(crate) struct Course {
 
 impl Course {
     /// The beginning, after the gate.
-    pub(crate) fn new(gate: GateRule, stop: StopRule, found: Gate) -> Self {
-        Self { stop, is_suspect: gate.suspects(found), before: None }
+    pub(crate) fn new(stop: StopRule, gate: Gate) -> Self {
+        Self { stop, is_suspect: gate.is_suspicious(), before: None }
     }
 
     /// True if a round's answer, a class, is the last one, as far as it is settled.

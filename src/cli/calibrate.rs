@@ -8,6 +8,7 @@ use crate::calibration::{Calibration, RoundsCalibration, TamperThreshold, Target
 use crate::classifier::{Classifier, ClassifierSettings};
 use crate::error::{Category, Class, Error, ProgramLayer, Result};
 use crate::eval::{Answered, Observed, confidences, fit_rounds, fit_temperature, fit_threshold};
+use crate::extractor::Features;
 use crate::method::ViewUse;
 use crate::metrics::calibration_error;
 use crate::rounds::{FIRST_ROUND, RoundSettings};
@@ -190,10 +191,11 @@ fn calibrate_rounds(
     let bar = progress_bar(inputs.len());
     for (place, mut input) in inputs.into_iter().enumerate() {
         let wanted = truths.as_ref().map(|truths| truths[place]);
-        let seen = input.read().and_then(|bytes| classifier.features_and_low_pass(&bytes)).and_then(|features| {
+        let features = input.read().and_then(|bytes| classifier.extractor().features_and_low_pass(&bytes));
+        let observe = |features: Features| {
             classifier.extractor().pool().install(|| Observed::of(classifier.predictor(), &features, wanted))
-        });
-        match seen {
+        };
+        match features.map(observe) {
             Ok(one) => observed.push(one),
             Err(error) => {
                 bar.suspend(|| eprintln!("rtpt: {}: {error}", input.path.display()));

@@ -1,12 +1,11 @@
 //! Fitting of the rounds of views: the gate's bound, whether it answers, and when an answer counts as settled.
 
-use ndarray::Array1;
+use ndarray::{Array1, s};
 
 use super::fitting::{Answered, fit_threshold};
-use crate::error::Result;
-use crate::extractor::{Encoded, Features};
+use crate::extractor::Features;
 use crate::predictor::Predictor;
-use crate::rounds::{Course, Gate, GateRule, RoundSettings, SeenInRounds, Settling, StopRule};
+use crate::rounds::{Course, Gate, GateRule, RoundSettings, Settling, StopRule};
 use crate::rows::argmax;
 
 /// Standard errors that are tried, the cheapest first.
@@ -50,33 +49,29 @@ pub(crate) struct FittedRounds {
 impl Observed {
     /// What an image with these features, the low-passed view's among them, would come to; its answer should be `wanted`, or what all its views
     /// give. Runs on the current rayon pool.
-    ///
-    /// # Errors
-    /// There are none: features are there.
-    pub(crate) fn of(predictor: &Predictor, features: &Features, wanted: Option<usize>) -> Result<Self> {
-        let views_max = features.views.count;
-        let mut image = Encoded(features);
-        let gate = predictor.gate(GateRule::UNCALIBRATED, image.see_pair()?);
-        let sizes = RoundSettings::UNCALIBRATED.sizes(views_max);
-        let mut rounds = Vec::with_capacity(sizes.len());
-        for views in sizes {
-            let seen = image.see(views)?;
-            let decision = predictor.decide(seen);
-            let settling = Settling::of(seen, &decision);
-            rounds.push(Round { views, prediction: decision.prediction, settling });
-        }
-        let clean = predictor.decide(image.see(1)?).prediction;
+    pub(crate) fn of(predictor: &Predictor, features: &Features, wanted: Option<usize>) -> Self {
+        let first = |views: usize| features.matrix.slice(s![..views, ..]);
+        let gate = predictor.gate(GateRule::UNCALIBRATED, features.pair());
+        let round = |views: usize| {
+            let decision = predictor.decide(first(views));
+            let settling = Settling::of(first(views), &decision);
+            Round { views, prediction: decision.prediction, settling }
+        };
+        let rounds: Vec<Round> =
+            RoundSettings::UNCALIBRATED.sizes(features.views.count).into_iter().map(round).collect();
+        let clean = predictor.decide(first(1)).prediction;
         let with_all = &rounds[rounds.len() - 1].prediction;
         let wanted = wanted.unwrap_or_else(|| argmax(with_all.view()));
-        Ok(Self { gate, clean, rounds, wanted })
+        Self { gate, clean, rounds, wanted }
     }
 
     /// The answer by these rules, and the encoder runs it takes.
     fn by(&self, gate: GateRule, stop: StopRule) -> (&Array1<f32>, usize) {
-        if gate.answers(self.gate) {
+        let found = gate.rejudge(self.gate);
+        if gate.answers(found) {
             return (&self.clean, 2);
         }
-        let mut course = Course::new(gate, stop, self.gate);
+        let mut course = Course::new(stop, found);
         let settled =
             self.rounds.iter().find(|round| course.ends_with(argmax(round.prediction.view()), round.settling));
         let round = settled.unwrap_or(&self.rounds[self.rounds.len() - 1]);

@@ -9,16 +9,15 @@ use rayon::ThreadPool;
 use super::dataset::Item;
 use super::record::{Failure, Measured, MethodResult, Plan, Record, RoundsResult, SCHEMA};
 use crate::calibration::labels_digest;
-use crate::cancellation::CancellationToken;
 use crate::error::Result;
-use crate::extractor::{CacheUse, Encoded, Extractor, Features, worker_pool};
+use crate::extractor::{Encoded, Extractor, Features, worker_pool};
 use crate::files::{FileError, read_up_to};
 use crate::limits::IMAGE_BYTES_MAX;
 use crate::method::ViewUse;
 use crate::metrics::PROBABILITY_MIN;
 use crate::predictor::Predictor;
 use crate::products::scaled_products;
-use crate::rounds::{Effort, RoundSettings, SeenInRounds};
+use crate::rounds::{Effort, RoundSettings};
 use crate::rows::{argmax, entropy, softmax};
 use crate::tamper::tamper_score;
 use crate::timings::milliseconds_since;
@@ -124,14 +123,7 @@ impl Evaluation {
     pub(crate) fn features(&self, item: &Item, with_low_pass: bool) -> Result<Features> {
         let bytes = read_up_to(&item.path, IMAGE_BYTES_MAX)
             .map_err(|source| FileError::Unreadable { path: item.path.clone(), source })?;
-        let token = CancellationToken::default();
-        let views = self.extractor.settings().views;
-        let mut encoding = self.extractor.encoding(&bytes, views, CacheUse::LookUp, &token)?;
-        if with_low_pass {
-            encoding.see_pair()?;
-        }
-        encoding.see(views.count)?;
-        Ok(encoding.into_features())
+        if with_low_pass { self.extractor.features_and_low_pass(&bytes) } else { self.extractor.features(&bytes) }
     }
 
     /// The class embeddings `[C, D]` and the logit scale.

@@ -243,8 +243,7 @@ impl SeenInRounds for Encoded<'_> {
     }
 
     fn see_pair(&mut self) -> Result<[ArrayView1<'_, f32>; 2]> {
-        let low_pass = self.0.low_pass.as_ref().expect("it was seen with the views");
-        Ok([self.0.matrix.row(0), low_pass.view()])
+        Ok(self.0.pair())
     }
 
     fn spent(&self) -> Option<[f64; 2]> {

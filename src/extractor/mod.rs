@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ndarray::{Array1, Array2, Array4, ArrayViewMut4, Axis};
+use ndarray::{Array1, Array2, Array4, ArrayView1, ArrayViewMut4, Axis};
 use rayon::ThreadPool;
 
 use crate::bundle::Bundle;
@@ -123,6 +123,11 @@ impl Features {
     pub fn cached(&self) -> bool {
         self.cached
     }
+
+    /// Those of the clean view and of the low-passed one, `[D]` each, of features that were made with the latter.
+    pub(crate) fn pair(&self) -> [ArrayView1<'_, f32>; 2] {
+        [self.matrix.row(0), self.low_pass.as_ref().expect("it was asked for with the views").view()]
+    }
 }
 
 impl Labels {
@@ -191,6 +196,18 @@ impl Extractor {
     /// The image cannot be decoded (see [`crate::views::decode`]), or the encoder fails or gives features that are not finite.
     pub(crate) fn features(&self, bytes: &[u8]) -> Result<Features> {
         self.features_in(bytes, &self.settings.views, CacheUse::LookUp, &CancellationToken::default())
+    }
+
+    /// The features of an image file, with that of its low-passed clean view.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    pub(crate) fn features_and_low_pass(&self, bytes: &[u8]) -> Result<Features> {
+        let (views, token) = (self.settings.views, CancellationToken::default());
+        let mut encoding = self.encoding(bytes, views, CacheUse::LookUp, &token)?;
+        encoding.see_pair()?;
+        encoding.see(views.count)?;
+        Ok(encoding.into_features())
     }
 
     /// The features of an image file in other views; `token` can cancel the work.

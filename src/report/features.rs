@@ -14,8 +14,8 @@ pub(crate) fn features_bytes(features: &[Features], truths: &[usize], classes: A
     let (views, width) = features.first().map_or((0, 0), |one| one.matrix.dim());
     let bytes = |value: &f32| value.to_le_bytes();
     let all: Vec<u8> = features.iter().flat_map(|one| one.matrix.iter().flat_map(bytes)).collect();
-    let low_pass = features.iter().map(|one| one.low_pass.as_ref().expect("it was asked for with the views"));
-    let low_pass: Vec<u8> = low_pass.flat_map(|one| one.iter().flat_map(bytes)).collect();
+    let low_pass: Vec<u8> =
+        features.iter().flat_map(|one| one.pair()[1].to_owned().into_iter().flat_map(f32::to_le_bytes)).collect();
     let truths: Vec<u8> = truths.iter().flat_map(|&truth| (truth as i64).to_le_bytes()).collect();
     let table: Vec<u8> = classes.iter().flat_map(|value| value.to_le_bytes()).collect();
     let tensor =

@@ -101,13 +101,11 @@ impl ImageRecord {
             timings_ms: answer.timings,
         }
     }
-}
 
-impl ImageRecord {
     /// True if the image seems to have been tampered with: see [`Answer::is_suspicious`].
     pub(crate) fn is_suspicious(&self) -> bool {
         match &self.gate {
-            Some(gate) => gate.cosine < gate.bound,
+            Some(gate) => gate.is_suspicious(),
             None => self.tamper.as_ref().is_some_and(|tamper| tamper.suspicious == Some(true)),
         }
     }

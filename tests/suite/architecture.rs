@@ -211,7 +211,7 @@ const USES: &[(&str, &str)] = &[
     ("answer", "calibration extractor label_set labels method predictor rounds rows tamper timings views"),
     (
         "eval",
-        "calibration cancellation error extractor files labels limits listing method metrics predictor products rounds rows tamper timings views wording",
+        "calibration error extractor files labels limits listing method metrics predictor products rounds rows tamper timings views wording",
     ),
     ("classifier", "answer bundle cache cancellation error extractor label_set method predictor rounds timings views"),
     (
